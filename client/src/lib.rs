@@ -1,0 +1,1 @@
+//! The leader-aware client of Varve.

@@ -1,0 +1,144 @@
+//! What goes into the core and what comes out: the whole contract between a [`crate::Replica`] and its driver.
+//!
+//! The driver hands in one [`Input`] at a time, then drains [`Output`]s **in order** and performs them in order:
+//! * disk outputs (`Append`, `Truncate`, `SaveSuperblock`) go to one FIFO queue per group and are answered, when they are on
+//!   disk, by `Durable` or `SuperblockDurable`;
+//! * messages may be lost, repeated, delayed and reordered at will;
+//! * `Apply` is performed at once: it is the driver's word that the op is visible from then on.
+
+use bytes::Bytes;
+use varve_protocol::id::{Offset, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View};
+use varve_protocol::message::Message;
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::superblock::Superblock;
+
+/// Names a request while it is under way; chosen by the driver, meaningless to the core.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestHandle(pub u64);
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A message of another replica of this group arrived. Its checksums and its epoch have been verified.
+    Message {
+        /// Who sent it.
+        from: ReplicaIndex,
+        /// What it says.
+        message: Message,
+    },
+    /// Somebody wants something appended to the log.
+    Request(Request),
+    /// This prepare and all before it in the log as it was when it was appended are durable here.
+    Durable(PrepareId),
+    /// This superblock is durable here.
+    SuperblockDurable(Superblock),
+    /// What the driver knows of the node that leads this replica's view.
+    PrimaryLiveness(Liveness),
+    /// The moment given to [`crate::Replica::next_timeout`] has come. Harmless at any other time.
+    Tick,
+}
+
+/// Whether a node gives signs of life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Liveness {
+    /// It was heard lately, and hears us.
+    Heard,
+    /// It was not.
+    Suspected,
+}
+
+/// A wish to append to the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Names the request in the answer.
+    pub handle: RequestHandle,
+    /// Who asks; zero: the cluster itself or someone without a session, who gets no protection against doubles.
+    pub producer: ProducerId,
+    /// Which of that producer's requests to this group, from 1; zero together with `producer`.
+    pub request: RequestNumber,
+    /// What the body is.
+    pub kind: PrepareKind,
+    /// Records in the body.
+    pub record_count: u32,
+    /// Wall clock of this node, for the prepare's timestamp.
+    pub now: Timestamp,
+    /// The record batch or operation; verified by the driver and within limits.
+    pub body: Bytes,
+}
+
+/// Something to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Send a message to another replica.
+    Send {
+        /// To whom.
+        to: ReplicaIndex,
+        /// What.
+        message: Message,
+    },
+    /// Write a prepare behind the log's end and answer `Durable` when it is synced.
+    Append(Prepare),
+    /// Cut the log behind `keep`, durably, before any later append.
+    Truncate {
+        /// The last op that stays.
+        keep: Op,
+    },
+    /// Save this, replacing what was saved for the group before, and answer `SuperblockDurable`.
+    SaveSuperblock(Superblock),
+    /// This prepare is committed, and so are all before it. Comes once per op, in order. The driver holds the body, having
+    /// been given it in `Append` or having read it at recovery.
+    Apply(PrepareHeader),
+    /// Answer a request.
+    Reply {
+        /// Which.
+        handle: RequestHandle,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Find these prepares in the log on disk and send each as `RepairPrepare`, or `RepairMissing` if it is not there.
+    ServePrepares {
+        /// To whom.
+        to: ReplicaIndex,
+        /// The view for the envelope.
+        view: View,
+        /// What is wanted.
+        ids: Vec<PrepareId>,
+    },
+    /// Find the headers of these ops in the log on disk and send them as `Headers`; fewer, or none, if they are not there.
+    ServeHeaders {
+        /// To whom.
+        to: ReplicaIndex,
+        /// The view for the envelope.
+        view: View,
+        /// First op.
+        first: Op,
+        /// Last op; no later than the commit of this replica.
+        last: Op,
+    },
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is committed; for a retry this is the outcome of the first try.
+    Committed {
+        /// Where in the log.
+        op: Op,
+        /// Offset of its first record.
+        base_offset: Offset,
+    },
+    /// This replica does not lead the group; nothing was done.
+    NotPrimary,
+    /// The window is full; nothing was done.
+    Busy,
+    /// A request number was skipped; nothing was done.
+    OutOfOrder {
+        /// The number that is next.
+        expected: RequestNumber,
+    },
+    /// This number is older than the client table remembers, or the table has forgotten the producer.
+    UnknownOutcome,
+    /// The primary lost its view before the request was committed: it may or may not be committed in a later view. Retrying
+    /// with the same request number is safe.
+    ViewEnded,
+}

@@ -1,0 +1,2 @@
+//! Viewstamped Replication as a pure function of its inputs.
+pub mod event;

@@ -1,0 +1,3 @@
+//! The outside judge: real processes, real faults.
+
+fn main() {}

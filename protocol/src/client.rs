@@ -1,0 +1,253 @@
+//! What clients and nodes say to each other. Every client frame has a correlation number, which the answer echoes;
+//! answers may come in another order than the requests, except those to appends of one group on one stream.
+//!
+//! | command    | frame fields used beside group and correlation                         | body                               |
+//! |------------|------------------------------------------------------------------------|------------------------------------|
+//! | `Hello`    | op = node id (zero: a client), correlation = incarnation                | -                                  |
+//! | `Append`   | op = request number, commit = producer id                               | a record batch                     |
+//! | `AppendOk` | op = op, commit = base offset, view                                     | -                                  |
+//! | `Fetch`    | op = first offset wanted                                                | archive of [`FetchOptions`]        |
+//! | `FetchOk`  | commit = high watermark, view                                           | prepares, header and body in a row |
+//! | `Request`  | op = request number, commit = producer id (only [`Request::Change`])    | archive of [`Request`]             |
+//! | `Response` | -                                                                      | archive of [`Response`]            |
+//! | `Refused`  | -                                                                      | archive of [`Refusal`]             |
+//!
+//! The first prepare of a `FetchOk` may begin below the offset asked for: a batch is handed out whole, and the consumer skips.
+//! Archives are rkyv's; the order of fields and variants is the format: add at the end only.
+
+#![allow(
+    missing_docs,
+    reason = "rkyv derives undocumented mirrors of variants with fields; ours are documented"
+)]
+
+use bytes::Bytes;
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::rancor::Error as RkyvError;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::frame::{Command, FrameError};
+use crate::id::{GroupId, NodeId, Offset, RequestNumber, View};
+use crate::limits::BATCH_BYTES_MAX;
+use crate::metadata::{ClusterMap, MetadataOp, MetadataOutcome};
+
+/// How much a fetch wants and how long it is ready to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct FetchOptions {
+    /// Stop adding prepares once this many bytes are reached; one is always given if there is one.
+    pub bytes_max: u32,
+    /// Milliseconds to wait if there is no record at the offset yet; zero: answer at once, perhaps with nothing.
+    pub wait_ms: u32,
+}
+
+/// A request that is not an append or a fetch.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub enum Request {
+    /// Asks any node for the cluster map as it sees it.
+    GetMap,
+    /// Asks the primary of the metadata group for a change.
+    Change(MetadataOp),
+    /// Asks a replica of the group in the frame for its offsets.
+    GetOffsets,
+    /// Asks any node how it is.
+    GetStatus,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::GetMap`].
+    Map(ClusterMap),
+    /// To [`Request::Change`]: committed, with this outcome.
+    Changed(MetadataOutcome),
+    /// To [`Request::GetOffsets`].
+    Offsets(PartitionOffsets),
+    /// To [`Request::GetStatus`].
+    Status(NodeStatus),
+}
+
+/// The ends of a partition, as one replica sees them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct PartitionOffsets {
+    /// Oldest offset kept.
+    pub log_start: Offset,
+    /// First offset that consumers cannot read yet.
+    pub high_watermark: Offset,
+}
+
+/// How a node is.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Which node answers.
+    pub node: NodeId,
+    /// Milliseconds since its process started.
+    pub uptime_ms: u64,
+    /// Nodes it hears at the moment, itself included.
+    pub hears: Vec<NodeId>,
+    /// The groups it holds a replica of, by id.
+    pub groups: Vec<GroupStatus>,
+    /// Frames dropped because they could not be read or were not meant for this node.
+    pub frames_dropped: u64,
+}
+
+/// How one replica is.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// What the replica does.
+    pub role: Role,
+    /// Its view.
+    pub view: View,
+    /// Who leads that view.
+    pub primary: NodeId,
+    /// Newest op written here.
+    pub head: u64,
+    /// Newest op durable here.
+    pub durable: u64,
+    /// Newest op known to be committed.
+    pub commit: u64,
+    /// First offset that consumers cannot read yet.
+    pub high_watermark: Offset,
+    /// Why it takes no part, if it does not.
+    pub problem: Option<String>,
+}
+
+/// What a replica does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub enum Role {
+    /// Leads its view.
+    Primary,
+    /// Follows a primary.
+    Backup,
+    /// Changes to another view, or is finding its way back after a restart.
+    ViewChange,
+    /// Cannot take part; see the problem.
+    Faulty,
+}
+
+/// Why a node does not do what a client asked. `is_retryable` says whether asking again (perhaps elsewhere) can help;
+/// nothing was done in any case but [`Refusal::UnknownOutcome`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Another node leads the group.
+    #[error("{group} is led by {primary} in {view}")]
+    NotPrimary {
+        /// The group.
+        group: GroupId,
+        /// The view this node is in.
+        view: View,
+        /// Who leads it; zero if this node cannot say.
+        primary: NodeId,
+    },
+    /// The group has no primary at the moment.
+    #[error(
+        "{group} has no primary at the moment: a view change is under way, or too few of its nodes are up"
+    )]
+    NoPrimary {
+        /// The group.
+        group: GroupId,
+    },
+    /// A queue is full.
+    #[error("the node is busy; ask again")]
+    Busy,
+    /// This node holds no replica of the group.
+    #[error("this node holds no replica of {group}: the topic was deleted, or the cluster map is old")]
+    UnknownGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// A request number was skipped.
+    #[error("requests must come in order: {expected} was expected")]
+    OutOfOrder {
+        /// What the group waits for.
+        expected: RequestNumber,
+    },
+    /// A retry of something that this group no longer remembers: it may or may not have been done.
+    #[error("the outcome of this request is no longer known: it may or may not have been appended")]
+    UnknownOutcome,
+    /// The batch cannot be read.
+    #[error("the batch cannot be read: {reason}")]
+    BadBatch {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The batch is too large.
+    #[error("batch of {size} bytes is over the limit of {BATCH_BYTES_MAX}; send smaller batches")]
+    BatchTooLarge {
+        /// Its size.
+        size: u64,
+    },
+    /// No record has this offset.
+    #[error("offset out of range: this partition has {earliest} to {next}, exclusive")]
+    OffsetOutOfRange {
+        /// Oldest offset kept.
+        earliest: Offset,
+        /// First offset that consumers cannot read yet.
+        next: Offset,
+    },
+    /// The request cannot be read.
+    #[error("the request cannot be read: {reason}")]
+    Malformed {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The client belongs to another cluster.
+    #[error("this node belongs to another cluster; check the address and the cluster id")]
+    WrongCluster,
+    /// The replica's disk does not take writes.
+    #[error("the node cannot store anything: {reason}")]
+    Storage {
+        /// What the disk says.
+        reason: String,
+    },
+}
+
+impl Refusal {
+    /// Whether the same request may succeed later, or at another node.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NotPrimary { .. }
+            | Self::NoPrimary { .. }
+            | Self::Busy
+            | Self::UnknownGroup { .. }
+            | Self::OutOfOrder { .. }
+            | Self::Storage { .. } => true,
+            Self::UnknownOutcome
+            | Self::BadBatch { .. }
+            | Self::BatchTooLarge { .. }
+            | Self::OffsetOutOfRange { .. }
+            | Self::Malformed { .. }
+            | Self::WrongCluster => false,
+        }
+    }
+}
+
+/// Encodes a body that travels or is stored as an rkyv archive.
+///
+/// # Panics
+/// Never: serialising into memory has no other way to fail.
+#[must_use]
+pub fn encode_archive<T>(value: &T) -> Bytes
+where
+    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+{
+    let bytes = rkyv::to_bytes::<RkyvError>(value).expect("serialising into memory cannot fail");
+    Bytes::copy_from_slice(&bytes)
+}
+
+/// Decodes and validates an rkyv archive. The caller has verified the checksum: validation checks structure only.
+///
+/// # Errors
+/// When the bytes are no archive of a `T`.
+pub fn decode_archive<T>(command: Command, bytes: &[u8]) -> Result<T, FrameError>
+where
+    T: Archive,
+    T::Archived: for<'a> rkyv::bytecheck::CheckBytes<HighValidator<'a, RkyvError>>
+        + Deserialize<T, HighDeserializer<RkyvError>>,
+{
+    rkyv::from_bytes::<T, RkyvError>(bytes)
+        .map_err(|_| FrameError::Body { command, reason: "it is not a sound archive" })
+}

@@ -1,0 +1,22 @@
+//! The language that nodes and clients of Varve speak. Depends on nothing else of the project.
+//!
+//! * [`id`], [`time`]: the numbers that name things.
+//! * [`prepare`]: the unit of replication, of the segment file and of what consumers receive.
+//! * [`record`]: what users store, and the batch they append.
+//! * [`frame`], [`message`]: what travels between nodes.
+//! * [`client`], [`metadata`]: what travels between clients and nodes.
+//! * [`superblock`]: what a replica must never forget.
+//! * [`limits`]: every bound of the system.
+
+pub mod checksum;
+pub mod client;
+pub mod frame;
+pub mod id;
+pub mod limits;
+pub mod message;
+pub mod metadata;
+pub mod prepare;
+pub mod pulse;
+pub mod record;
+pub mod superblock;
+pub mod time;

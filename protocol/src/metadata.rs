@@ -1,0 +1,166 @@
+//! The metadata of a cluster: operations that group 0 replicates, and the picture that clients get of the result.
+//!
+//! All of it travels and is stored as rkyv archives (unaligned, little-endian). The order of fields and variants is the
+//! format: add at the end only.
+
+#![allow(
+    missing_docs,
+    reason = "rkyv derives undocumented mirrors of variants with fields; ours are documented"
+)]
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::id::{GroupId, NodeId, Op, ProducerId, View};
+use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
+
+/// A change of the metadata: the body of a prepare of kind `Metadata`.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub enum MetadataOp {
+    /// A node of the configuration, with the address its peers and clients reach it at.
+    RegisterNode {
+        /// Which node.
+        node: NodeId,
+        /// `host:port`.
+        address: String,
+    },
+    /// Gives out a new producer id.
+    RegisterProducer,
+    /// Adds a stream.
+    CreateStream {
+        /// Its name.
+        stream: String,
+    },
+    /// Removes a stream that has no topics.
+    DeleteStream {
+        /// Its name.
+        stream: String,
+    },
+    /// Adds a topic and places its partitions on the registered nodes.
+    CreateTopic {
+        /// Name of its stream.
+        stream: String,
+        /// Its name.
+        topic: String,
+        /// Number of partitions.
+        partitions: u32,
+        /// Replicas of each: 1, 3, 5 or 7.
+        replication_factor: u8,
+    },
+    /// Removes a topic and the data of its partitions.
+    DeleteTopic {
+        /// Name of its stream.
+        stream: String,
+        /// Its name.
+        topic: String,
+    },
+}
+
+/// What a committed [`MetadataOp`] brought about.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub enum MetadataOutcome {
+    /// Done.
+    Done,
+    /// A producer was registered.
+    Producer(ProducerId),
+    /// Nothing was changed.
+    Refused(MetadataError),
+}
+
+/// Why a [`MetadataOp`] was refused. Each text says what to do.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize, thiserror::Error)]
+pub enum MetadataError {
+    /// The name is taken.
+    #[error("stream `{0}` exists already")]
+    StreamExists(String),
+    /// No such stream.
+    #[error("stream `{0}` does not exist; create it with `varve stream create {0}`")]
+    StreamUnknown(String),
+    /// Topics would be lost.
+    #[error("stream `{0}` still has topics; delete them first with `varve topic delete`")]
+    StreamNotEmpty(String),
+    /// The name is taken.
+    #[error("topic `{0}` exists already")]
+    TopicExists(String),
+    /// No such topic.
+    #[error("topic `{0}` does not exist; create it with `varve topic create {0} --partitions 1`")]
+    TopicUnknown(String),
+    /// Not a legal name.
+    #[error(
+        "`{0}` is not a legal name: 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` or `.`, not starting with `.`"
+    )]
+    BadName(String),
+    /// Not a legal number of partitions.
+    #[error("{0} partitions are not possible: between 1 and {PARTITIONS_PER_TOPIC_MAX}")]
+    BadPartitions(u32),
+    /// Not a legal replication factor.
+    #[error(
+        "replication factor {wanted} is not possible: 1, 3, 5 or 7, and at most the {nodes} nodes there are"
+    )]
+    BadReplicationFactor {
+        /// What was asked for.
+        wanted: u8,
+        /// Nodes registered.
+        nodes: u8,
+    },
+    /// Every node is at its limit of partitions.
+    #[error("the cluster has no room for {0} more partitions; add nodes or delete topics")]
+    TooManyPartitions(u32),
+}
+
+/// Whether `name` may name a stream or a topic.
+#[must_use]
+pub fn is_legal_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.')
+}
+
+/// The picture of the cluster as of one op of the metadata group, as the answering node sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Archive, Serialize, Deserialize)]
+pub struct ClusterMap {
+    /// The newest metadata op applied.
+    pub op: Op,
+    /// All nodes, by id.
+    pub nodes: Vec<NodeEntry>,
+    /// All streams, by name.
+    pub streams: Vec<StreamEntry>,
+    /// Who leads which group, as far as the answering node knows: group, view, primary. A hint; may be old.
+    pub primaries: Vec<(GroupId, View, NodeId)>,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// Which node.
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// A stream.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct StreamEntry {
+    /// Its name.
+    pub name: String,
+    /// Its topics, by name.
+    pub topics: Vec<TopicEntry>,
+}
+
+/// A topic.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct TopicEntry {
+    /// Its name.
+    pub name: String,
+    /// Replicas of each partition.
+    pub replication_factor: u8,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionEntry>,
+}
+
+/// A partition.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct PartitionEntry {
+    /// The group that replicates it.
+    pub group: GroupId,
+    /// The nodes that hold it; the first leads view 0.
+    pub replicas: Vec<NodeId>,
+}

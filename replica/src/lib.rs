@@ -1,0 +1,1 @@
+//! A node: many replicated groups, the metadata, and the client-facing API.

@@ -1,0 +1,1 @@
+//! QUIC endpoints, connections, lanes and TLS identities.
