@@ -224,6 +224,12 @@ impl Replica {
         self.log.header(self.commit).map_or(Offset::ZERO, PrepareHeader::next_offset)
     }
 
+    /// The offset that the next record appended here would get; records below it may be uncommitted.
+    #[must_use]
+    pub fn log_end(&self) -> Offset {
+        self.log.next_offset()
+    }
+
     /// Who this replica is.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -292,8 +298,10 @@ impl Replica {
 
     /// Hands out a superblock with the present view and the given log view.
     fn save_superblock(&mut self, log_view: View) {
-        let superblock =
-            Superblock { group: self.config.group, view: self.view, log_view, commit: self.commit };
+        // Of the commit only what is durable: superblock and log reach the disk in any order, and a commit told of an op
+        // that the log may still hold in another version would be believed at the next start.
+        let commit = self.commit.min(self.durable);
+        let superblock = Superblock { group: self.config.group, view: self.view, log_view, commit };
         assert!(superblock.view >= self.requested.view, "a promised view is never taken back");
         assert!(log_view >= self.requested.log_view, "a log view is never taken back");
         self.requested = superblock;

@@ -40,6 +40,12 @@ impl RecoveredLog {
         Self { log: Log::new(PrepareId::ROOT), client_table: ClientTable::default(), committed: Op::ZERO }
     }
 
+    /// The newest op that is surely committed.
+    #[must_use]
+    pub fn committed(&self) -> Op {
+        self.committed
+    }
+
     /// Takes the next header, durable and verified. Returns the header that is surely committed because of it and has been
     /// taken into the client table: the driver applies that one too, for `Output::Apply` never names it.
     ///
