@@ -1,0 +1,7 @@
+//! The tests of storage, one binary: what a disk promises, what a store does, and what it survives.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod conformance;
+mod log;
+mod support;
