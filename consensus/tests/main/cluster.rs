@@ -134,10 +134,6 @@ impl Cluster {
         self.nodes[node].replica.is_some()
     }
 
-    pub(crate) fn disk(&self, node: usize) -> &Disk {
-        &self.nodes[node].disk
-    }
-
     fn disks(&self) -> Vec<&Disk> {
         self.nodes.iter().map(|node| &node.disk).collect()
     }
@@ -408,7 +404,8 @@ impl Cluster {
                 }
             } else {
                 let nodes = (0..self.count()).filter(|node| !without.contains(node));
-                if !nodes.fold(false, |any, node| self.complete_job(node) || any) {
+                let completed = nodes.filter(|node| self.complete_job(*node)).count();
+                if completed == 0 {
                     return;
                 }
             }

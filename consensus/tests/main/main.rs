@@ -1,8 +1,9 @@
 //! All tests of the core's behaviour, in one binary: golden traces of single claims, and arbitrary schedules.
 
-#![allow(missing_docs, reason = "tests are not read as documentation of an interface")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cluster;
+mod far_behind;
 mod golden;
 mod oracle;
 mod schedule;

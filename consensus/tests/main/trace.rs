@@ -76,9 +76,7 @@ impl Trace {
             Row::Arrow { from, to, what, arrives } => {
                 let (start, end) = (column(*from), column(*to));
                 let tip = if *arrives { end } else { usize::midpoint(start, end) };
-                for place in start.min(tip)..=start.max(tip) {
-                    line[place] = '─';
-                }
+                line[start.min(tip)..=start.max(tip)].fill('─');
                 line[start] = if end > start { '├' } else { '┤' };
                 line[tip] = match (arrives, end > start) {
                     (false, _) => '╳',
