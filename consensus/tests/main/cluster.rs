@@ -16,54 +16,11 @@ use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
+use crate::disk::{Disk, Job, index};
 use crate::oracle::Oracle;
 use crate::trace::{Trace, describe};
 
 const GROUP: GroupId = GroupId::new(1);
-
-#[derive(Clone, Debug)]
-enum Job {
-    Append(Prepare),
-    Truncate(Op),
-    Save(Superblock),
-}
-
-/// What survives a crash, and the jobs that may not.
-#[derive(Clone)]
-pub(crate) struct Disk {
-    pub(crate) log: Vec<Prepare>,
-    pub(crate) superblock: Superblock,
-    jobs: VecDeque<Job>,
-}
-
-impl Disk {
-    fn perform(&mut self) -> Option<Input> {
-        Some(match self.jobs.pop_front()? {
-            Job::Append(prepare) => {
-                let id = prepare.id();
-                assert_eq!(id.op, Op::new(self.log.len() as u64 + 1), "appends go behind the end");
-                self.log.push(prepare);
-                Input::Durable(id)
-            }
-            Job::Truncate(keep) => {
-                self.log.truncate(usize::try_from(keep.as_raw()).unwrap());
-                return self.perform();
-            }
-            Job::Save(superblock) => {
-                self.superblock = superblock;
-                Input::SuperblockDurable(superblock)
-            }
-        })
-    }
-
-    fn holds(&self, id: PrepareId) -> bool {
-        id == PrepareId::ROOT || self.log.get(index(id.op)).is_some_and(|own| own.id() == id)
-    }
-}
-
-fn index(op: Op) -> usize {
-    usize::try_from(op.as_raw()).unwrap().wrapping_sub(1)
-}
 
 #[derive(Clone)]
 struct Node {
@@ -395,7 +352,15 @@ impl Cluster {
 
     /// Delivers and syncs until nothing is under way but messages to or from the nodes `without`, which are lost.
     pub(crate) fn settle_without(&mut self, without: &[usize]) {
+        self.settle_until(without, |_| false);
+    }
+
+    /// The same, but stops as soon as `is_enough`.
+    pub(crate) fn settle_until(&mut self, without: &[usize], is_enough: impl Fn(&Self) -> bool) {
         for _ in 0..100_000 {
+            if is_enough(self) {
+                return;
+            }
             if let Some(sent) = self.network.first() {
                 if without.contains(&sent.from) || without.contains(&sent.to) {
                     self.network.remove(0);

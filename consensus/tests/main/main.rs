@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cluster;
+mod disk;
 mod far_behind;
 mod golden;
 mod oracle;

@@ -6,7 +6,7 @@ use varve_consensus::event::Outcome;
 use varve_protocol::id::{Offset, Op, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
-use crate::cluster::Disk;
+use crate::disk::Disk;
 
 /// Remembers everything that was ever promised to anybody.
 #[derive(Clone, Default)]
