@@ -8,7 +8,7 @@ use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::message::Message;
 
 use super::{change_view_without, claim, quietly};
-use crate::cluster::Envelope;
+use crate::cluster::{Cluster, Envelope};
 
 #[test]
 fn commit_waits_for_durable_quorum() {
@@ -191,5 +191,29 @@ fn single_replica_commits_alone() {
         cluster.settle();
         assert!(cluster.replica(0).is_primary());
         assert_eq!(cluster.replica(0).commit().op, Op::new(1));
+    });
+}
+
+#[test]
+fn prepare_of_another_parent_is_not_taken() {
+    claim("prepare_of_another_parent_is_not_taken", 3, |cluster| {
+        quietly(cluster, "op1 and op2 are stored by r0 and r1, op1 by r2", |cluster| {
+            cluster.request(0);
+            cluster.settle();
+            cluster.request(0);
+            cluster.settle_without(&[2]);
+        });
+        let mut stranger = Cluster::new(3);
+        stranger.request_of(0, 5, 1);
+        stranger.request(0);
+        let place = stranger.network.iter().position(|sent| {
+            matches!(&sent.message, Message::Prepare { prepare, .. } if prepare.op() == Op::new(2))
+                && sent.to == 2
+        });
+        cluster.network.push(stranger.network.remove(place.unwrap()));
+        cluster.pass(0, 2);
+        assert_eq!(cluster.replica(2).head().op, Op::new(1));
+        cluster.settle();
+        assert_eq!(cluster.replica(2).head(), cluster.replica(0).head());
     });
 }
