@@ -180,3 +180,32 @@ fn log_view_waits_for_whole_log() {
         assert_eq!(cluster.replica(2).log_view(), View::new(1));
     });
 }
+
+#[test]
+fn prepare_of_old_view_of_same_primary_ignored() {
+    claim("prepare_of_old_view_of_same_primary_ignored", 3, |cluster| {
+        cluster.request(0);
+        let late = cluster.network.remove(0);
+        cluster.network.clear();
+        quietly(
+            cluster,
+            "its op1 is cut in v1; two view changes later r0 leads again, with an empty log",
+            |cluster| {
+                change_view_without(cluster, 0, |_| false);
+                cluster.pulse(1);
+                cluster.settle();
+                for (first, second) in [(0, 2), (0, 1)] {
+                    cluster.liveness(first, Liveness::Suspected);
+                    cluster.liveness(second, Liveness::Suspected);
+                    cluster.settle();
+                }
+            },
+        );
+        assert_eq!(cluster.primary(), 0);
+        cluster.network.push(late);
+        cluster.pass(0, 1);
+        assert_eq!(cluster.replica(1).head().op, Op::ZERO);
+        cluster.sync(1);
+        cluster.settle();
+    });
+}
