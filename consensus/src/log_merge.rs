@@ -26,6 +26,8 @@ use varve_protocol::prepare::{PrepareHeader, PrepareId};
 
 use crate::quorum::{nack_quorum, quorum};
 
+#[cfg(test)]
+mod tests;
 
 /// What one replica told in its `DoViewChange`.
 #[derive(Clone, PartialEq, Eq, Debug)]

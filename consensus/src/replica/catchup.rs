@@ -46,8 +46,8 @@ pub(super) struct Catchup {
     announced: Op,
     target: Op,
     commit: PrepareId,
-    /// The last op of the question that is out.
-    asked: Option<Op>,
+    /// The question that is out.
+    asked: Option<Want>,
     /// Counts up to ask somebody else.
     pub(super) rotation: usize,
     /// Refusals since anything came.
@@ -126,9 +126,6 @@ impl Catchup {
             is_news |= self.header(header.op()).is_none();
             self.learn(*header);
         }
-        if is_news {
-            self.asked = None;
-        }
         is_news
     }
 
@@ -168,13 +165,17 @@ impl Catchup {
         self.asked = None;
     }
 
-    /// Whether a question that covers `next` is out.
+    /// Whether a question is out whose answer would help with `next`.
     pub(super) fn is_asked(&self, next: Op) -> bool {
-        self.asked.is_some_and(|last| next <= last)
+        match &self.asked {
+            Some(Want::Headers { last, .. }) => next <= *last && self.header(next).is_none(),
+            Some(Want::Prepares(ids)) => ids.last().is_some_and(|id| next <= id.op),
+            None => false,
+        }
     }
 
-    pub(super) fn set_asked(&mut self, last: Option<Op>) {
-        self.asked = last;
+    pub(super) fn set_asked(&mut self, want: Option<Want>) {
+        self.asked = want;
     }
 
     /// What to ask for so that the log can grow from `next` on; `None` if that is at hand already.
@@ -188,15 +189,5 @@ impl Catchup {
         let facts = ops.map_while(|op| self.known.get(&op));
         let ids: Vec<_> = facts.filter(|fact| fact.prepare.is_none()).map(|fact| fact.header.id()).collect();
         (!ids.is_empty()).then_some(Want::Prepares(ids))
-    }
-}
-
-impl Want {
-    /// The last op asked for.
-    pub(super) fn last(&self) -> Op {
-        match self {
-            Self::Headers { last, .. } => *last,
-            Self::Prepares(ids) => ids.last().map_or(Op::ZERO, |id| id.op),
-        }
     }
 }

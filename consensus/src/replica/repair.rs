@@ -61,7 +61,7 @@ impl Replica {
         }
         let Some(want) = self.catchup.want(next) else { return };
         self.arm(Timer::Repair, self.config.timeouts.repair);
-        self.catchup.set_asked(Some(want.last()));
+        self.catchup.set_asked(Some(want.clone()));
         let Some(source) = self.source(&want) else { return };
         let view = self.view;
         let message = match want {
