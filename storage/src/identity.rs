@@ -85,7 +85,9 @@ impl Identity {
             Err(error) => return Err(StorageError::io("open", path, error)),
         };
         let mut bytes = [0; SIZE];
-        file.read_at(&mut bytes, 0).or_failed_to("read", path)?;
+        if file.read_at(&mut bytes, 0).or_failed_to("read", path)? < SIZE {
+            return Err(StorageError::IdentityDamaged { path: path.to_owned() });
+        }
         let found = Self::decode(&bytes, path)?;
         if found.cluster != self.cluster {
             return Err(StorageError::WrongCluster { found: found.cluster, expected: self.cluster });

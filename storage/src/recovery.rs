@@ -204,3 +204,38 @@ fn judge(slots: Slots, scan: &Scan, next_op: Op) -> Verdict {
         (false, false) => Verdict::Damaged,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: RoundSlot = RoundSlot { round: 4, op: Op::new(10), position: 5000 };
+
+    #[test]
+    fn the_newest_segment_is_judged_by_the_table() {
+        use Verdict::{Damaged, Sound, Torn};
+        let sound = Slots { newest: Some(OLD), are_sound: true };
+        let one_rotten = Slots { newest: Some(OLD), are_sound: false };
+        let none = Slots { newest: None, are_sound: false };
+        let at_slot = |tail_is_zero| Scan { position: 5000, size: 9000, tail_is_zero, slot_fits: true };
+        let elsewhere = |tail_is_zero| Scan { slot_fits: false, ..at_slot(tail_is_zero) };
+        let cases = [
+            (none, at_slot(true), 10, Damaged),
+            (none, at_slot(false), 10, Damaged),
+            (sound, at_slot(true), 9, Damaged),
+            (sound, at_slot(false), 9, Damaged),
+            (sound, elsewhere(true), 10, Damaged),
+            (sound, elsewhere(false), 10, Damaged),
+            (sound, at_slot(true), 10, Sound),
+            (sound, at_slot(true), 12, Sound),
+            (sound, at_slot(false), 10, Torn),
+            (sound, at_slot(false), 12, Torn),
+            (one_rotten, at_slot(true), 9, Damaged),
+            (one_rotten, at_slot(true), 12, Sound),
+            (one_rotten, at_slot(false), 12, Damaged),
+        ];
+        for (slots, scan, next_op, verdict) in cases {
+            assert_eq!(judge(slots, &scan, Op::new(next_op)), verdict, "{slots:?} {scan:?} {next_op}");
+        }
+    }
+}

@@ -277,3 +277,88 @@ pub(crate) fn parse_file_name(name: &str) -> Option<(Offset, Op)> {
     let parsed = (Offset::new(base_offset.parse().ok()?), Op::new(first_op.parse().ok()?));
     (file_name(parsed.0, parsed.1) == name).then_some(parsed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            identity: Identity {
+                cluster: varve_protocol::id::ClusterId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+                node: NodeId::new(3),
+            },
+            group: GroupId::new(7),
+            parent: PrepareId { op: Op::new(41), view: View::new(5), checksum: 0xaabb_ccdd },
+            base_offset: Offset::new(1000),
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_local_block_has_these_bytes() {
+        let block = header().encode(9);
+        let fields = [
+            "bf18cf4b",
+            "56525653",
+            "01000000",
+            "03",
+            "000000",
+            "100f0e0d0c0b0a090807060504030201",
+            "0700000000000000",
+            "2a00000000000000",
+            "e803000000000000",
+            "0500000000000000",
+            "ddccbbaa",
+        ];
+        assert_eq!(hex(&block[..68]), fields.concat());
+        let fields = [
+            "ef067128",
+            "56525652",
+            "0900000000000000",
+            "2a00000000000000",
+            "0010000000000000",
+            "0700000000000000",
+            "2a00000000000000",
+        ];
+        assert_eq!(hex(&block[1024..1072]), fields.concat());
+        let named: usize =
+            [&block[68..1024], &block[1072..]].concat().iter().map(|byte| usize::from(*byte)).sum();
+        assert_eq!((block.len(), named), (BLOCK_SIZE, 0), "the rest is zero");
+    }
+
+    #[test]
+    fn a_local_block_is_read_back() {
+        let path = Path::new("00000000000000001000-00000000000000000042.log");
+        let block = header().encode(9);
+        assert_eq!(SegmentHeader::decode(&block, path), Ok(header()));
+        let slots = Slots { newest: Some(header().first_slot(9)), are_sound: true };
+        assert_eq!(Slots::decode(&block, &header()), slots);
+        let misplaced = Path::new("00000000000000001000-00000000000000000043.log");
+        assert!(SegmentHeader::decode(&block, misplaced).is_err_and(|error| error.is_repairable()));
+    }
+
+    #[test]
+    fn a_block_of_another_version_is_refused() {
+        let mut block = header().encode(9);
+        block[8] = 2;
+        let sum = checksum(&block[4..128]).to_le_bytes();
+        block[..4].copy_from_slice(&sum);
+        let path = Path::new("00000000000000001000-00000000000000000042.log");
+        let refusal = StorageError::WrongVersion { path: path.to_owned(), found: 2, expected: 1 };
+        assert_eq!(SegmentHeader::decode(&block, path), Err(refusal));
+    }
+
+    #[test]
+    fn names_say_where_a_segment_begins() {
+        let name = file_name(Offset::new(12), Op::new(34));
+        assert_eq!(name, "00000000000000000012-00000000000000000034.log");
+        assert_eq!(parse_file_name(&name), Some((Offset::new(12), Op::new(34))));
+        for other in ["12-34.log", "00000000000000000012.log", &name[..44], ".log", "-.log", "snapshot-12"] {
+            assert_eq!(parse_file_name(other), None, "{other}");
+        }
+    }
+}

@@ -81,7 +81,11 @@ fn check_reads<D: Disk>(store: &mut varve_storage::Store<D>, prepares: &[varve_p
         assert_eq!(read(store, ReadFrom::Op(prepare.op())), prepares[at..]);
         for offset in prepare.header().base_offset().as_raw()..prepare.header().next_offset().as_raw() {
             let found = read_some(store, ReadFrom::Offset(Offset::new(offset)), 1, Op::new(u64::MAX));
-            assert_eq!(found, [prepare.clone()], "one prepare in any case, the one with the offset");
+            assert_eq!(
+                found,
+                std::slice::from_ref(prepare),
+                "one prepare in any case, the one with the offset"
+            );
         }
     }
     let end = prepares.last().unwrap().header().next_offset();

@@ -3,5 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod conformance;
+mod crash;
+mod fault;
 mod log;
+mod memory_disk;
+mod model;
+mod refusal;
+mod rot;
 mod support;
+mod world;

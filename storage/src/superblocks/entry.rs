@@ -143,3 +143,66 @@ fn superblock_of_numbers(numbers: [u64; 4]) -> Superblock {
         commit: Op::new(numbers[3]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(content: Content) -> String {
+        let entry = Entry { generation: 2, sequence: 5, place_in_round: 1, content };
+        let bytes = entry.encode();
+        assert_eq!(Entry::decode(&bytes), Some(entry));
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn an_entry_has_these_bytes() {
+        let superblock = Superblock {
+            group: GroupId::new(7),
+            view: View::new(8),
+            log_view: View::new(6),
+            commit: Op::new(300),
+        };
+        let fields = [
+            "ec996865",
+            "56525642",
+            "01",
+            "02",
+            "0000",
+            "01000000",
+            "0200000000000000",
+            "0500000000000000",
+            "0700000000000000",
+            "0800000000000000",
+            "0600000000000000",
+            "2c01000000000000",
+        ];
+        assert_eq!(hex(Content::Change(Change::Save(superblock))), fields.concat());
+    }
+
+    #[test]
+    fn the_other_kinds_have_these_bytes() {
+        let deleted = hex(Content::Change(Change::Delete(GroupId::new(7))));
+        assert_eq!(deleted[16..24], *"01030000");
+        assert_eq!(deleted[64..], *"0700000000000000000000000000000000000000000000000000000000000000");
+        let cluster = ClusterId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+        let start = hex(Content::Start(Identity { cluster, node: NodeId::new(3) }));
+        assert_eq!(start[16..24], *"01010000");
+        assert_eq!(start[64..], *"100f0e0d0c0b0a09080706050403020103000000000000000000000000000000");
+    }
+
+    #[test]
+    fn no_flipped_bit_passes() {
+        let entry = Entry {
+            generation: 2,
+            sequence: 5,
+            place_in_round: 1,
+            content: Content::Change(Change::Delete(GroupId::new(7))),
+        };
+        for bit in 0..ENTRY_SIZE * 8 {
+            let mut bytes = entry.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Entry::decode(&bytes), None);
+        }
+    }
+}
