@@ -1,0 +1,3 @@
+//! Tests of the simulator and, by it, of everything else.
+
+mod oracle;
