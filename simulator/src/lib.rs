@@ -1,7 +1,7 @@
 //! One seed, one universe: the real node on simulated networks and disks.
 //!
 //! A seed draws a [`scenario`]: a cluster, its weather, its load and a schedule of faults. One of two worlds plays it:
-//! * `fast`: the deterministic node, driven by an event heap, with simulated disks and messages for a wire;
+//! * [`fast`]: the deterministic node, driven by an event heap, with simulated disks and messages for a wire;
 //! * `quic`: the server with real QUIC in a simulated UDP network.
 //!
 //! Both run the same three phases: *safety* (faults strike while clients work), *liveness* (everything heals; within a
@@ -14,7 +14,9 @@
 //!
 //! The same seed gives the same universe, event by event: two runs print the same `trace`.
 
+pub mod fast;
 pub mod oracle;
+pub mod panics;
 pub mod random;
 pub mod report;
 pub mod scenario;

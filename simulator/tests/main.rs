@@ -1,3 +1,4 @@
 //! Tests of the simulator and, by it, of everything else.
 
 mod oracle;
+mod toy;
