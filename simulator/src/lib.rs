@@ -2,7 +2,7 @@
 //!
 //! A seed draws a [`scenario`]: a cluster, its weather, its load and a schedule of faults. One of two worlds plays it:
 //! * [`fast`]: the deterministic node, driven by an event heap, with simulated disks and messages for a wire;
-//! * `quic`: the server with real QUIC in a simulated UDP network.
+//! * [`quic`]: the server with real QUIC in a simulated UDP network.
 //!
 //! Both run the same three phases: *safety* (faults strike while clients work), *liveness* (everything heals; within a
 //! deadline that follows from the time-outs every partition must work again), *audit* (every replica is read from start
@@ -17,6 +17,7 @@
 pub mod fast;
 pub mod oracle;
 pub mod panics;
+pub mod quic;
 pub mod random;
 pub mod report;
 pub mod scenario;

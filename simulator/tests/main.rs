@@ -1,4 +1,5 @@
 //! Tests of the simulator and, by it, of everything else.
 
 mod oracle;
+mod socket;
 mod toy;
