@@ -2,4 +2,5 @@
 
 mod oracle;
 mod socket;
+mod tidy;
 mod toy;
