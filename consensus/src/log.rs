@@ -100,15 +100,15 @@ impl Log {
         self.entries.truncate(count);
     }
 
-    /// Lets go of the bodies up to `commit`, and of headers far below it.
-    pub(crate) fn forget(&mut self, previous_commit: Op, commit: Op) {
+    /// Lets go of the bodies up to `commit`, and of headers far below both it and what is durable.
+    pub(crate) fn forget(&mut self, previous_commit: Op, commit: Op, durable: Op) {
         for op in previous_commit.next().as_raw()..=commit.as_raw() {
             if let Some(index) = self.index(Op::new(op)) {
                 self.entries[index].prepare = None;
             }
         }
         while let Some(entry) = self.entries.front()
-            && commit.since(entry.header.op()) >= HEADERS_PER_MESSAGE_MAX as u64
+            && commit.min(durable).since(entry.header.op()) >= HEADERS_PER_MESSAGE_MAX as u64
         {
             self.base = entry.header.id();
             self.entries.pop_front();

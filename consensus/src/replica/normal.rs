@@ -4,7 +4,7 @@
 //! early (set aside, the gap repaired) or a sign that something is wrong (asked about, never overwritten).
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
-use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX};
 use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareId};
 
@@ -59,7 +59,10 @@ impl Replica {
         self.durable = id.op;
         match self.status {
             Status::Normal if self.leads_view() => self.commit_acknowledged(),
-            Status::Normal => self.send_prepare_ok(),
+            Status::Normal => {
+                self.send_prepare_ok();
+                self.pursue();
+            }
             Status::ViewChange => {
                 self.tell_log();
                 self.pursue();
@@ -74,6 +77,11 @@ impl Replica {
             let id = self.durable();
             self.send(self.primary(), Message::PrepareOk { view: self.view, id });
         }
+    }
+
+    /// Whether so much waits for the own disk that no more is given to it. A disk that hangs must not fill the memory.
+    pub(super) fn is_disk_full_of_work(&self) -> bool {
+        self.log.head().op.since(self.durable) >= HEADERS_PER_MESSAGE_MAX as u64
     }
 
     /// Writes the next prepare of the log.
@@ -125,7 +133,7 @@ impl Replica {
             self.commit = op;
             self.answer_waiting(&header);
         }
-        self.log.forget(previous, op);
+        self.log.forget(previous, op, self.durable);
     }
 
     /// Whether a message belongs to this replica's view; tells or asks if it does not.

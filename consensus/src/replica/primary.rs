@@ -77,6 +77,7 @@ impl Replica {
         let bytes: usize = self.uncommitted().map(PrepareHeader::body_size).sum();
         self.log.head().op.next().since(self.commit) <= PREPARES_IN_FLIGHT_MAX
             && bytes + body_size <= PREPARES_IN_FLIGHT_BYTES_MAX
+            && !self.is_disk_full_of_work()
     }
 
     fn seal(&mut self, request: Request) {

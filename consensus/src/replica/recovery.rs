@@ -65,7 +65,7 @@ impl RecoveredLog {
         }
         let committed = *self.log.header(floor.max(self.committed)).expect("a window of headers is kept");
         self.client_table.apply(&committed);
-        self.log.forget(self.committed, committed.op());
+        self.log.forget(self.committed, committed.op(), header.op());
         self.committed = committed.op();
         Some(committed)
     }

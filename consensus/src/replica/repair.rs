@@ -34,6 +34,9 @@ impl Replica {
     fn append_fetched(&mut self) {
         let before = self.log.head().op;
         while let Some(prepare) = self.catchup.ready(self.log.head().op.next()).cloned() {
+            if self.is_disk_full_of_work() {
+                break;
+            }
             if prepare.header().parent() != self.log.head() {
                 tracing::warn!(group = %self.config.group, id = %prepare.id(), "ignore prepare of another parent");
                 self.catchup.distrust();

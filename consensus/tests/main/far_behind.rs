@@ -1,7 +1,7 @@
 //! Replicas that come back after more prepares than a message, a window or the core's memory holds.
 
 use varve_consensus::Status;
-use varve_consensus::event::Liveness;
+use varve_consensus::event::{Liveness, Outcome};
 use varve_protocol::id::{Op, View};
 use varve_protocol::limits::HEADERS_PER_MESSAGE_MAX;
 
@@ -54,5 +54,42 @@ fn a_group_restarts_with_a_long_log() {
     for node in 0..3 {
         cluster.crash(node, 0);
     }
+    heal_and_work(&mut cluster);
+}
+
+/// Requests keep coming, and one disk does not answer.
+fn hang(cluster: &mut Cluster, hanging: usize) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for _ in 0..FAR {
+        let handle = cluster.request(0);
+        for _ in 0..6 {
+            while !cluster.network.is_empty() {
+                cluster.deliver(0);
+            }
+            for node in (0..3).filter(|node| *node != hanging) {
+                cluster.sync(node);
+            }
+        }
+        outcomes.extend(cluster.replies.get(&handle));
+    }
+    assert_eq!(cluster.replica(hanging).durable().op, Op::ZERO);
+    assert!(cluster.replica(hanging).head().op <= Op::new(HEADERS_PER_MESSAGE_MAX as u64));
+    outcomes
+}
+
+#[test]
+fn a_primary_whose_disk_hangs_is_busy_before_its_memory_fills() {
+    let mut cluster = Cluster::new(3);
+    let outcomes = hang(&mut cluster, 0);
+    assert_eq!(outcomes.last(), Some(&Outcome::Busy));
+    assert!(matches!(outcomes[HEADERS_PER_MESSAGE_MAX - 1], Outcome::Committed { .. }));
+    heal_and_work(&mut cluster);
+}
+
+#[test]
+fn a_backup_whose_disk_hangs_slows_nobody() {
+    let mut cluster = Cluster::new(3);
+    let outcomes = hang(&mut cluster, 2);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed { .. })));
     heal_and_work(&mut cluster);
 }
