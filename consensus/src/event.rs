@@ -32,7 +32,8 @@ pub enum Input {
     Durable(PrepareId),
     /// This superblock is durable here.
     SuperblockDurable(Superblock),
-    /// What the driver knows of the node that leads this replica's view.
+    /// What the driver knows of the node that leads this replica's view. Told when it changes, and again when the view has:
+    /// a replica takes the primary of a new view to be alive until told otherwise.
     PrimaryLiveness(Liveness),
     /// The moment given to [`crate::Replica::next_timeout`] has come. Harmless at any other time.
     Tick,

@@ -128,7 +128,7 @@ pub enum Role {
 }
 
 /// Why a node does not do what a client asked. `is_retryable` says whether asking again (perhaps elsewhere) can help;
-/// nothing was done in any case but [`Refusal::UnknownOutcome`].
+/// nothing was done in any case but [`Refusal::UnknownOutcome`] and [`Refusal::ViewEnded`].
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// Another node leads the group.
@@ -202,6 +202,13 @@ pub enum Refusal {
         /// What the disk says.
         reason: String,
     },
+    /// The primary lost its view while the request was under way: it may or may not be done in a later view. Asking again
+    /// with the same request number is safe.
+    #[error("the primary of {group} was replaced while the request was under way")]
+    ViewEnded {
+        /// The group.
+        group: GroupId,
+    },
 }
 
 impl Refusal {
@@ -214,7 +221,8 @@ impl Refusal {
             | Self::Busy
             | Self::UnknownGroup { .. }
             | Self::OutOfOrder { .. }
-            | Self::Storage { .. } => true,
+            | Self::Storage { .. }
+            | Self::ViewEnded { .. } => true,
             Self::UnknownOutcome
             | Self::BadBatch { .. }
             | Self::BatchTooLarge { .. }

@@ -1,1 +1,24 @@
-//! A node: many replicated groups, the metadata, and the client-facing API.
+//! A node of the cluster: many replicated groups, the metadata, and what clients see of them.
+//!
+//! * [`Node`] is deterministic: inputs in ([`NodeInput`]), effects out ([`Effect`]). It composes the consensus cores, the
+//!   metadata state machine, sessions, fetches and liveness.
+//! * [`server`] is the tokio code around it: sockets, the disk thread, the clock.
+//! * [`config`] is the file `cluster.toml`.
+
+pub mod config;
+mod error;
+mod event;
+mod group;
+pub mod metadata;
+mod node;
+mod recovery;
+pub mod server;
+pub mod tail;
+mod timers;
+mod timing;
+
+pub use error::ServerError;
+pub use event::{Effect, NodeInput, Session};
+pub use node::{Node, NodeConfig};
+pub use recovery::Recovery;
+pub use timing::Timing;

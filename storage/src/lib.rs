@@ -1,1 +1,37 @@
-//! Bytes that survive: segments, journal recovery, superblocks.
+//! Bytes that survive: the logs and superblocks of all groups of a node, on one disk.
+//!
+//! * A group's log is a row of segment files that hold prepares exactly as they are sent ([`Store`], `segment`).
+//! * What a replica promised is in the superblocks, two copies of one file for all groups (`superblocks`).
+//! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
+//! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
+//!   away: the decision table is in `recovery`.
+//! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it.
+//!
+//! Everything is synchronous and deterministic: no clock, no thread, no entropy of its own.
+//!
+//! Sources: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018); Rebello et al., "Can
+//! Applications Recover from fsync Failures?" (ATC 2020): a failed sync is never retried.
+
+pub mod disk;
+pub mod error;
+mod file;
+mod file_disk;
+mod identity;
+mod index;
+pub mod job;
+mod log;
+mod memory_disk;
+mod reader;
+mod recovery;
+mod segment;
+mod store;
+mod superblocks;
+mod writer;
+
+pub use disk::{Disk, DiskFile, OpenMode};
+pub use error::{IoFailure, StorageError};
+pub use file_disk::FileDisk;
+pub use identity::Identity;
+pub use job::{Completion, Job, ReadFrom};
+pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};
+pub use store::{Options, RecoveredGroup, Store};

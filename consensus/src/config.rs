@@ -1,0 +1,82 @@
+//! What a replica is told about itself when it is made, and how long it waits for others.
+
+use std::time::Duration;
+
+use varve_protocol::id::{ClusterId, Epoch, GroupId, ReplicaIndex, View};
+use varve_protocol::limits::REPLICAS_MAX;
+
+/// Who a replica is, in which group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Identity of the cluster; sealed into every prepare.
+    pub cluster: ClusterId,
+    /// The group.
+    pub group: GroupId,
+    /// Version of the group's member list.
+    pub epoch: Epoch,
+    /// This replica's place in the member list.
+    pub replica: ReplicaIndex,
+    /// Members of the group: 1, 3, 5 or 7.
+    pub replica_count: u8,
+    /// How long to wait for others.
+    pub timeouts: Timeouts,
+}
+
+impl Config {
+    /// The replica that leads `view`.
+    #[must_use]
+    pub fn primary(&self, view: View) -> ReplicaIndex {
+        let index = view.as_raw() % u64::from(self.replica_count);
+        ReplicaIndex::new(u8::try_from(index).expect("a remainder of a byte fits a byte"))
+    }
+
+    /// All members, in order.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
+        (0..self.replica_count).map(ReplicaIndex::new)
+    }
+
+    /// All members but this one, in order.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
+        let own = self.replica;
+        self.replicas().filter(move |replica| *replica != own)
+    }
+
+    pub(crate) fn assert_sound(&self) {
+        assert!(self.replica_count % 2 == 1, "a group has an odd number of replicas");
+        assert!(usize::from(self.replica_count) <= REPLICAS_MAX, "a group is no larger than its limit");
+        assert!(self.replica.as_raw() < self.replica_count, "a replica is a member of its group");
+    }
+}
+
+/// How long a replica waits. Each wait is lengthened at random by up to one half, so that replicas do not act in step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// Between two `StartViewChange`s for the same view.
+    pub start_view_change_resend: Duration,
+    /// Between two `DoViewChange`s (or `GetStartView`s) for the same view.
+    pub view_change_resend: Duration,
+    /// Until a view that does not start, or whose log does not come, is given up; doubles with every attempt.
+    pub view_change: Duration,
+    /// Bound of that doubling.
+    pub view_change_max: Duration,
+    /// Until an unanswered question for headers or prepares is asked again.
+    pub repair: Duration,
+    /// Until a primary repeats prepares to a silent backup; doubles while nothing commits.
+    pub prepare_resend: Duration,
+    /// Bound of that doubling.
+    pub prepare_resend_max: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            start_view_change_resend: Duration::from_millis(50),
+            view_change_resend: Duration::from_millis(50),
+            view_change: Duration::from_millis(300),
+            view_change_max: Duration::from_secs(5),
+            repair: Duration::from_millis(50),
+            prepare_resend: Duration::from_millis(100),
+            prepare_resend_max: Duration::from_secs(2),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! How many are enough, and sets of voters in which nobody counts twice.
+//!
+//! | replicas n | failures f | quorum q = f+1 | nack quorum n-q+1 |
+//! |-----------:|-----------:|---------------:|------------------:|
+//! |          1 |          0 |              1 |                 1 |
+//! |          3 |          1 |              2 |                 2 |
+//! |          5 |          2 |              3 |                 3 |
+//! |          7 |          3 |              4 |                 4 |
+//!
+//! Any two quorums share a replica. If a nack quorum never stored a prepare, no quorum of the rest did.
+
+use varve_protocol::id::{Op, ReplicaIndex};
+
+/// Replicas that must agree before anything is decided.
+pub(crate) const fn quorum(replica_count: u8) -> usize {
+    replica_count as usize / 2 + 1
+}
+
+/// Replicas that must lack a prepare for certain before it is known to be uncommitted.
+pub(crate) const fn nack_quorum(replica_count: u8) -> usize {
+    replica_count as usize - quorum(replica_count) + 1
+}
+
+/// The largest op that a quorum of `acknowledged` (one entry per replica) has reached.
+pub(crate) fn quorum_op(acknowledged: &[Op]) -> Op {
+    let mut ops = acknowledged.to_vec();
+    ops.sort_unstable();
+    ops[ops.len() - (ops.len() / 2 + 1)]
+}
+
+/// A set of replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Votes(u8);
+
+impl Votes {
+    pub(crate) fn insert(&mut self, replica: ReplicaIndex) {
+        self.0 |= 1 << replica.as_raw();
+    }
+
+    pub(crate) fn contains(self, replica: ReplicaIndex) -> bool {
+        self.0 & (1 << replica.as_raw()) != 0
+    }
+
+    pub(crate) fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_quorums_share_a_replica_and_a_nack_quorum_leaves_none() {
+        for n in [1_u8, 3, 5, 7] {
+            assert!(2 * quorum(n) > usize::from(n));
+            assert!(usize::from(n) - nack_quorum(n) < quorum(n));
+        }
+    }
+
+    #[test]
+    fn quorum_op_is_the_largest_op_on_a_quorum() {
+        let table: [(&[u64], u64); 6] = [
+            (&[3], 3),
+            (&[3, 0, 0], 0),
+            (&[3, 2, 0], 2),
+            (&[1, 9, 9], 9),
+            (&[5, 4, 3, 2, 1], 3),
+            (&[7, 7, 0, 0, 1], 1),
+        ];
+        for (acknowledged, expected) in table {
+            let ops: Vec<_> = acknowledged.iter().copied().map(Op::new).collect();
+            assert_eq!(quorum_op(&ops), Op::new(expected), "{acknowledged:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_counts_twice() {
+        let mut votes = Votes::default();
+        votes.insert(ReplicaIndex::new(2));
+        votes.insert(ReplicaIndex::new(2));
+        assert_eq!(votes.count(), 1);
+        assert!(votes.contains(ReplicaIndex::new(2)));
+    }
+}

@@ -1,0 +1,330 @@
+//! One replica of one group: its state, its inputs and outputs. The sub-protocols are the child modules, a file each.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::id::{Offset, Op, ReplicaIndex, View};
+use varve_protocol::message::Message;
+use varve_protocol::prepare::{PrepareHeader, PrepareId};
+use varve_protocol::superblock::Superblock;
+use varve_protocol::time::Moment;
+
+use crate::client_table::ClientTable;
+use crate::config::Config;
+use crate::event::{Input, Liveness, Output, RequestHandle};
+use crate::log::Log;
+use crate::log_merge::Told;
+use crate::quorum::Votes;
+use crate::status::Status;
+use crate::timeout::{TIMERS, Timer, Timers};
+
+mod catchup;
+mod install;
+mod invariant;
+mod normal;
+mod primary;
+pub(crate) mod recovery;
+mod repair;
+mod view_change;
+
+use catchup::Catchup;
+
+/// One replica of one group. `Clone`, so that a checker can branch.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    config: Config,
+    rng: ChaCha8Rng,
+    /// The latest moment handed in.
+    now: Moment,
+    status: Status,
+    /// The newest view entered; perhaps not durable yet.
+    view: View,
+    /// The superblock known to be durable.
+    saved: Superblock,
+    /// The superblock last handed out to be saved; equal to `saved` if none is under way.
+    requested: Superblock,
+    log: Log,
+    /// Newest op known to be committed; applied at once.
+    commit: Op,
+    /// Newest op durable here, and all below it.
+    durable: Op,
+    client_table: ClientTable,
+    liveness: Liveness,
+    proposal: Proposal,
+    leading: Leading,
+    changing: Changing,
+    catchup: Catchup,
+    /// The last question for a `StartView` outside a view change, so that a flood of messages is not answered by another.
+    start_view_asked: Option<(View, Moment)>,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+}
+
+/// A view later than the present one that replicas, perhaps this one too, want to enter.
+#[derive(Clone, Default, Debug)]
+struct Proposal {
+    view: View,
+    votes: Votes,
+}
+
+/// What a primary keeps for the duration of its view.
+#[derive(Clone, Default, Debug)]
+struct Leading {
+    /// Newest op each replica has acknowledged in this view; nothing yet means it was not heard in this view.
+    acknowledged: BTreeMap<ReplicaIndex, Op>,
+    /// Who waits for which op.
+    waiting: BTreeMap<Op, Vec<RequestHandle>>,
+    /// Resends since anything was committed.
+    resends: u32,
+}
+
+/// What a replica keeps for the duration of a view change.
+#[derive(Clone, Default, Debug)]
+struct Changing {
+    stage: Stage,
+    /// Whether `DoViewChange` was sent in this view: its content is fixed from then on.
+    has_told: bool,
+    /// What replicas told the primary of the new view.
+    told: BTreeMap<ReplicaIndex, Told>,
+    /// Views given up in a row.
+    attempts: u32,
+}
+
+/// How far a view change has come here.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Stage {
+    /// The view's log is not known yet.
+    #[default]
+    Choosing,
+    /// The view's log is known and is being made durable here.
+    Installing,
+}
+
+impl Replica {
+    /// A replica of a brand-new group, whose superblock with view and log view zero is already durable: normal in view 0, with
+    /// an empty log.
+    #[must_use]
+    pub fn new(config: Config, rng: ChaCha8Rng) -> Self {
+        let superblock =
+            Superblock { group: config.group, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+        Self::with_state(config, rng, superblock, Log::new(PrepareId::ROOT), ClientTable::default(), Op::ZERO)
+    }
+
+    fn with_state(
+        config: Config,
+        rng: ChaCha8Rng,
+        superblock: Superblock,
+        log: Log,
+        client_table: ClientTable,
+        commit: Op,
+    ) -> Self {
+        config.assert_sound();
+        assert!(superblock.group == config.group, "a superblock belongs to the group it is given to");
+        Self {
+            config,
+            rng,
+            now: Moment::ZERO,
+            status: Status::Normal,
+            view: superblock.view,
+            saved: superblock,
+            requested: superblock,
+            durable: log.head().op,
+            log,
+            commit,
+            client_table,
+            liveness: Liveness::Heard,
+            proposal: Proposal::default(),
+            leading: Leading::default(),
+            changing: Changing::default(),
+            catchup: Catchup::default(),
+            start_view_asked: None,
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes in one thing that happened. Drain [`Self::poll_output`] afterwards.
+    pub fn step(&mut self, now: Moment, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Message { from, message } => self.on_message(from, message),
+            Input::Request(request) => self.on_request(request),
+            Input::Durable(id) => self.on_durable(id),
+            Input::SuperblockDurable(superblock) => self.on_superblock_durable(superblock),
+            Input::PrimaryLiveness(liveness) => self.on_primary_liveness(liveness),
+            Input::Tick => self.on_tick(),
+        }
+        self.assert_invariants();
+    }
+
+    /// The next thing to do; `None` when all is told.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to hand in [`Input::Tick`]; ask again after every step. `None` for an idle, healthy group.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    /// What this replica is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The newest view entered.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    /// The last view in which this replica was normal, as far as that is durable.
+    #[must_use]
+    pub fn log_view(&self) -> View {
+        self.saved.log_view
+    }
+
+    /// Who leads this replica's view.
+    #[must_use]
+    pub fn primary(&self) -> ReplicaIndex {
+        self.config.primary(self.view)
+    }
+
+    /// Whether this replica leads its view and works in it.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.status == Status::Normal && self.leads_view()
+    }
+
+    /// The newest prepare of the log, durable or not.
+    #[must_use]
+    pub fn head(&self) -> PrepareId {
+        self.log.head()
+    }
+
+    /// The newest prepare that is durable here together with all before it.
+    #[must_use]
+    pub fn durable(&self) -> PrepareId {
+        self.log.id(self.durable).expect("the durable prepare is remembered")
+    }
+
+    /// The newest prepare known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> PrepareId {
+        self.log.id(self.commit).expect("the committed prepare is remembered")
+    }
+
+    /// The high watermark: the first offset that consumers cannot read yet.
+    #[must_use]
+    pub fn next_offset_committed(&self) -> Offset {
+        self.log.header(self.commit).map_or(Offset::ZERO, PrepareHeader::next_offset)
+    }
+
+    /// The offset that the next record appended here would get; records below it may be uncommitted.
+    #[must_use]
+    pub fn log_end(&self) -> Offset {
+        self.log.next_offset()
+    }
+
+    /// Who this replica is.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn leads_view(&self) -> bool {
+        self.primary() == self.config.replica
+    }
+
+    fn is_installing(&self) -> bool {
+        self.status == Status::ViewChange && self.changing.stage == Stage::Installing
+    }
+
+    fn on_message(&mut self, from: ReplicaIndex, message: Message) {
+        if from.as_raw() >= self.config.replica_count || from == self.config.replica {
+            tracing::warn!(group = %self.config.group, %from, "ignore a message of no peer");
+            return;
+        }
+        match message {
+            Message::Prepare { view, commit, prepare } => self.on_prepare(from, view, commit, prepare),
+            Message::PrepareOk { view, id } => self.on_prepare_ok(from, view, id),
+            Message::Commit { view, commit } => self.on_commit(from, view, commit),
+            Message::StartViewChange { view } => self.on_start_view_change(from, view),
+            Message::DoViewChange { view, log_view, commit, head, suffix } => {
+                self.on_do_view_change(from, view, Told { log_view, commit, head, suffix });
+            }
+            Message::StartView { view, commit, head, suffix } => {
+                self.on_start_view(from, view, &install::Announced { commit, head, suffix });
+            }
+            Message::GetStartView { view } => self.on_get_start_view(from, view),
+            Message::GetHeaders { view: _, first, last } => self.on_get_headers(from, first, last),
+            Message::Headers { view, headers } => self.on_headers(view, &headers),
+            Message::GetPrepares { view: _, ids } => self.on_get_prepares(from, &ids),
+            Message::RepairPrepare { view: _, prepare } => self.on_repair_prepare(prepare),
+            Message::RepairMissing { view: _, id } => self.on_repair_missing(id),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        for timer in TIMERS {
+            if !self.timers.take_due(timer, self.now) {
+                continue;
+            }
+            match timer {
+                Timer::Propose => self.repeat_proposal(),
+                Timer::ViewChangeResend => self.resend_in_view_change(),
+                Timer::ViewChangeEscalate => self.give_up_view(),
+                Timer::Repair => self.ask_again(),
+                Timer::PrepareResend => self.resend_prepares(),
+            }
+        }
+    }
+
+    fn send(&mut self, to: ReplicaIndex, message: Message) {
+        assert!(to != self.config.replica, "a replica sends nothing to itself");
+        tracing::debug!(group = %self.config.group, view = %self.view, %to, command = ?message.command(), "send");
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
+    fn broadcast(&mut self, message: &Message) {
+        for to in self.config.peers() {
+            self.send(to, message.clone());
+        }
+    }
+
+    /// Hands out a superblock with the present view and the given log view.
+    fn save_superblock(&mut self, log_view: View) {
+        // Of the commit only what is durable: superblock and log reach the disk in any order, and a commit told of an op
+        // that the log may still hold in another version would be believed at the next start.
+        let commit = self.commit.min(self.durable);
+        let superblock = Superblock { group: self.config.group, view: self.view, log_view, commit };
+        assert!(superblock.view >= self.requested.view, "a promised view is never taken back");
+        assert!(log_view >= self.requested.log_view, "a log view is never taken back");
+        self.requested = superblock;
+        self.outputs.push_back(Output::SaveSuperblock(superblock));
+    }
+
+    fn on_superblock_durable(&mut self, superblock: Superblock) {
+        assert!(superblock.view <= self.requested.view, "only what was handed out can have been saved");
+        if superblock.view >= self.saved.view && superblock.log_view >= self.saved.log_view {
+            self.saved = superblock;
+        }
+        self.tell_log();
+        self.finish_install();
+    }
+
+    /// Arms a timer after `wait`, lengthened at random by up to one half.
+    fn arm(&mut self, timer: Timer, wait: Duration) {
+        let jitter = wait.mul_f64(self.rng.random_range(0.0..0.5));
+        self.timers.arm(timer, self.now.plus(wait + jitter));
+    }
+}
+
+/// `wait` doubled `times` times, at most `limit`.
+fn backed_off(wait: Duration, times: u32, limit: Duration) -> Duration {
+    wait.saturating_mul(1 << times.min(16)).min(limit)
+}

@@ -1,0 +1,61 @@
+//! What must hold after every step. A replica that breaks one of these stops: wrong is worse than unavailable.
+
+use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+
+use super::{Replica, Stage};
+use crate::status::Status;
+
+impl Replica {
+    pub(super) fn assert_invariants(&self) {
+        self.assert_log_in_order();
+        self.assert_promises_kept();
+        assert!(
+            self.leading.waiting.is_empty() || self.is_primary(),
+            "requests wait at a normal primary only"
+        );
+        assert!(
+            self.leading.waiting.keys().all(|op| *op > self.commit && *op <= self.log.head().op),
+            "requests wait for uncommitted prepares only"
+        );
+    }
+
+    fn assert_log_in_order(&self) {
+        let head = self.log.head().op;
+        assert!(self.commit <= head, "nothing is committed here that is not in the log");
+        assert!(self.durable <= head, "nothing is durable here that is not in the log");
+        assert!(self.log.id(self.commit).is_some(), "the committed prepare is remembered");
+        assert!(self.log.id(self.durable).is_some(), "the durable prepare is remembered");
+        assert!(
+            head.since(self.commit) <= PREPARES_IN_FLIGHT_MAX,
+            "a log proves all but its last window to be committed"
+        );
+    }
+
+    fn assert_promises_kept(&self) {
+        assert!(self.saved.view <= self.requested.view, "what is saved was requested");
+        assert!(self.requested.view == self.view, "a view is handed out to be saved as it is entered");
+        assert!(self.requested.log_view <= self.view, "the log view is no later than the view");
+        match self.status {
+            Status::Normal => {
+                assert!(self.saved.view == self.view, "a normal replica's view is durable");
+                assert!(self.saved.log_view == self.view, "a normal replica's log view is its view, durably");
+            }
+            Status::ViewChange => {
+                assert!(
+                    !self.changing.has_told || self.saved.view == self.view,
+                    "a replica tells its log only in a durable view"
+                );
+                assert!(
+                    self.requested.log_view < self.view || self.changing.stage == Stage::Installing,
+                    "a replica that has held its view's log never chooses it again"
+                );
+            }
+            Status::Recovering => {
+                assert!(
+                    self.saved.log_view == self.view,
+                    "only a replica that was normal in its view recovers in it"
+                );
+            }
+        }
+    }
+}

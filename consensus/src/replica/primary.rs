@@ -1,0 +1,215 @@
+//! Normal operation at the primary: taking requests, counting acknowledgements, repeating itself (rules N1, N2, N5, N7).
+
+use varve_protocol::id::{Op, ReplicaIndex, RequestNumber, Timestamp, View};
+use varve_protocol::limits::{PREPARES_IN_FLIGHT_BYTES_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
+use varve_protocol::message::Message;
+use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId};
+
+use super::{Leading, Replica, backed_off};
+use crate::client_table::{Known, has_session};
+use crate::event::{Outcome, Output, Request, RequestHandle};
+use crate::quorum::quorum_op;
+use crate::timeout::Timer;
+
+/// What to do with a request.
+enum Verdict {
+    /// Seal it.
+    Take,
+    /// It is sealed already: answer when this op commits.
+    WaitFor(Op),
+    /// Answer at once.
+    Answer(Outcome),
+}
+
+impl Replica {
+    pub(super) fn on_request(&mut self, request: Request) {
+        match self.judge(&request) {
+            Verdict::Answer(outcome) => self.reply(request.handle, outcome),
+            Verdict::WaitFor(op) => self.leading.waiting.entry(op).or_default().push(request.handle),
+            Verdict::Take => self.seal(request),
+        }
+    }
+
+    fn judge(&self, request: &Request) -> Verdict {
+        if !self.is_primary() {
+            return Verdict::Answer(Outcome::NotPrimary);
+        }
+        let verdict = if has_session(request.producer, request.request) {
+            self.judge_session(request)
+        } else {
+            Verdict::Take
+        };
+        match verdict {
+            Verdict::Take if !self.window_has_room(request.body.len()) => Verdict::Answer(Outcome::Busy),
+            Verdict::Take | Verdict::WaitFor(_) | Verdict::Answer(_) => verdict,
+        }
+    }
+
+    fn judge_session(&self, request: &Request) -> Verdict {
+        let in_flight = || self.uncommitted().filter(|header| header.producer() == request.producer);
+        if let Some(header) = in_flight().find(|header| header.request() == request.request) {
+            return Verdict::WaitFor(header.op());
+        }
+        let last_in_flight = in_flight().map(PrepareHeader::request).max();
+        let last = match self.client_table.look_up(request.producer, request.request) {
+            Known::Committed(place) => {
+                let outcome = Outcome::Committed { op: place.op, base_offset: place.base_offset };
+                return Verdict::Answer(outcome);
+            }
+            Known::Forgotten => return Verdict::Answer(Outcome::UnknownOutcome),
+            Known::Later { last } => last_in_flight.map_or(last, |in_flight| in_flight.max(last)),
+            Known::Nobody => last_in_flight.unwrap_or(RequestNumber::ZERO),
+        };
+        if request.request == last.next() {
+            Verdict::Take
+        } else if last == RequestNumber::ZERO || request.request < last {
+            Verdict::Answer(Outcome::UnknownOutcome)
+        } else {
+            Verdict::Answer(Outcome::OutOfOrder { expected: last.next() })
+        }
+    }
+
+    fn uncommitted(&self) -> impl DoubleEndedIterator<Item = &PrepareHeader> {
+        self.log.headers(self.commit.next(), self.log.head().op)
+    }
+
+    fn window_has_room(&self, body_size: usize) -> bool {
+        let bytes: usize = self.uncommitted().map(PrepareHeader::body_size).sum();
+        self.log.head().op.next().since(self.commit) <= PREPARES_IN_FLIGHT_MAX
+            && bytes + body_size <= PREPARES_IN_FLIGHT_BYTES_MAX
+    }
+
+    fn seal(&mut self, request: Request) {
+        let parent = self.log.head();
+        assert!(
+            parent.op.next().since(self.commit) <= PREPARES_IN_FLIGHT_MAX,
+            "a prepare is sealed only within a window of the commit"
+        );
+        let after_parent = Timestamp::new(self.log.timestamp().as_raw() + 1);
+        let fields = PrepareFields {
+            cluster: self.config.cluster,
+            group: self.config.group,
+            view: self.view,
+            parent,
+            epoch: self.config.epoch,
+            kind: request.kind,
+            base_offset: self.log.next_offset(),
+            record_count: request.record_count,
+            timestamp: after_parent.max(request.now),
+            producer: request.producer,
+            request: request.request,
+        };
+        let prepare = Prepare::seal(fields, request.body);
+        self.leading.waiting.entry(prepare.op()).or_default().push(request.handle);
+        self.append(prepare.clone());
+        self.broadcast(&Message::Prepare { view: self.view, commit: self.commit(), prepare });
+        if !self.timers.is_armed(Timer::PrepareResend) {
+            self.arm_prepare_resend();
+        }
+    }
+
+    pub(super) fn on_prepare_ok(&mut self, from: ReplicaIndex, view: View, id: PrepareId) {
+        if !self.is_of_this_view(from, view) {
+            return;
+        }
+        let is_ours = self.log.id(id.op) == Some(id) || id.op < self.log.base().op;
+        if !self.is_primary() || !is_ours {
+            return self.ignore_prepare_ok(from, id);
+        }
+        let acknowledged = self.leading.acknowledged.entry(from).or_default();
+        *acknowledged = id.op.max(*acknowledged);
+        self.commit_acknowledged();
+    }
+
+    /// Commits what a quorum holds durably, this replica counted like any other.
+    pub(super) fn commit_acknowledged(&mut self) {
+        let ops: Vec<_> = self.config.replicas().map(|replica| self.acknowledged_by(replica)).collect();
+        let op = quorum_op(&ops);
+        if op > self.commit {
+            self.leading.resends = 0;
+            self.commit_to(op);
+        }
+        if self.commit == self.log.head().op {
+            self.timers.disarm(Timer::PrepareResend);
+        }
+    }
+
+    fn acknowledged_by(&self, replica: ReplicaIndex) -> Op {
+        if replica == self.config.replica {
+            self.durable
+        } else {
+            self.leading.acknowledged.get(&replica).copied().unwrap_or_default()
+        }
+    }
+
+    /// Starts counting for a new view.
+    pub(super) fn start_leading(&mut self) {
+        self.leading = Leading::default();
+        for to in self.config.peers() {
+            self.send_start_view(to);
+        }
+        if self.commit < self.log.head().op {
+            self.arm_prepare_resend();
+        }
+        self.commit_acknowledged();
+    }
+
+    /// Ends leading: who still waits is told that the outcome is open.
+    pub(super) fn stop_leading(&mut self) {
+        let waiting = std::mem::take(&mut self.leading).waiting;
+        for handle in waiting.into_values().flatten() {
+            self.reply(handle, Outcome::ViewEnded);
+        }
+        self.timers.disarm(Timer::PrepareResend);
+    }
+
+    /// Answers those who wait for this prepare.
+    pub(super) fn answer_waiting(&mut self, header: &PrepareHeader) {
+        let outcome = Outcome::Committed { op: header.op(), base_offset: header.base_offset() };
+        for handle in self.leading.waiting.remove(&header.op()).unwrap_or_default() {
+            self.reply(handle, outcome);
+        }
+    }
+
+    /// Repeats uncommitted prepares to backups that have not acknowledged them. One that was not heard in this view, or whose
+    /// next prepare is here without its body, is told the view's log instead and fetches what it lacks.
+    pub(super) fn resend_prepares(&mut self) {
+        let head = self.log.head().op;
+        if !self.is_primary() || self.commit == head {
+            return;
+        }
+        for to in self.config.peers() {
+            let next = self.acknowledged_by(to).max(self.commit).next();
+            let was_heard = self.leading.acknowledged.contains_key(&to);
+            if next > head {
+                continue;
+            }
+            if !was_heard || self.log.prepare(next).is_none() {
+                self.send_start_view(to);
+                continue;
+            }
+            let last = next.plus(REPAIR_PREPARES_MAX - 1).min(head);
+            let ops = (next.as_raw()..=last.as_raw()).map(Op::new);
+            let prepares: Vec<_> = ops.filter_map(|op| self.log.prepare(op).cloned()).collect();
+            for prepare in prepares {
+                self.send(to, Message::Prepare { view: self.view, commit: self.commit(), prepare });
+            }
+        }
+        self.leading.resends += 1;
+        self.arm_prepare_resend();
+    }
+
+    fn arm_prepare_resend(&mut self) {
+        let timeouts = self.config.timeouts;
+        let wait = backed_off(timeouts.prepare_resend, self.leading.resends, timeouts.prepare_resend_max);
+        self.arm(Timer::PrepareResend, wait);
+    }
+
+    fn reply(&mut self, handle: RequestHandle, outcome: Outcome) {
+        self.outputs.push_back(Output::Reply { handle, outcome });
+    }
+
+    fn ignore_prepare_ok(&self, from: ReplicaIndex, id: PrepareId) {
+        tracing::debug!(group = %self.config.group, view = %self.view, %from, %id, "ignore prepare_ok");
+    }
+}

@@ -1,0 +1,98 @@
+//! Coming back after a restart with a sound superblock and log (rules S1, S2).
+//!
+//! A restarted replica knows what it promised and what it holds, but not what was committed. Its log tells part of that: a
+//! primary seals op h only while h - commit is within the window, so a log with head h proves that everything up to
+//! h - window is committed. Everything above is committed again by the protocol, and applied once.
+
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::id::Op;
+use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::prepare::{PrepareHeader, PrepareId};
+use varve_protocol::superblock::Superblock;
+use varve_protocol::time::Moment;
+
+use super::Replica;
+use crate::client_table::ClientTable;
+use crate::config::Config;
+use crate::log::Log;
+use crate::status::Status;
+use crate::timeout::Timer;
+
+/// What a restarted replica finds in its journal, header by header.
+#[derive(Clone, Debug)]
+pub struct RecoveredLog {
+    log: Log,
+    client_table: ClientTable,
+    /// Newest op that is surely committed; in the client table.
+    committed: Op,
+}
+
+impl Default for RecoveredLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RecoveredLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { log: Log::new(PrepareId::ROOT), client_table: ClientTable::default(), committed: Op::ZERO }
+    }
+
+    /// The newest op that is surely committed.
+    #[must_use]
+    pub fn committed(&self) -> Op {
+        self.committed
+    }
+
+    /// Takes the next header, durable and verified. Returns the header that is surely committed because of it and has been
+    /// taken into the client table: the driver applies that one too, for `Output::Apply` never names it.
+    ///
+    /// # Panics
+    /// If the headers are no chain: the journal has judged that before.
+    pub fn push(&mut self, header: PrepareHeader) -> Option<PrepareHeader> {
+        let starts_late = self.log.head() == PrepareId::ROOT && header.op() > Op::new(1);
+        if starts_late {
+            // Older prepares have been dropped, which happens below the commit only.
+            self.log = Log::new(header.parent());
+            self.committed = header.op();
+        }
+        self.log.append_header(header);
+        let floor = Op::new(header.op().as_raw().saturating_sub(PREPARES_IN_FLIGHT_MAX));
+        if floor <= self.committed && !starts_late {
+            return None;
+        }
+        let committed = *self.log.header(floor.max(self.committed)).expect("a window of headers is kept");
+        self.client_table.apply(&committed);
+        self.log.forget(self.committed, committed.op());
+        self.committed = committed.op();
+        Some(committed)
+    }
+}
+
+impl Replica {
+    /// A replica that was here before: `superblock` and `log` are what its disk holds, all of it durable.
+    ///
+    /// # Panics
+    /// If superblock and log do not belong together.
+    #[must_use]
+    pub fn recover(config: Config, rng: ChaCha8Rng, superblock: Superblock, log: RecoveredLog) -> Self {
+        assert!(superblock.log_view <= superblock.view, "the log view is no later than the view");
+        assert!(log.log.head().view <= superblock.view, "no prepare is stored before its view");
+        let RecoveredLog { log, client_table, committed } = log;
+        let head = log.head().op;
+        let mut replica = Self::with_state(config, rng, superblock, log, client_table, committed);
+        let was_changing = superblock.log_view < superblock.view;
+        replica.status = if was_changing { Status::ViewChange } else { Status::Recovering };
+        replica.commit_to(superblock.commit.min(head));
+        // Due at once: the first tick says what has to be said.
+        replica.timers.arm(Timer::ViewChangeResend, Moment::ZERO);
+        if !was_changing && replica.leads_view() {
+            // Prepares that it sent and never synced may live on elsewhere: it must not seal those ops again in this view.
+            replica.propose(superblock.view.next());
+        }
+        replica.assert_invariants();
+        replica
+    }
+}

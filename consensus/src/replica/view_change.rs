@@ -1,0 +1,219 @@
+//! Leaving a view and choosing the log of the next one (rules V1 to V4, V7, promise P1).
+//!
+//! `StartViewChange` is a proposal, not a step: whoever sends it goes on working in its view, and a replica that hears its
+//! primary does not join. Only when a quorum proposes the same view is the old one left. Who has left a view says so with
+//! `DoViewChange` to everybody, and everybody follows: it proves that a quorum had agreed.
+
+use varve_protocol::id::{ReplicaIndex, View};
+use varve_protocol::message::{Message, SuffixSlot};
+
+use super::catchup::Catchup;
+use super::install::Announced;
+use super::{Changing, Proposal, Replica, Stage, backed_off};
+use crate::event::Liveness;
+use crate::log_merge::{Merge, Told, merge};
+use crate::quorum::{Votes, quorum};
+use crate::status::Status;
+use crate::timeout::Timer;
+
+impl Replica {
+    pub(super) fn on_primary_liveness(&mut self, liveness: Liveness) {
+        self.liveness = liveness;
+        if self.status != Status::Normal || self.leads_view() {
+            return;
+        }
+        match liveness {
+            Liveness::Suspected if !self.has_proposed() => self.propose(self.view.next()),
+            Liveness::Suspected => {}
+            Liveness::Heard => {
+                self.proposal = Proposal::default();
+                self.timers.disarm(Timer::Propose);
+            }
+        }
+    }
+
+    pub(super) fn on_start_view_change(&mut self, from: ReplicaIndex, view: View) {
+        if view <= self.view {
+            return self.tell_newer_view(from);
+        }
+        if !self.would_join(from) || view < self.proposal.view {
+            return self.ignore_proposal(from, view);
+        }
+        if view > self.proposal.view {
+            self.proposal = Proposal { view, votes: Votes::default() };
+        }
+        self.proposal.votes.insert(from);
+        if self.has_proposed() {
+            self.count_proposal();
+        } else {
+            self.propose(view);
+        }
+    }
+
+    /// A working replica joins only if it misses its primary, or if the primary itself has given up the view.
+    fn would_join(&self, from: ReplicaIndex) -> bool {
+        match self.status {
+            Status::Normal if self.leads_view() => false,
+            Status::Normal => self.liveness == Liveness::Suspected || from == self.primary(),
+            Status::ViewChange | Status::Recovering => true,
+        }
+    }
+
+    fn has_proposed(&self) -> bool {
+        self.proposal.view > self.view && self.proposal.votes.contains(self.config.replica)
+    }
+
+    /// Proposes `view`, or the later one that others propose.
+    pub(super) fn propose(&mut self, view: View) {
+        if view > self.proposal.view {
+            self.proposal = Proposal { view, votes: Votes::default() };
+        }
+        self.proposal.votes.insert(self.config.replica);
+        self.broadcast(&Message::StartViewChange { view: self.proposal.view });
+        self.arm(Timer::Propose, self.config.timeouts.start_view_change_resend);
+        self.count_proposal();
+    }
+
+    pub(super) fn repeat_proposal(&mut self) {
+        if self.has_proposed() {
+            self.propose(self.proposal.view);
+        }
+    }
+
+    fn count_proposal(&mut self) {
+        if self.has_proposed() && self.proposal.votes.count() >= quorum(self.config.replica_count) {
+            self.enter_view(self.proposal.view);
+        }
+    }
+
+    /// Leaves all earlier views for good.
+    pub(super) fn enter_view(&mut self, view: View) {
+        assert!(view > self.view, "views only grow");
+        tracing::info!(group = %self.config.group, %view, left = %self.view, "view change");
+        self.stop_leading();
+        self.view = view;
+        self.status = Status::ViewChange;
+        self.changing = Changing { attempts: self.changing.attempts, ..Changing::default() };
+        self.catchup = Catchup::from_verified(self.commit);
+        self.liveness = Liveness::Heard;
+        self.start_view_asked = None;
+        self.timers.disarm(Timer::Repair);
+        if self.proposal.view <= view {
+            self.proposal = Proposal::default();
+            self.timers.disarm(Timer::Propose);
+        }
+        self.arm(Timer::ViewChangeResend, self.config.timeouts.view_change_resend);
+        self.arm_escalation();
+        self.save_superblock(self.requested.log_view);
+    }
+
+    /// Tells what this replica holds, once its view is durable (P1) and all it holds is, too.
+    pub(super) fn tell_log(&mut self) {
+        let may_tell = self.status == Status::ViewChange
+            && self.changing.stage == Stage::Choosing
+            && self.saved.view == self.view
+            && self.durable == self.log.head().op;
+        if !may_tell || self.changing.has_told {
+            return;
+        }
+        self.changing.has_told = true;
+        self.send_do_view_change();
+        if self.leads_view() {
+            let told = self.told();
+            self.changing.told.insert(self.config.replica, told);
+            self.choose_log();
+        }
+    }
+
+    fn told(&self) -> Told {
+        let commit = self.commit();
+        let head = self.log.head().op;
+        let suffix = self.log.headers(commit.op, head).copied().map(SuffixSlot::Has).collect();
+        Told { log_view: self.saved.log_view, commit, head, suffix }
+    }
+
+    fn send_do_view_change(&mut self) {
+        let Told { log_view, commit, head, suffix } = self.told();
+        self.broadcast(&Message::DoViewChange { view: self.view, log_view, commit, head, suffix });
+    }
+
+    pub(super) fn on_do_view_change(&mut self, from: ReplicaIndex, view: View, told: Told) {
+        if !told.is_sound() {
+            return tracing::warn!(group = %self.config.group, %from, %view, "ignore unsound do_view_change");
+        }
+        if view > self.view {
+            self.enter_view(view);
+        }
+        if view < self.view || self.status == Status::Normal {
+            return self.tell_started_view(from);
+        }
+        if self.status == Status::ViewChange && self.leads_view() {
+            self.changing.told.insert(from, told);
+            self.choose_log();
+        }
+    }
+
+    /// Tells a replica that still chooses a log that this is over.
+    fn tell_started_view(&mut self, to: ReplicaIndex) {
+        if self.is_primary() {
+            self.send_start_view(to);
+        } else {
+            self.tell_newer_view(to);
+        }
+    }
+
+    /// Merges what was told, this replica's own log included, and starts to install the outcome.
+    fn choose_log(&mut self) {
+        let has_own = self.changing.told.contains_key(&self.config.replica);
+        if !has_own || self.changing.stage == Stage::Installing {
+            return;
+        }
+        match merge(self.config.replica_count, &self.changing.told) {
+            Merge::Decided(merged) => {
+                let head = merged.head().op;
+                self.install(&Announced { commit: merged.commit, head, suffix: merged.headers });
+            }
+            Merge::Undecided => {
+                tracing::debug!(group = %self.config.group, view = %self.view, "the log to start with is undecided");
+            }
+        }
+    }
+
+    pub(super) fn resend_in_view_change(&mut self) {
+        match (self.status, self.changing.stage) {
+            (Status::Normal, _) => return,
+            (Status::Recovering, _) => self.broadcast(&Message::GetStartView { view: self.view }),
+            (Status::ViewChange, Stage::Choosing) if self.changing.has_told => self.send_do_view_change(),
+            (Status::ViewChange, Stage::Choosing) => self.tell_log(),
+            (Status::ViewChange, Stage::Installing) if self.leads_view() => {}
+            (Status::ViewChange, Stage::Installing) => self.ask_start_view(self.view),
+        }
+        if self.status == Status::Normal {
+            return;
+        }
+        self.arm(Timer::ViewChangeResend, self.config.timeouts.view_change_resend);
+        if !self.timers.is_armed(Timer::ViewChangeEscalate) {
+            self.arm_escalation();
+        }
+    }
+
+    /// This view takes too long: proposes the next one, and goes on trying.
+    pub(super) fn give_up_view(&mut self) {
+        if self.status == Status::Normal {
+            return;
+        }
+        self.changing.attempts = self.changing.attempts.saturating_add(1);
+        self.arm_escalation();
+        self.propose(self.view.next());
+    }
+
+    pub(super) fn arm_escalation(&mut self) {
+        let timeouts = self.config.timeouts;
+        let wait = backed_off(timeouts.view_change, self.changing.attempts, timeouts.view_change_max);
+        self.arm(Timer::ViewChangeEscalate, wait);
+    }
+
+    fn ignore_proposal(&self, from: ReplicaIndex, view: View) {
+        tracing::debug!(group = %self.config.group, own = %self.view, %from, %view, "ignore start_view_change");
+    }
+}

@@ -1,0 +1,463 @@
+//! A group of replicas with a network that does what it is told and disks that forget what was not synced.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use varve_consensus::event::{Liveness, Outcome, Request, RequestHandle};
+use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Status, Timeouts};
+use varve_protocol::id::{
+    ClusterId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
+};
+use varve_protocol::message::{Message, SuffixSlot};
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::superblock::Superblock;
+use varve_protocol::time::Moment;
+
+use crate::disk::{Disk, Job, index};
+use crate::oracle::Oracle;
+use crate::trace::{Trace, describe};
+
+const GROUP: GroupId = GroupId::new(1);
+
+#[derive(Clone)]
+struct Node {
+    replica: Option<Replica>,
+    disk: Disk,
+    /// The log as written, synced or not: what the driver's cache would serve.
+    written: Vec<Prepare>,
+    /// Newest op applied in this life.
+    applied: Op,
+    lives: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) message: Message,
+}
+
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    pub(crate) network: Vec<Envelope>,
+    pub(crate) now: Moment,
+    pub(crate) oracle: Oracle,
+    pub(crate) trace: Trace,
+    pub(crate) replies: BTreeMap<RequestHandle, Outcome>,
+    asked: BTreeMap<RequestHandle, (ProducerId, RequestNumber)>,
+    next_handle: u64,
+    /// Newest request number each producer has used.
+    pub(crate) sessions: BTreeMap<u64, u64>,
+}
+
+impl Cluster {
+    pub(crate) fn new(count: usize) -> Self {
+        let superblock =
+            Superblock { group: GROUP, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+        let disk = Disk { log: Vec::new(), superblock, jobs: VecDeque::new() };
+        let nodes = (0..count).map(|node| Node {
+            replica: Some(Replica::new(config(node, count), rng(node, 0))),
+            disk: disk.clone(),
+            written: Vec::new(),
+            applied: Op::ZERO,
+            lives: 0,
+        });
+        Self {
+            nodes: nodes.collect(),
+            network: Vec::new(),
+            now: Moment::ZERO,
+            oracle: Oracle::default(),
+            trace: Trace::new(count),
+            replies: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            next_handle: 0,
+            sessions: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(crate) fn replica(&self, node: usize) -> &Replica {
+        self.nodes[node].replica.as_ref().expect("the replica is up")
+    }
+
+    pub(crate) fn is_up(&self, node: usize) -> bool {
+        self.nodes[node].replica.is_some()
+    }
+
+    fn disks(&self) -> Vec<&Disk> {
+        self.nodes.iter().map(|node| &node.disk).collect()
+    }
+
+    // ---- inputs
+
+    pub(crate) fn step(&mut self, node: usize, input: Input) {
+        let Some(replica) = self.nodes[node].replica.as_mut() else { return };
+        replica.step(self.now, input);
+        self.drain(node);
+    }
+
+    /// An append without a session. Returns the handle under which the outcome is found.
+    pub(crate) fn request(&mut self, node: usize) -> RequestHandle {
+        self.request_of(node, 0, 0)
+    }
+
+    pub(crate) fn request_of(&mut self, node: usize, producer: u64, request: u64) -> RequestHandle {
+        let handle = RequestHandle(self.next_handle);
+        self.next_handle += 1;
+        let (producer, request) = (ProducerId::new(producer), RequestNumber::new(request));
+        self.asked.insert(handle, (producer, request));
+        let of = if producer == ProducerId::ZERO { String::new() } else { format!(" {producer} {request}") };
+        self.trace.at(node, format!("request h{}{of}", handle.0));
+        let input = Input::Request(Request {
+            handle,
+            producer,
+            request,
+            kind: PrepareKind::Records,
+            record_count: 2,
+            now: Timestamp::new(self.now.as_nanos() / 1000),
+            body: Bytes::from(format!("{producer} {request}")),
+        });
+        self.step(node, input);
+        handle
+    }
+
+    pub(crate) fn liveness(&mut self, node: usize, liveness: Liveness) {
+        self.trace.at(
+            node,
+            match liveness {
+                Liveness::Suspected => "suspects its primary",
+                Liveness::Heard => "hears its primary",
+            },
+        );
+        self.step(node, Input::PrimaryLiveness(liveness));
+    }
+
+    /// The primary's node tells its commit, as pulses do.
+    pub(crate) fn pulse(&mut self, node: usize) {
+        if !self.is_up(node) || !self.replica(node).is_primary() {
+            return;
+        }
+        let message =
+            Message::Commit { view: self.replica(node).view(), commit: self.replica(node).commit() };
+        for to in (0..self.count()).filter(|to| *to != node) {
+            self.network.push(Envelope { from: node, to, message: message.clone() });
+        }
+    }
+
+    /// Lets time pass; whoever has something due is woken.
+    pub(crate) fn elapse(&mut self, wait: Duration) {
+        self.now = self.now.plus(wait);
+        for node in 0..self.count() {
+            let due = self.nodes[node].replica.as_ref().and_then(Replica::next_timeout);
+            if due.is_some_and(|due| due <= self.now) {
+                self.step(node, Input::Tick);
+            }
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, place: usize) {
+        let Envelope { from, to, message } = self.network.remove(place);
+        if self.is_up(to) {
+            self.trace.arrow(from, to, describe(&message), true);
+            self.step(to, Input::Message { from: replica_index(from), message });
+        }
+    }
+
+    pub(crate) fn drop(&mut self, place: usize) {
+        let Envelope { from, to, message } = self.network.remove(place);
+        self.trace.arrow(from, to, describe(&message), false);
+    }
+
+    /// Performs the oldest disk job and reports it.
+    pub(crate) fn complete_job(&mut self, node: usize) -> bool {
+        if !self.is_up(node) {
+            return false;
+        }
+        let Some(done) = self.nodes[node].disk.perform() else { return false };
+        match &done {
+            Input::Durable(id) => self.trace.at(node, format!("durable {id}")),
+            Input::SuperblockDurable(saved) => {
+                self.trace.at(node, format!("superblock view={} log_view={}", saved.view, saved.log_view));
+            }
+            Input::Message { .. } | Input::Request(_) | Input::PrimaryLiveness(_) | Input::Tick => {}
+        }
+        self.step(node, done);
+        true
+    }
+
+    /// Ends a life. Of the jobs under way the first `performed` made it to the disk, unreported.
+    pub(crate) fn crash(&mut self, node: usize, performed: usize) {
+        if !self.is_up(node) {
+            return;
+        }
+        self.trace.at(node, "crash");
+        let node = &mut self.nodes[node];
+        node.replica = None;
+        for _ in 0..performed {
+            node.disk.perform();
+        }
+        node.disk.jobs.clear();
+    }
+
+    pub(crate) fn restart(&mut self, node: usize) {
+        if self.is_up(node) {
+            return;
+        }
+        self.trace.at(node, "restart");
+        let count = self.count();
+        let this = &mut self.nodes[node];
+        this.lives += 1;
+        this.written = this.disk.log.clone();
+        this.applied = Op::ZERO;
+        let mut log = RecoveredLog::new();
+        let headers: Vec<_> = this.disk.log.iter().map(|prepare| *prepare.header()).collect();
+        let committed: Vec<_> = headers.into_iter().filter_map(|header| log.push(header)).collect();
+        for header in committed {
+            self.apply(node, &header);
+        }
+        let this = &mut self.nodes[node];
+        let rng = rng(node, this.lives);
+        this.replica = Some(Replica::recover(config(node, count), rng, this.disk.superblock, log));
+        self.drain(node);
+    }
+
+    // ---- outputs
+
+    fn drain(&mut self, node: usize) {
+        while let Some(output) = self.nodes[node].replica.as_mut().and_then(Replica::poll_output) {
+            self.perform(node, output);
+        }
+        self.oracle.assert_durable(&self.nodes.iter().map(|node| &node.disk).collect::<Vec<_>>());
+    }
+
+    fn perform(&mut self, node: usize, output: Output) {
+        match output {
+            Output::Send { to, message } => {
+                self.assert_promises(node, &message);
+                self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
+            }
+            Output::Append(prepare) => {
+                self.trace.at(node, format!("append {}", prepare.id()));
+                self.oracle.on_append(&prepare);
+                self.nodes[node].written.push(prepare.clone());
+                self.nodes[node].disk.jobs.push_back(Job::Append(prepare));
+            }
+            Output::Truncate { keep } => {
+                self.trace.at(node, format!("cut behind {keep}"));
+                self.nodes[node].written.truncate(usize::try_from(keep.as_raw()).unwrap());
+                self.nodes[node].disk.jobs.push_back(Job::Truncate(keep));
+            }
+            Output::SaveSuperblock(superblock) => {
+                self.nodes[node].disk.jobs.push_back(Job::Save(superblock));
+            }
+            Output::Apply(header) => {
+                self.trace.at(node, format!("commit {}", header.id()));
+                self.apply(node, &header);
+            }
+            Output::Reply { handle, outcome } => {
+                self.trace.at(node, format!("reply h{} {outcome:?}", handle.0));
+                let (producer, request) = self.asked[&handle];
+                self.oracle.on_reply(producer, request, outcome);
+                let twice = self.replies.insert(handle, outcome);
+                assert_eq!(twice, None, "a request is answered once");
+            }
+            Output::ServePrepares { to, view, ids } => self.serve_prepares(node, to, view, &ids),
+            Output::ServeHeaders { to, view, first, last } => {
+                assert!(
+                    last <= self.replica(node).commit().op,
+                    "only committed headers are served from disk"
+                );
+                let written = &self.nodes[node].written;
+                let headers = written[index(first)..=index(last)].iter().map(|prepare| *prepare.header());
+                let message = Message::Headers { view, headers: headers.collect() };
+                self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
+            }
+        }
+    }
+
+    fn serve_prepares(&mut self, node: usize, to: ReplicaIndex, view: View, ids: &[PrepareId]) {
+        for id in ids {
+            let found = self.nodes[node].written.get(index(id.op)).filter(|prepare| prepare.id() == *id);
+            let message = match found.cloned() {
+                Some(prepare) => Message::RepairPrepare { view, prepare },
+                None => Message::RepairMissing { view, id: *id },
+            };
+            self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
+        }
+    }
+
+    fn apply(&mut self, node: usize, header: &PrepareHeader) {
+        let disks: Vec<_> = self.nodes.iter().map(|node| &node.disk).collect();
+        self.oracle.on_apply(header, &disks);
+        assert_eq!(header.op(), self.nodes[node].applied.next(), "each op is applied once, in order");
+        self.nodes[node].applied = header.op();
+    }
+
+    /// P1, P2 and N4, as seen from outside: at the moment of sending, the disk holds what the message promises.
+    fn assert_promises(&self, node: usize, message: &Message) {
+        let disk = &self.nodes[node].disk;
+        match message {
+            Message::DoViewChange { view, log_view, suffix, .. } => {
+                assert_eq!(disk.superblock.view, *view, "P1: the view is durable before do_view_change");
+                assert_eq!(disk.superblock.log_view, *log_view, "do_view_change tells the durable log view");
+                for slot in suffix {
+                    if let SuffixSlot::Has(header) = slot {
+                        assert!(disk.holds(header.id()), "do_view_change tells what is durable");
+                    }
+                }
+            }
+            Message::StartView { view, .. } | Message::Prepare { view, .. } => {
+                assert_eq!(disk.superblock.log_view, *view, "P2: the log view is durable before leading");
+            }
+            Message::PrepareOk { view, id } => {
+                assert_eq!(disk.superblock.log_view, *view, "P2: the log view is durable before prepare_ok");
+                assert!(disk.holds(*id), "prepare_ok comes after the sync");
+            }
+            Message::Commit { .. }
+            | Message::StartViewChange { .. }
+            | Message::GetStartView { .. }
+            | Message::GetHeaders { .. }
+            | Message::Headers { .. }
+            | Message::GetPrepares { .. }
+            | Message::RepairPrepare { .. }
+            | Message::RepairMissing { .. } => {}
+        }
+    }
+
+    // ---- whole courses
+
+    /// Delivers the oldest message `from` one node `to` another.
+    pub(crate) fn pass(&mut self, from: usize, to: usize) {
+        let place = self.network.iter().position(|sent| sent.from == from && sent.to == to);
+        self.deliver(place.unwrap_or_else(|| panic!("no message is under way from {from} to {to}")));
+    }
+
+    /// Loses everything under way `from` one node `to` another.
+    pub(crate) fn lose(&mut self, from: usize, to: usize) {
+        while let Some(place) = self.network.iter().position(|sent| sent.from == from && sent.to == to) {
+            self.drop(place);
+        }
+    }
+
+    pub(crate) fn sync(&mut self, node: usize) {
+        while self.complete_job(node) {}
+    }
+
+    /// Delivers and syncs until nothing is under way but messages to or from the nodes `without`, which are lost.
+    pub(crate) fn settle_without(&mut self, without: &[usize]) {
+        self.settle_until(without, |_| false);
+    }
+
+    /// The same, but stops as soon as `is_enough`.
+    pub(crate) fn settle_until(&mut self, without: &[usize], is_enough: impl Fn(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if is_enough(self) {
+                return;
+            }
+            if let Some(sent) = self.network.first() {
+                if without.contains(&sent.from) || without.contains(&sent.to) {
+                    self.network.remove(0);
+                } else {
+                    self.deliver(0);
+                }
+            } else {
+                let nodes = (0..self.count()).filter(|node| !without.contains(node));
+                let completed = nodes.filter(|node| self.complete_job(*node)).count();
+                if completed == 0 {
+                    return;
+                }
+            }
+        }
+        panic!("the group never comes to rest");
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.settle_without(&[]);
+    }
+
+    /// Everybody is up, the network is whole, time passes: the group must come back by itself.
+    pub(crate) fn heal(&mut self) {
+        for node in 0..self.count() {
+            self.restart(node);
+        }
+        for _ in 0..400 {
+            for node in 0..self.count() {
+                self.step(node, Input::PrimaryLiveness(Liveness::Heard));
+                self.pulse(node);
+            }
+            self.settle();
+            if self.is_whole() {
+                return;
+            }
+            self.elapse(Duration::from_millis(20));
+        }
+        let states: Vec<_> = (0..self.count()).map(|node| self.state(node)).collect();
+        panic!("the group does not come back: {states:#?}");
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        let first = self.replica(0);
+        (0..self.count()).map(|node| self.replica(node)).all(|replica| {
+            replica.status() == Status::Normal
+                && replica.view() == first.view()
+                && replica.head() == first.head()
+                && replica.commit() == first.head()
+                && replica.durable() == first.head()
+                && replica.next_timeout().is_none()
+        })
+    }
+
+    pub(crate) fn primary(&self) -> usize {
+        (0..self.count())
+            .filter(|node| self.is_up(*node) && self.replica(*node).is_primary())
+            .max_by_key(|node| self.replica(*node).view())
+            .expect("there is a primary")
+    }
+
+    pub(crate) fn state(&self, node: usize) -> String {
+        match &self.nodes[node].replica {
+            None => "down".to_owned(),
+            Some(replica) => format!(
+                "{} view={} log_view={} head={} durable={} commit={} timeout={:?}",
+                replica.status(),
+                replica.view(),
+                replica.log_view(),
+                replica.head(),
+                replica.durable(),
+                replica.commit(),
+                replica.next_timeout()
+            ),
+        }
+    }
+
+    /// All safety properties that can be judged from outside at any time.
+    pub(crate) fn assert_safe(&self) {
+        self.oracle.assert_durable(&self.disks());
+    }
+}
+
+fn replica_index(node: usize) -> ReplicaIndex {
+    ReplicaIndex::new(u8::try_from(node).unwrap())
+}
+
+fn config(node: usize, count: usize) -> Config {
+    Config {
+        cluster: ClusterId::new(7),
+        group: GROUP,
+        epoch: Epoch::ZERO,
+        replica: replica_index(node),
+        replica_count: u8::try_from(count).unwrap(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn rng(node: usize, life: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(node as u64 * 1000 + life)
+}

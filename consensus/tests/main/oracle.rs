@@ -1,0 +1,67 @@
+//! What must hold whatever happens: agreement, durability on a quorum, one outcome per request, and kept promises.
+
+use std::collections::BTreeMap;
+
+use varve_consensus::event::Outcome;
+use varve_protocol::id::{Offset, Op, ProducerId, RequestNumber, Timestamp, View};
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+
+use crate::disk::Disk;
+
+/// Remembers everything that was ever promised to anybody.
+#[derive(Clone, Default)]
+pub(crate) struct Oracle {
+    /// What any replica ever applied, by op from 1.
+    pub(crate) committed: Vec<PrepareHeader>,
+    /// The only prepare ever sealed as (op, view).
+    sealed: BTreeMap<(Op, View), PrepareId>,
+    /// Where a session's request stands in the log.
+    places: BTreeMap<(ProducerId, RequestNumber), Op>,
+}
+
+impl Oracle {
+    pub(crate) fn on_append(&mut self, prepare: &Prepare) {
+        let id = prepare.id();
+        let first = *self.sealed.entry((id.op, id.view)).or_insert(id);
+        assert_eq!(first, id, "an op is sealed once in a view");
+    }
+
+    pub(crate) fn on_apply(&mut self, header: &PrepareHeader, disks: &[&Disk]) {
+        let index = usize::try_from(header.op().as_raw()).unwrap() - 1;
+        if let Some(known) = self.committed.get(index) {
+            assert_eq!(known, header, "what is committed at an op never changes");
+            return;
+        }
+        assert_eq!(index, self.committed.len(), "ops are committed in order");
+        let parent = self.committed.last();
+        assert_eq!(header.parent(), parent.map_or(PrepareId::ROOT, PrepareHeader::id));
+        assert_eq!(header.base_offset(), parent.map_or(Offset::ZERO, PrepareHeader::next_offset));
+        assert!(header.timestamp() > parent.map_or(Timestamp::ZERO, PrepareHeader::timestamp));
+        if header.producer() != ProducerId::ZERO {
+            let before = self.places.insert((header.producer(), header.request()), header.op());
+            assert_eq!(before, None, "a request is committed once");
+        }
+        self.committed.push(*header);
+        self.assert_durable(disks);
+    }
+
+    pub(crate) fn on_reply(&self, producer: ProducerId, request: RequestNumber, outcome: Outcome) {
+        if let Outcome::Committed { op, base_offset } = outcome {
+            let header = &self.committed[usize::try_from(op.as_raw()).unwrap() - 1];
+            assert_eq!(header.base_offset(), base_offset, "an answer names the true offset");
+            assert_eq!((header.producer(), header.request()), (producer, request));
+        }
+    }
+
+    /// Everything ever committed is on the disks of a quorum, now and for ever.
+    pub(crate) fn assert_durable(&self, disks: &[&Disk]) {
+        let Some(from) = self.committed.len().checked_sub(80).or(Some(0)) else { return };
+        for (index, header) in self.committed.iter().enumerate().skip(from) {
+            let copies = disks
+                .iter()
+                .filter(|disk| disk.log.get(index).is_some_and(|own| own.id() == header.id()))
+                .count();
+            assert!(copies > disks.len() / 2, "{} is committed and durable on {copies} only", header.id());
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Arbitrary schedules: messages in any order, lost and repeated, disks at any pace, crashes at any point, suspicion at any
+//! time. Safety is judged after every action; in the end everything heals and the group must be whole and work.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use varve_consensus::event::{Liveness, Outcome};
+
+use crate::cluster::Cluster;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    /// Deliver one of the messages under way.
+    Deliver(usize),
+    Drop(usize),
+    Duplicate(usize),
+    /// Complete the oldest disk job of a node.
+    Disk(usize),
+    /// Crash a node; this many of its jobs under way still make it to the disk.
+    Crash(usize, usize),
+    Restart(usize),
+    Suspect(usize),
+    Hear(usize),
+    /// The primary among the nodes, if this one is it, tells its commit.
+    Pulse(usize),
+    Elapse(u64),
+    /// A producer (zero: nobody) asks a node: its next request, or this many before that again.
+    Request {
+        node: usize,
+        producer: u64,
+        back: u64,
+    },
+    /// Ask the newest primary to append this many without sessions.
+    Load(usize),
+    /// Deliver and sync everything, except to and from one node.
+    SettleWithout(usize),
+    Settle,
+}
+
+fn action(count: usize) -> impl Strategy<Value = Action> {
+    let node = move || 0..count;
+    prop_oneof![
+        20 => any::<usize>().prop_map(Action::Deliver),
+        2 => any::<usize>().prop_map(Action::Drop),
+        2 => any::<usize>().prop_map(Action::Duplicate),
+        12 => node().prop_map(Action::Disk),
+        2 => (node(), 0_usize..4).prop_map(|(node, jobs)| Action::Crash(node, jobs)),
+        3 => node().prop_map(Action::Restart),
+        4 => node().prop_map(Action::Suspect),
+        1 => node().prop_map(Action::Hear),
+        1 => node().prop_map(Action::Pulse),
+        3 => (0_u64..400).prop_map(Action::Elapse),
+        4 => (node(), 0_u64..3, 0_u64..3).prop_map(|(node, producer, back)| Action::Request { node, producer, back }),
+        2 => (1_usize..5).prop_map(Action::Load),
+        1 => (20_usize..90).prop_map(Action::Load),
+        2 => node().prop_map(Action::SettleWithout),
+        1 => Just(Action::Settle),
+    ]
+}
+
+pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
+    let under_way = cluster.network.len();
+    match *action {
+        Action::Deliver(place) if under_way > 0 => cluster.deliver(place % under_way),
+        Action::Drop(place) if under_way > 0 => cluster.drop(place % under_way),
+        Action::Duplicate(place) if under_way > 0 => {
+            let copy = cluster.network[place % under_way].clone();
+            cluster.network.push(copy);
+        }
+        Action::Deliver(_) | Action::Drop(_) | Action::Duplicate(_) => {}
+        Action::Disk(node) => {
+            cluster.complete_job(node);
+        }
+        Action::Crash(node, jobs) => cluster.crash(node, jobs),
+        Action::Restart(node) => cluster.restart(node),
+        Action::Suspect(node) => cluster.liveness(node, Liveness::Suspected),
+        Action::Hear(node) => cluster.liveness(node, Liveness::Heard),
+        Action::Pulse(node) => cluster.pulse(node),
+        Action::Elapse(millis) => cluster.elapse(Duration::from_millis(millis)),
+        Action::Request { node, producer, back } => ask(cluster, node, producer, back),
+        Action::Load(requests) => {
+            let primary =
+                (0..cluster.count()).find(|node| cluster.is_up(*node) && cluster.replica(*node).is_primary());
+            for _ in 0..requests {
+                primary.map(|node| cluster.request(node));
+            }
+        }
+        Action::SettleWithout(node) => cluster.settle_without(&[node]),
+        Action::Settle => cluster.settle(),
+    }
+    cluster.assert_safe();
+}
+
+fn ask(cluster: &mut Cluster, node: usize, producer: u64, back: u64) {
+    if !cluster.is_up(node) {
+        return;
+    }
+    if producer == 0 {
+        cluster.request(node);
+        return;
+    }
+    let newest = cluster.sessions.entry(producer).or_default();
+    let number = (*newest + 1).saturating_sub(back).max(1);
+    *newest = number.max(*newest);
+    cluster.request_of(node, producer, number);
+}
+
+/// Everything heals; then each producer can go on, and something new commits everywhere.
+pub(crate) fn heal_and_work(cluster: &mut Cluster) {
+    cluster.heal();
+    let primary = cluster.primary();
+    let handle = cluster.request(primary);
+    cluster.heal();
+    assert!(matches!(cluster.replies[&handle], Outcome::Committed { .. }), "a healed group works");
+    let sessions = cluster.sessions.clone();
+    for (producer, newest) in sessions {
+        // Whatever was lost is tried again from the start, in order: each request happens exactly once.
+        for number in newest.saturating_sub(20).max(1)..=newest {
+            cluster.request_of(primary, producer, number);
+        }
+    }
+    cluster.heal();
+    let unanswered = cluster.replies.len();
+    assert!(unanswered > 0, "requests are answered");
+}
+
+fn run(count: usize, actions: &[Action]) {
+    let mut cluster = Cluster::new(count);
+    for action in actions {
+        perform(&mut cluster, action);
+    }
+    heal_and_work(&mut cluster);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn three_replicas_survive_any_schedule(actions in prop::collection::vec(action(3), 1..150)) {
+        run(3, &actions);
+    }
+
+    #[test]
+    fn five_replicas_survive_any_schedule(actions in prop::collection::vec(action(5), 1..150)) {
+        run(5, &actions);
+    }
+
+    #[test]
+    fn a_single_replica_survives_any_schedule(actions in prop::collection::vec(action(1), 1..60)) {
+        run(1, &actions);
+    }
+}

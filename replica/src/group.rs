@@ -1,0 +1,92 @@
+//! One replica of one group, as its node keeps it.
+
+use std::collections::VecDeque;
+
+use varve_consensus::Replica;
+use varve_protocol::id::{NodeId, Op, ReplicaIndex, View};
+use varve_protocol::prepare::PrepareId;
+use varve_protocol::time::Moment;
+
+use crate::tail::Tail;
+
+/// How far a replica is.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Its first superblock is on its way to the disk; until then it says nothing.
+    Opening,
+    /// It takes part.
+    Open(Box<Replica>),
+    /// Its log is damaged; it takes no part, so that it cannot vote on what it does not know.
+    Damaged(String),
+}
+
+/// One replica of one group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The nodes that hold replicas, by replica index.
+    pub(crate) members: Vec<NodeId>,
+    pub(crate) state: State,
+    pub(crate) tail: Tail,
+    /// When its timer is set to.
+    pub(crate) armed: Option<Moment>,
+    /// The last view whose primary's liveness it has been told.
+    pub(crate) view_seen: Option<View>,
+    /// Appends on their way to the disk: op and bytes.
+    writing: VecDeque<(Op, usize)>,
+}
+
+impl Group {
+    pub(crate) fn new(members: Vec<NodeId>, state: State, tail: Tail) -> Self {
+        Self { members, state, tail, armed: None, view_seen: None, writing: VecDeque::new() }
+    }
+
+    pub(crate) fn replica(&self) -> Option<&Replica> {
+        match &self.state {
+            State::Open(replica) => Some(replica),
+            State::Opening | State::Damaged(_) => None,
+        }
+    }
+
+    pub(crate) fn replica_mut(&mut self) -> Option<&mut Replica> {
+        match &mut self.state {
+            State::Open(replica) => Some(replica),
+            State::Opening | State::Damaged(_) => None,
+        }
+    }
+
+    /// The node behind a replica index.
+    pub(crate) fn node(&self, replica: ReplicaIndex) -> NodeId {
+        self.members[usize::from(replica.as_raw())]
+    }
+
+    /// The replica index of a node, if it is a member.
+    pub(crate) fn index_of(&self, node: NodeId) -> Option<ReplicaIndex> {
+        let place = self.members.iter().position(|member| *member == node)?;
+        Some(ReplicaIndex::new(u8::try_from(place).expect("a group has at most seven members")))
+    }
+
+    /// The node that leads the replica's view; the first member while it is not open.
+    pub(crate) fn primary_node(&self) -> NodeId {
+        self.node(self.replica().map_or(ReplicaIndex::ZERO, Replica::primary))
+    }
+
+    /// Notes an append that goes to the disk.
+    pub(crate) fn note_writing(&mut self, op: Op, bytes: usize) {
+        self.writing.push_back((op, bytes));
+    }
+
+    /// Notes that everything up to `id` is on disk, and tells how many bytes have thereby left the queue.
+    pub(crate) fn note_written(&mut self, id: PrepareId) -> usize {
+        let mut written = 0;
+        while let Some((_, bytes)) = self.writing.front().filter(|(op, _)| *op <= id.op) {
+            written += bytes;
+            self.writing.pop_front();
+        }
+        written
+    }
+
+    /// Bytes still on their way to the disk.
+    pub(crate) fn writing_bytes(&self) -> usize {
+        self.writing.iter().map(|(_, bytes)| bytes).sum()
+    }
+}

@@ -1,0 +1,348 @@
+//! The metadata state machine: nodes, streams, topics, partitions and where they live.
+//!
+//! A pure function of the committed log of group 0, so that it is the same on every node. Placement is decided here, from
+//! committed facts only: partition `p` of a new topic starts at the node after the one where the last topic stopped, and
+//! its other replicas follow in node order. So the first primaries, which lead each member list, spread evenly.
+//!
+//! Group ids count up and are never given out twice, also not after a topic is deleted.
+
+use std::collections::BTreeMap;
+
+use varve_protocol::id::{GroupId, NodeId, Op, ProducerId};
+use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
+use varve_protocol::metadata::{
+    ClusterMap, MetadataError, MetadataOp, MetadataOutcome, NodeEntry, PartitionEntry, StreamEntry,
+    TopicEntry, is_legal_name,
+};
+
+/// Outcomes that are remembered for retries: as many as the client tables of a busy cluster can ask for.
+const OUTCOMES_MAX: usize = 4096;
+
+#[derive(Debug, Clone)]
+struct Topic {
+    replication_factor: u8,
+    partitions: Vec<PartitionEntry>,
+}
+
+/// The metadata as of one op.
+#[derive(Debug, Clone)]
+pub struct Metadata {
+    applied: Op,
+    nodes: BTreeMap<NodeId, String>,
+    streams: BTreeMap<String, BTreeMap<String, Topic>>,
+    next_producer: ProducerId,
+    next_group: GroupId,
+    /// Grows whenever partitions come or go.
+    placement_version: u64,
+    /// Where the first partition of the next topic starts, as a place in the node list.
+    placement_cursor: usize,
+    /// Outcomes by op: the answer to a retry is looked up here.
+    outcomes: BTreeMap<Op, MetadataOutcome>,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self {
+            applied: Op::ZERO,
+            nodes: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            next_producer: ProducerId::new(1),
+            next_group: GroupId::METADATA.next(),
+            placement_version: 0,
+            placement_cursor: 0,
+            outcomes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Metadata {
+    /// Applies the operation committed at `op`; `None` for a prepare that is no operation.
+    pub fn apply(&mut self, op: Op, operation: Option<MetadataOp>) {
+        assert!(op == self.applied.next(), "metadata is applied in order");
+        self.applied = op;
+        let Some(operation) = operation else { return };
+        let outcome = self.outcome_of(operation).unwrap_or_else(MetadataOutcome::Refused);
+        self.outcomes.insert(op, outcome);
+        if self.outcomes.len() > OUTCOMES_MAX {
+            self.outcomes.pop_first();
+        }
+    }
+
+    /// What the operation at `op` brought about, if it is still remembered.
+    #[must_use]
+    pub fn outcome(&self, op: Op) -> Option<&MetadataOutcome> {
+        self.outcomes.get(&op)
+    }
+
+    /// The first group id not given out yet: a group below it that is in no topic was deleted.
+    #[must_use]
+    pub fn next_group(&self) -> GroupId {
+        self.next_group
+    }
+
+    /// Grows whenever partitions come or go.
+    #[must_use]
+    pub fn placement_version(&self) -> u64 {
+        self.placement_version
+    }
+
+    /// The address a node is registered with.
+    #[must_use]
+    pub fn address(&self, node: NodeId) -> Option<&str> {
+        self.nodes.get(&node).map(String::as_str)
+    }
+
+    /// Every partition of every topic.
+    pub fn partitions(&self) -> impl Iterator<Item = &PartitionEntry> {
+        self.streams.values().flat_map(BTreeMap::values).flat_map(|topic| &topic.partitions)
+    }
+
+    /// The picture that clients get; without primaries, which are not metadata.
+    #[must_use]
+    pub fn map(&self) -> ClusterMap {
+        let topic_entry = |(name, topic): (&String, &Topic)| TopicEntry {
+            name: name.clone(),
+            replication_factor: topic.replication_factor,
+            partitions: topic.partitions.clone(),
+        };
+        let stream_entry = |(name, topics): (&String, &BTreeMap<String, Topic>)| StreamEntry {
+            name: name.clone(),
+            topics: topics.iter().map(topic_entry).collect(),
+        };
+        let node_entry =
+            |(node, address): (&NodeId, &String)| NodeEntry { node: *node, address: address.clone() };
+        ClusterMap {
+            op: self.applied,
+            nodes: self.nodes.iter().map(node_entry).collect(),
+            streams: self.streams.iter().map(stream_entry).collect(),
+            primaries: Vec::new(),
+        }
+    }
+
+    fn outcome_of(&mut self, operation: MetadataOp) -> Result<MetadataOutcome, MetadataError> {
+        match operation {
+            MetadataOp::RegisterNode { node, address } => {
+                self.nodes.insert(node, address);
+                Ok(MetadataOutcome::Done)
+            }
+            MetadataOp::RegisterProducer => {
+                let producer = self.next_producer;
+                self.next_producer = producer.next();
+                Ok(MetadataOutcome::Producer(producer))
+            }
+            MetadataOp::CreateStream { stream } => self.create_stream(stream),
+            MetadataOp::DeleteStream { stream } => self.delete_stream(stream),
+            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor } => {
+                self.create_topic(&stream, topic, partitions, replication_factor)
+            }
+            MetadataOp::DeleteTopic { stream, topic } => self.delete_topic(&stream, topic),
+        }
+    }
+
+    fn create_stream(&mut self, stream: String) -> Result<MetadataOutcome, MetadataError> {
+        if !is_legal_name(&stream) {
+            return Err(MetadataError::BadName(stream));
+        }
+        if self.streams.contains_key(&stream) {
+            return Err(MetadataError::StreamExists(stream));
+        }
+        self.streams.insert(stream, BTreeMap::new());
+        Ok(MetadataOutcome::Done)
+    }
+
+    fn delete_stream(&mut self, stream: String) -> Result<MetadataOutcome, MetadataError> {
+        match self.streams.get(&stream) {
+            None => Err(MetadataError::StreamUnknown(stream)),
+            Some(topics) if !topics.is_empty() => Err(MetadataError::StreamNotEmpty(stream)),
+            Some(_) => {
+                self.streams.remove(&stream);
+                Ok(MetadataOutcome::Done)
+            }
+        }
+    }
+
+    fn create_topic(
+        &mut self,
+        stream: &str,
+        topic: String,
+        partitions: u32,
+        replication_factor: u8,
+    ) -> Result<MetadataOutcome, MetadataError> {
+        if !is_legal_name(&topic) {
+            return Err(MetadataError::BadName(topic));
+        }
+        let Some(topics) = self.streams.get(stream) else {
+            return Err(MetadataError::StreamUnknown(stream.to_owned()));
+        };
+        if topics.contains_key(&topic) {
+            return Err(MetadataError::TopicExists(format!("{stream}/{topic}")));
+        }
+        if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
+            return Err(MetadataError::BadPartitions(partitions));
+        }
+        self.check_replication_factor(replication_factor)?;
+        let entries = self.place(partitions, replication_factor)?;
+        let topics = self.streams.get_mut(stream).expect("the stream was found above");
+        topics.insert(topic, Topic { replication_factor, partitions: entries });
+        Ok(MetadataOutcome::Done)
+    }
+
+    fn delete_topic(&mut self, stream: &str, topic: String) -> Result<MetadataOutcome, MetadataError> {
+        let Some(topics) = self.streams.get_mut(stream) else {
+            return Err(MetadataError::StreamUnknown(stream.to_owned()));
+        };
+        match topics.remove(&topic) {
+            Some(_) => {
+                self.placement_version += 1;
+                Ok(MetadataOutcome::Done)
+            }
+            None => Err(MetadataError::TopicUnknown(format!("{stream}/{topic}"))),
+        }
+    }
+
+    fn check_replication_factor(&self, wanted: u8) -> Result<(), MetadataError> {
+        let replicas = usize::from(wanted);
+        if replicas % 2 == 1 && replicas <= REPLICAS_MAX && replicas <= self.nodes.len() {
+            return Ok(());
+        }
+        let nodes = u8::try_from(self.nodes.len()).expect("node ids fit a byte, so does their number");
+        Err(MetadataError::BadReplicationFactor { wanted, nodes })
+    }
+
+    /// Gives every partition of a new topic its group and its nodes.
+    fn place(
+        &mut self,
+        partitions: u32,
+        replication_factor: u8,
+    ) -> Result<Vec<PartitionEntry>, MetadataError> {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let replicas_placed: usize = self.partitions().map(|partition| partition.replicas.len()).sum();
+        let replicas_wanted = partitions as usize * usize::from(replication_factor);
+        if replicas_placed + replicas_wanted > GROUPS_PER_NODE_MAX * nodes.len() {
+            return Err(MetadataError::TooManyPartitions(partitions));
+        }
+        let mut entries = Vec::with_capacity(partitions as usize);
+        for _ in 0..partitions {
+            let replicas = nodes.iter().cycle().skip(self.placement_cursor).take(replication_factor.into());
+            entries.push(PartitionEntry { group: self.next_group, replicas: replicas.copied().collect() });
+            self.next_group = self.next_group.next();
+            self.placement_cursor = (self.placement_cursor + 1) % nodes.len();
+        }
+        self.placement_version += 1;
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(nodes: u8) -> Metadata {
+        let mut metadata = Metadata::default();
+        for node in 1..=nodes {
+            let address = format!("127.0.0.1:{node}");
+            apply(&mut metadata, MetadataOp::RegisterNode { node: NodeId::new(node), address });
+        }
+        metadata
+    }
+
+    fn apply(metadata: &mut Metadata, operation: MetadataOp) -> MetadataOutcome {
+        let op = metadata.applied.next();
+        metadata.apply(op, Some(operation));
+        metadata.outcome(op).expect("the outcome was just stored").clone()
+    }
+
+    fn stream(name: &str) -> MetadataOp {
+        MetadataOp::CreateStream { stream: name.to_owned() }
+    }
+
+    fn topic(name: &str, partitions: u32, replication_factor: u8) -> MetadataOp {
+        MetadataOp::CreateTopic {
+            stream: "s".to_owned(),
+            topic: name.to_owned(),
+            partitions,
+            replication_factor,
+        }
+    }
+
+    #[test]
+    fn first_primaries_spread_over_topics_and_partitions() {
+        let mut metadata = cluster(3);
+        apply(&mut metadata, stream("s"));
+        for name in ["a", "b"] {
+            assert_eq!(apply(&mut metadata, topic(name, 3, 3)), MetadataOutcome::Done);
+        }
+        for name in ["c", "d", "e"] {
+            assert_eq!(apply(&mut metadata, topic(name, 1, 3)), MetadataOutcome::Done);
+        }
+        let mut led = BTreeMap::new();
+        for partition in metadata.partitions() {
+            *led.entry(partition.replicas[0]).or_insert(0) += 1;
+            let mut distinct = partition.replicas.clone();
+            distinct.sort();
+            distinct.dedup();
+            assert_eq!(distinct.len(), 3, "no node holds two replicas of one partition");
+        }
+        assert_eq!(led.into_values().collect::<Vec<_>>(), [3, 3, 3]);
+    }
+
+    #[test]
+    fn a_group_id_is_never_given_out_twice() {
+        let mut metadata = cluster(1);
+        apply(&mut metadata, stream("s"));
+        apply(&mut metadata, topic("t", 2, 1));
+        let first: Vec<GroupId> = metadata.partitions().map(|partition| partition.group).collect();
+        apply(&mut metadata, MetadataOp::DeleteTopic { stream: "s".to_owned(), topic: "t".to_owned() });
+        apply(&mut metadata, topic("t", 2, 1));
+        let second: Vec<GroupId> = metadata.partitions().map(|partition| partition.group).collect();
+        assert_eq!((first, second), (groups(&[1, 2]), groups(&[3, 4])));
+        assert_eq!(metadata.next_group(), GroupId::new(5));
+    }
+
+    fn groups(raw: &[u64]) -> Vec<GroupId> {
+        raw.iter().map(|raw| GroupId::new(*raw)).collect()
+    }
+
+    #[test]
+    fn what_is_refused_changes_nothing() {
+        let mut metadata = cluster(3);
+        apply(&mut metadata, stream("s"));
+        apply(&mut metadata, topic("t", 1, 3));
+        let before = metadata.map();
+        let too_many = u32::try_from(GROUPS_PER_NODE_MAX).expect("the limit is small");
+        let refused = [
+            (stream("s"), MetadataError::StreamExists("s".to_owned())),
+            (stream(".s"), MetadataError::BadName(".s".to_owned())),
+            (stream(""), MetadataError::BadName(String::new())),
+            (stream("a/b"), MetadataError::BadName("a/b".to_owned())),
+            (topic("t", 1, 3), MetadataError::TopicExists("s/t".to_owned())),
+            (topic("u", 0, 3), MetadataError::BadPartitions(0)),
+            (topic("u", too_many, 3), MetadataError::BadPartitions(too_many)),
+            (topic("u", 1, 2), MetadataError::BadReplicationFactor { wanted: 2, nodes: 3 }),
+            (topic("u", 1, 5), MetadataError::BadReplicationFactor { wanted: 5, nodes: 3 }),
+            (
+                MetadataOp::DeleteStream { stream: "s".to_owned() },
+                MetadataError::StreamNotEmpty("s".to_owned()),
+            ),
+            (
+                MetadataOp::DeleteStream { stream: "x".to_owned() },
+                MetadataError::StreamUnknown("x".to_owned()),
+            ),
+            (
+                MetadataOp::DeleteTopic { stream: "s".to_owned(), topic: "x".to_owned() },
+                MetadataError::TopicUnknown("s/x".to_owned()),
+            ),
+        ];
+        for (operation, error) in refused {
+            assert_eq!(apply(&mut metadata, operation), MetadataOutcome::Refused(error));
+        }
+        assert_eq!(metadata.map().streams, before.streams);
+    }
+
+    #[test]
+    fn producers_are_numbered_from_one() {
+        let mut metadata = cluster(1);
+        let numbers = [1, 2].map(|raw| MetadataOutcome::Producer(ProducerId::new(raw)));
+        assert_eq!([0, 1].map(|_| apply(&mut metadata, MetadataOp::RegisterProducer)), numbers);
+    }
+}

@@ -1,0 +1,237 @@
+//! A node: many replicas, the metadata, and the clients they serve. Deterministic: the same inputs give the same effects.
+//!
+//! ```text
+//!   NodeInput ──▶ step ──┬─ liveness   pulses of peers: who is alive
+//!                        ├─ groups     inputs to the consensus cores, their outputs performed
+//!                        ├─ clients    appends, metadata, status
+//!                        ├─ fetch      reads, long polls
+//!                        └─ disk       completions ──▶ Effects
+//! ```
+//!
+//! There is no clock, socket, disk or thread in here; [`crate::server`] has them, and so has the simulator.
+
+pub(crate) mod clients;
+mod disk;
+pub(crate) mod fetch;
+mod groups;
+mod liveness;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use varve_consensus::Status;
+use varve_consensus::event::RequestHandle;
+use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::frame::Frame;
+use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Timestamp, View};
+use varve_protocol::time::Moment;
+use varve_storage::Job;
+
+use crate::event::{Effect, NodeInput, Session};
+use crate::group::{Group, State};
+use crate::metadata::Metadata;
+use crate::node::clients::Waiting;
+use crate::node::disk::PendingReads;
+use crate::node::fetch::Fetches;
+use crate::node::liveness::Peer;
+use crate::recovery::{RecoveredReplica, Recovery};
+use crate::timers::{Due, Timers};
+use crate::timing::Timing;
+
+/// Who a node is and how it beats.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Which of its nodes it is.
+    pub node: NodeId,
+    /// Which life of its process this is.
+    pub incarnation: Incarnation,
+    /// All nodes of the cluster with their addresses, itself included.
+    pub members: BTreeMap<NodeId, String>,
+    /// The clockwork.
+    pub timing: Timing,
+    /// The root of all that is drawn by lot in this node.
+    pub seed: [u8; 32],
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    rng: ChaCha8Rng,
+    now: Moment,
+    wall: Timestamp,
+    groups: BTreeMap<GroupId, Group>,
+    /// Replicas found on disk that the metadata, as known so far, does not mention.
+    dormant: BTreeMap<GroupId, RecoveredReplica>,
+    metadata: Metadata,
+    /// The placement that the groups were last opened and closed by.
+    placement_seen: Option<u64>,
+    peers: BTreeMap<NodeId, Peer>,
+    last_pulse: Moment,
+    timers: Timers,
+    waiting: BTreeMap<RequestHandle, Waiting>,
+    next_handle: u64,
+    fetches: Fetches,
+    reads: PendingReads,
+    /// Whether a node registration of our own is under way.
+    registering: bool,
+    /// Bytes of appends on their way to the disk, over all groups.
+    writing_bytes: usize,
+    /// Bytes of prepares kept in memory, over all groups.
+    tail_bytes: usize,
+    frames_dropped: u64,
+    effects: VecDeque<Effect>,
+}
+
+impl Node {
+    /// A node that starts with what it remembers. Its first effects are there at once.
+    #[must_use]
+    pub fn new(config: NodeConfig, now: Moment, wall: Timestamp, recovery: Recovery) -> Self {
+        let mut rng = ChaCha8Rng::from_seed(config.seed);
+        let others = config.members.keys().copied().filter(|node| *node != config.node);
+        let peers =
+            others.map(|node| (node, Peer::new(now, config.timing.suspicion_timeout, &mut rng))).collect();
+        let Recovery { replicas, metadata, metadata_tail } = recovery;
+        let mut node = Self {
+            config,
+            rng,
+            now,
+            wall,
+            groups: BTreeMap::new(),
+            dormant: replicas,
+            metadata,
+            placement_seen: None,
+            peers,
+            last_pulse: now,
+            timers: Timers::default(),
+            waiting: BTreeMap::new(),
+            next_handle: 0,
+            fetches: Fetches::default(),
+            reads: PendingReads::default(),
+            registering: false,
+            writing_bytes: 0,
+            tail_bytes: 0,
+            frames_dropped: 0,
+            effects: VecDeque::new(),
+        };
+        node.timers.set(now, Due::Pulse);
+        node.open_metadata_group(metadata_tail);
+        node.reconcile_groups();
+        node
+    }
+
+    /// Takes one input at the given time; `now` never goes back, `wall` may.
+    pub fn step(&mut self, now: Moment, wall: Timestamp, input: NodeInput) {
+        assert!(now >= self.now, "the monotonic clock does not go back");
+        self.now = now;
+        self.wall = wall;
+        match input {
+            NodeInput::PeerUp { node, incarnation } => self.on_peer_up(node, incarnation),
+            NodeInput::PeerDown { node } => self.on_peer_down(node),
+            NodeInput::PeerFrame { node, frame } => self.on_peer_frame(node, &frame),
+            NodeInput::ClientFrame { session, frame } => self.on_client_frame(session, &frame),
+            NodeInput::ClientGone { session } => self.on_client_gone(session),
+            NodeInput::Disk(completion) => self.on_completion(completion),
+            NodeInput::Tick => {}
+        }
+        self.fire_timers();
+    }
+
+    /// The next thing to do, if there is any.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to call [`Node::step`] with [`NodeInput::Tick`] if nothing happens before.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    /// Which node this is.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.config.node
+    }
+
+    /// How this node and its replicas are.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let mut hears: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| peer.is_alive()).map(|(node, _)| *node).collect();
+        hears.push(self.config.node);
+        hears.sort();
+        NodeStatus {
+            node: self.config.node,
+            uptime_ms: u64::try_from(self.now.since(Moment::ZERO).as_millis()).unwrap_or(u64::MAX),
+            hears,
+            groups: self.groups.iter().map(|(id, group)| group_status(*id, group)).collect(),
+            frames_dropped: self.frames_dropped,
+        }
+    }
+
+    /// The metadata as this node knows it.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(due) = self.timers.pop(self.now) {
+            match due {
+                Due::Pulse => self.on_pulse_due(),
+                Due::Group(group) => self.on_group_due(group),
+                Due::Fetch(fetch) => self.on_fetch_due(fetch),
+            }
+        }
+    }
+
+    fn submit(&mut self, job: Job) {
+        self.effects.push_back(Effect::Disk(job));
+    }
+
+    fn answer(&mut self, session: Session, frame: Frame) {
+        self.effects.push_back(Effect::ToClient { session, frame });
+    }
+
+    fn drop_frame(&mut self, node: NodeId, frame: &Frame, reason: &'static str) {
+        self.frames_dropped += 1;
+        tracing::warn!(peer = %node, command = ?frame.header.command, group = %frame.header.group, reason, "frame dropped");
+    }
+}
+
+fn group_status(id: GroupId, group: &Group) -> GroupStatus {
+    let status = GroupStatus {
+        group: id,
+        role: Role::ViewChange,
+        view: View::ZERO,
+        primary: group.primary_node(),
+        head: 0,
+        durable: 0,
+        commit: 0,
+        high_watermark: Offset::ZERO,
+        problem: None,
+    };
+    match &group.state {
+        State::Opening => status,
+        State::Damaged(problem) => {
+            GroupStatus { role: Role::Faulty, problem: Some(problem.clone()), ..status }
+        }
+        State::Open(replica) => GroupStatus {
+            role: match replica.status() {
+                Status::Normal if replica.is_primary() => Role::Primary,
+                Status::Normal => Role::Backup,
+                Status::ViewChange | Status::Recovering => Role::ViewChange,
+            },
+            view: replica.view(),
+            head: replica.head().op.as_raw(),
+            durable: replica.durable().op.as_raw(),
+            commit: replica.commit().op.as_raw(),
+            high_watermark: replica.next_offset_committed(),
+            ..status
+        },
+    }
+}

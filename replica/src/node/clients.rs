@@ -1,0 +1,258 @@
+//! What clients ask of a node: appends, changes of the metadata, the cluster map, offsets, status.
+
+use varve_consensus::Status;
+use varve_consensus::event::{Outcome, RequestHandle};
+use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decode_archive, encode_archive};
+use varve_protocol::frame::{Command, Frame, FrameHeader};
+use varve_protocol::id::{GroupId, NodeId, Offset, Op, ProducerId, RequestNumber};
+use varve_protocol::limits::BATCH_BYTES_MAX;
+use varve_protocol::metadata::{ClusterMap, MetadataOp};
+use varve_protocol::prepare::PrepareKind;
+use varve_protocol::record::Batch;
+
+use crate::event::Session;
+use crate::group::{Group, State};
+use crate::node::Node;
+
+/// Bytes of appends that may be on their way to the disk before a node says that it is busy: some seconds' work of a
+/// slow disk.
+const WRITING_BYTES_MAX: usize = 256 << 20;
+
+/// Who waits for a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waiting {
+    /// A client that appends.
+    Append { session: Session, correlation: u64, group: GroupId },
+    /// A client that changes the metadata.
+    Change { session: Session, correlation: u64 },
+    /// This node, which registers a node.
+    Registration,
+}
+
+impl Node {
+    pub(super) fn on_client_frame(&mut self, session: Session, frame: &Frame) {
+        let header = &frame.header;
+        if header.cluster != self.config.cluster {
+            return self.refuse(session, header.correlation, Refusal::WrongCluster);
+        }
+        match header.command {
+            Command::Append => self.on_append(session, frame),
+            Command::Fetch => self.on_fetch(session, frame),
+            Command::Request => self.on_request(session, frame),
+            Command::Hello
+            | Command::Pulse
+            | Command::Prepare
+            | Command::PrepareOk
+            | Command::Commit
+            | Command::StartViewChange
+            | Command::DoViewChange
+            | Command::StartView
+            | Command::GetStartView
+            | Command::GetHeaders
+            | Command::Headers
+            | Command::GetPrepares
+            | Command::RepairPrepare
+            | Command::RepairMissing
+            | Command::AppendOk
+            | Command::FetchOk
+            | Command::Response
+            | Command::Refused => {
+                self.frames_dropped += 1;
+                let reason = format!("a client does not send {:?}", header.command);
+                self.refuse(session, header.correlation, Refusal::Malformed { reason });
+            }
+        }
+    }
+
+    pub(super) fn on_client_gone(&mut self, session: Session) {
+        self.drop_fetches_of(session);
+    }
+
+    fn on_append(&mut self, session: Session, frame: &Frame) {
+        let FrameHeader { group, correlation, .. } = frame.header;
+        let body = frame.body.to_bytes();
+        if let Some(refusal) = self.why_no_append(group, body.len()) {
+            return self.refuse(session, correlation, refusal);
+        }
+        let record_count = match Batch::decode(body.clone()) {
+            Ok(batch) => batch.record_count(),
+            Err(error) => {
+                return self.refuse(session, correlation, Refusal::BadBatch { reason: error.to_string() });
+            }
+        };
+        let handle = self.new_handle(Waiting::Append { session, correlation, group });
+        self.request(group, handle, session_of(&frame.header), (PrepareKind::Records, record_count, body));
+    }
+
+    fn why_no_append(&self, group: GroupId, bytes: usize) -> Option<Refusal> {
+        if group == GroupId::METADATA || self.groups.get(&group).and_then(Group::replica).is_none() {
+            Some(self.why_no_replica(group))
+        } else if bytes > BATCH_BYTES_MAX {
+            Some(Refusal::BatchTooLarge { size: bytes as u64 })
+        } else if self.writing_bytes > WRITING_BYTES_MAX {
+            Some(Refusal::Busy)
+        } else {
+            None
+        }
+    }
+
+    fn on_request(&mut self, session: Session, frame: &Frame) {
+        let correlation = frame.header.correlation;
+        match decode_archive::<Request>(Command::Request, &frame.body.to_bytes()) {
+            Err(error) => self.refuse(session, correlation, Refusal::Malformed { reason: error.to_string() }),
+            Ok(Request::GetMap) => self.respond(session, correlation, &Response::Map(self.cluster_map())),
+            Ok(Request::GetStatus) => self.respond(session, correlation, &Response::Status(self.status())),
+            Ok(Request::GetOffsets) => self.on_get_offsets(session, &frame.header),
+            Ok(Request::Change(operation)) => self.on_change(session, &frame.header, &operation),
+        }
+    }
+
+    fn on_get_offsets(&mut self, session: Session, header: &FrameHeader) {
+        match self.groups.get(&header.group).and_then(Group::replica) {
+            Some(replica) => {
+                let high_watermark = replica.next_offset_committed();
+                let offsets = PartitionOffsets { log_start: Offset::ZERO, high_watermark };
+                self.respond(session, header.correlation, &Response::Offsets(offsets));
+            }
+            None => {
+                let refusal = self.why_no_replica(header.group);
+                self.refuse(session, header.correlation, refusal);
+            }
+        }
+    }
+
+    fn on_change(&mut self, session: Session, header: &FrameHeader, operation: &MetadataOp) {
+        if matches!(operation, MetadataOp::RegisterNode { .. }) {
+            let reason = "nodes are registered by the cluster, from its configuration".to_owned();
+            return self.refuse(session, header.correlation, Refusal::Malformed { reason });
+        }
+        if self.groups.get(&GroupId::METADATA).and_then(Group::replica).is_none() {
+            let refusal = self.why_no_replica(GroupId::METADATA);
+            return self.refuse(session, header.correlation, refusal);
+        }
+        let handle = self.new_handle(Waiting::Change { session, correlation: header.correlation });
+        let body = (PrepareKind::Metadata, 0, encode_archive(operation));
+        self.request(GroupId::METADATA, handle, session_of(header), body);
+    }
+
+    pub(super) fn new_handle(&mut self, waiting: Waiting) -> RequestHandle {
+        let handle = RequestHandle(self.next_handle);
+        self.next_handle += 1;
+        self.waiting.insert(handle, waiting);
+        handle
+    }
+
+    /// A request has ended; whoever waits for it is told.
+    pub(super) fn reply(&mut self, handle: RequestHandle, outcome: Outcome) {
+        match self.waiting.remove(&handle) {
+            Some(Waiting::Append { session, correlation, group }) => match self.place_of(group, outcome) {
+                Ok((op, base_offset)) => {
+                    let mut header = FrameHeader::new(Command::AppendOk, self.config.cluster);
+                    header.group = group;
+                    header.op = op;
+                    header.commit = base_offset.as_raw();
+                    header.correlation = correlation;
+                    self.answer(session, Frame::bare(header));
+                }
+                Err(refusal) => self.refuse(session, correlation, refusal),
+            },
+            Some(Waiting::Change { session, correlation }) => {
+                match self.place_of(GroupId::METADATA, outcome) {
+                    Ok((op, _)) => self.answer_change(session, correlation, op),
+                    Err(refusal) => self.refuse(session, correlation, refusal),
+                }
+            }
+            Some(Waiting::Registration) => self.registering = false,
+            None => {}
+        }
+    }
+
+    /// Refuses what waits on a group that was deleted.
+    pub(super) fn refuse_all_waiting(&mut self, deleted: GroupId) {
+        let mut refused = Vec::new();
+        self.waiting.retain(|_, waiting| match *waiting {
+            Waiting::Append { session, correlation, group } if group == deleted => {
+                refused.push((session, correlation));
+                false
+            }
+            Waiting::Append { .. } | Waiting::Change { .. } | Waiting::Registration => true,
+        });
+        for (session, correlation) in refused {
+            self.refuse(session, correlation, Refusal::UnknownGroup { group: deleted });
+        }
+        self.refuse_fetches_of(deleted);
+    }
+
+    pub(super) fn refuse(&mut self, session: Session, correlation: u64, refusal: Refusal) {
+        let mut header = FrameHeader::new(Command::Refused, self.config.cluster);
+        header.correlation = correlation;
+        self.answer(session, Frame { header, body: encode_archive(&refusal).into() });
+    }
+
+    /// Why this node cannot serve a group that it holds no working replica of.
+    pub(super) fn why_no_replica(&self, group: GroupId) -> Refusal {
+        match self.groups.get(&group).map(|group| &group.state) {
+            Some(State::Damaged(reason)) => Refusal::Storage { reason: reason.clone() },
+            Some(State::Opening | State::Open(_)) => Refusal::NoPrimary { group },
+            None => Refusal::UnknownGroup { group },
+        }
+    }
+
+    fn respond(&mut self, session: Session, correlation: u64, response: &Response) {
+        let mut header = FrameHeader::new(Command::Response, self.config.cluster);
+        header.correlation = correlation;
+        self.answer(session, Frame { header, body: encode_archive(response).into() });
+    }
+
+    fn answer_change(&mut self, session: Session, correlation: u64, op: Op) {
+        match self.metadata.outcome(op).cloned() {
+            Some(outcome) => self.respond(session, correlation, &Response::Changed(outcome)),
+            None => self.refuse(session, correlation, Refusal::UnknownOutcome),
+        }
+    }
+
+    /// Where a request has ended up in the log, or why it has not.
+    fn place_of(&self, group: GroupId, outcome: Outcome) -> Result<(Op, Offset), Refusal> {
+        match outcome {
+            Outcome::Committed { op, base_offset } => Ok((op, base_offset)),
+            Outcome::NotPrimary => Err(self.redirect(group)),
+            Outcome::Busy => Err(Refusal::Busy),
+            Outcome::OutOfOrder { expected } => Err(Refusal::OutOfOrder { expected }),
+            Outcome::UnknownOutcome => Err(Refusal::UnknownOutcome),
+            Outcome::ViewEnded => Err(Refusal::ViewEnded { group }),
+        }
+    }
+
+    fn redirect(&self, id: GroupId) -> Refusal {
+        let Some(group) = self.groups.get(&id) else { return Refusal::UnknownGroup { group: id } };
+        match group.replica() {
+            Some(replica) if replica.status() == Status::Normal && !replica.is_primary() => {
+                Refusal::NotPrimary { group: id, view: replica.view(), primary: group.primary_node() }
+            }
+            Some(_) | None => Refusal::NoPrimary { group: id },
+        }
+    }
+
+    fn cluster_map(&self) -> ClusterMap {
+        let mut map = self.metadata.map();
+        let leads = |(id, group): (&GroupId, &Group)| {
+            let replica = group.replica().filter(|replica| replica.status() == Status::Normal)?;
+            Some((*id, replica.view(), group.primary_node()))
+        };
+        map.primaries = self.groups.iter().filter_map(leads).collect();
+        if map.nodes.is_empty() {
+            // Nothing is committed yet; the configuration is the best there is to know.
+            let entry = |(node, address): (&NodeId, &String)| varve_protocol::metadata::NodeEntry {
+                node: *node,
+                address: address.clone(),
+            };
+            map.nodes = self.config.members.iter().map(entry).collect();
+        }
+        map
+    }
+}
+
+/// The session in a client's frame: producer id and request number.
+fn session_of(header: &FrameHeader) -> (ProducerId, RequestNumber) {
+    (ProducerId::new(header.commit), RequestNumber::new(header.op.as_raw()))
+}

@@ -1,0 +1,132 @@
+//! What comes back from the disk, and the reads that are under way.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use varve_consensus::event::Input;
+use varve_protocol::id::{GroupId, Op, ReplicaIndex, View};
+use varve_protocol::limits::HEADERS_PER_MESSAGE_MAX;
+use varve_protocol::message::Message;
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_storage::{Completion, Job, ReadFrom, StorageError};
+
+use crate::event::Effect;
+use crate::node::Node;
+use crate::node::fetch::Fetch;
+
+/// Bytes read at once to find headers for a peer.
+const HEADER_READ_BYTES: usize = 1 << 20;
+
+/// Why something is read.
+#[derive(Debug)]
+pub(crate) enum PendingRead {
+    /// A peer wants this prepare.
+    Prepare { to: ReplicaIndex, view: View, id: PrepareId },
+    /// A peer wants headers.
+    Headers { to: ReplicaIndex, view: View },
+    /// A consumer wants records.
+    Fetch(Fetch),
+}
+
+/// The reads under way, by token.
+#[derive(Debug, Default)]
+pub(crate) struct PendingReads {
+    reads: BTreeMap<u64, (GroupId, PendingRead)>,
+    next_token: u64,
+}
+
+impl Node {
+    pub(super) fn on_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Durable { group, id } => {
+                if let Some(written) = self.groups.get_mut(&group).map(|group| group.note_written(id)) {
+                    self.writing_bytes -= written;
+                }
+                self.drive(group, Input::Durable(id));
+            }
+            Completion::SuperblockDurable(superblock) => {
+                let is_opening =
+                    self.groups.get(&superblock.group).is_some_and(|group| group.replica().is_none());
+                if is_opening {
+                    self.on_group_created(superblock.group);
+                } else {
+                    self.drive(superblock.group, Input::SuperblockDurable(superblock));
+                }
+            }
+            Completion::Read { token, result, .. } => self.on_read(token, result),
+            Completion::Deleted { group } => tracing::info!(%group, "files deleted"),
+            Completion::Failed { group, error } => {
+                let reason = format!("{group} cannot be stored any more: {error}");
+                self.effects.push_back(Effect::Halt { reason });
+            }
+        }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        group: GroupId,
+        from: ReadFrom,
+        (bytes_max, last): (usize, Op),
+        why: PendingRead,
+    ) {
+        let token = self.reads.next_token;
+        self.reads.next_token += 1;
+        self.reads.reads.insert(token, (group, why));
+        self.submit(Job::Read { group, token, from, bytes_max, last });
+    }
+
+    /// Sends a peer the prepare it asks for, or word that it is not here.
+    pub(super) fn serve_prepare(&mut self, group: GroupId, to: ReplicaIndex, view: View, id: PrepareId) {
+        match self.groups.get(&group).and_then(|group| group.tail.find(id)).cloned() {
+            Some(prepare) => self.send(group, to, &Message::RepairPrepare { view, prepare }),
+            None => self.read(group, ReadFrom::Op(id.op), (0, id.op), PendingRead::Prepare { to, view, id }),
+        }
+    }
+
+    /// Sends a peer the headers it asks for, as many as go into a message.
+    pub(super) fn serve_headers(
+        &mut self,
+        id: GroupId,
+        to: ReplicaIndex,
+        view: View,
+        ops: RangeInclusive<Op>,
+    ) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let last = (*ops.end()).min(ops.start().plus(HEADERS_PER_MESSAGE_MAX as u64 - 1));
+        let mut headers: Vec<PrepareHeader> = Vec::new();
+        let mut next = *ops.start();
+        while let Some(prepare) = group.tail.get(next).filter(|_| next <= last) {
+            headers.push(*prepare.header());
+            next = next.next();
+        }
+        if headers.is_empty() {
+            let why = PendingRead::Headers { to, view };
+            self.read(id, ReadFrom::Op(*ops.start()), (HEADER_READ_BYTES, last), why);
+        } else {
+            self.send(id, to, &Message::Headers { view, headers });
+        }
+    }
+
+    fn on_read(&mut self, token: u64, result: Result<Vec<Prepare>, StorageError>) {
+        let Some((group, why)) = self.reads.reads.remove(&token) else { return };
+        let prepares = result.unwrap_or_else(|error| {
+            tracing::error!(%group, %error, "read failed");
+            Vec::new()
+        });
+        match why {
+            PendingRead::Prepare { to, view, id } => {
+                let found = prepares.into_iter().find(|prepare| prepare.id() == id);
+                let message = match found {
+                    Some(prepare) => Message::RepairPrepare { view, prepare },
+                    None => Message::RepairMissing { view, id },
+                };
+                self.send(group, to, &message);
+            }
+            PendingRead::Headers { to, view } => {
+                let headers = prepares.iter().map(|prepare| *prepare.header()).collect();
+                self.send(group, to, &Message::Headers { view, headers });
+            }
+            PendingRead::Fetch(fetch) => self.answer_fetch(&fetch, prepares),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The groups of a node: opened and closed as the metadata says, driven with inputs, and their outputs performed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use varve_consensus::event::{Input, Output, Request, RequestHandle};
+use varve_consensus::{Config, Replica};
+use varve_protocol::client::encode_archive;
+use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
+use varve_protocol::message::Message;
+use varve_protocol::metadata::MetadataOp;
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
+use varve_protocol::superblock::Superblock;
+use varve_storage::Job;
+use varve_transport::Lane;
+
+use crate::event::Effect;
+use crate::group::{Group, State};
+use crate::node::Node;
+use crate::node::clients::Waiting;
+use crate::recovery::{RecoveredReplica, decode_operation};
+use crate::tail::Tail;
+use crate::timers::Due;
+
+/// Bytes of applied prepares that one group keeps in memory.
+const TAIL_BYTES_PER_GROUP: usize = 8 << 20;
+
+/// Bytes of prepares that all groups of a node together keep in memory before quiet groups give theirs up.
+const TAIL_BYTES_PER_NODE: usize = 64 << 20;
+
+impl Node {
+    /// Opens group 0, of which every node has a replica.
+    pub(super) fn open_metadata_group(&mut self, metadata_tail: VecDeque<Prepare>) {
+        let members: Vec<NodeId> = self.config.members.keys().copied().collect();
+        self.open_group(GroupId::METADATA, members);
+        let group = self.groups.get_mut(&GroupId::METADATA).expect("the metadata group was just opened");
+        for prepare in metadata_tail {
+            group.tail.push(prepare);
+        }
+        self.perform_outputs(GroupId::METADATA);
+    }
+
+    /// Opens the partitions that the metadata places here and closes those that it no longer knows.
+    pub(super) fn reconcile_groups(&mut self) {
+        if self.placement_seen == Some(self.metadata.placement_version()) {
+            return;
+        }
+        self.placement_seen = Some(self.metadata.placement_version());
+        let here = self.config.node;
+        let placed = self.metadata.partitions().filter(|partition| partition.replicas.contains(&here));
+        let wanted: BTreeMap<_, _> =
+            placed.map(|partition| (partition.group, partition.replicas.clone())).collect();
+        let is_deleted = |id: &GroupId| {
+            *id != GroupId::METADATA && *id < self.metadata.next_group() && !wanted.contains_key(id)
+        };
+        let deleted: Vec<GroupId> =
+            self.groups.keys().chain(self.dormant.keys()).copied().filter(is_deleted).collect();
+        for id in deleted {
+            self.close_group(id);
+        }
+        for (id, members) in wanted {
+            if !self.groups.contains_key(&id) {
+                self.open_group(id, members);
+            }
+        }
+    }
+
+    fn close_group(&mut self, id: GroupId) {
+        tracing::info!(group = %id, "group deleted");
+        self.dormant.remove(&id);
+        if let Some(group) = self.groups.remove(&id) {
+            if let Some(at) = group.armed {
+                self.timers.clear(at, Due::Group(id));
+            }
+            self.writing_bytes -= group.writing_bytes();
+            self.tail_bytes -= group.tail.bytes();
+        }
+        self.refuse_all_waiting(id);
+        self.submit(Job::DeleteGroup { group: id });
+    }
+
+    fn open_group(&mut self, id: GroupId, members: Vec<NodeId>) {
+        let Some(recovered) = self.dormant.remove(&id) else {
+            // New here: nothing is promised yet, and nothing is said before the first superblock is durable.
+            self.groups.insert(id, Group::new(members, State::Opening, Tail::default()));
+            let superblock =
+                Superblock { group: id, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+            return self.submit(Job::SaveSuperblock(superblock));
+        };
+        let RecoveredReplica { superblock, log, problem } = recovered;
+        if let Some(problem) = problem {
+            tracing::error!(group = %id, problem, "replica is damaged and takes no part");
+            self.groups.insert(id, Group::new(members, State::Damaged(problem), Tail::default()));
+            return;
+        }
+        let committed = log.committed();
+        let config = self.replica_config(id, &members);
+        let replica = Replica::recover(config, self.draw_rng(), superblock, log);
+        let state = State::Open(Box::new(replica));
+        self.groups.insert(id, Group::new(members, state, Tail::new(committed)));
+        if id != GroupId::METADATA {
+            self.perform_outputs(id);
+        }
+    }
+
+    /// A group's first superblock is durable: from now on it takes part.
+    pub(super) fn on_group_created(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let config = self.replica_config(id, &group.members.clone());
+        let replica = Replica::new(config, self.draw_rng());
+        let group = self.groups.get_mut(&id).expect("the group was found above");
+        group.state = State::Open(Box::new(replica));
+        self.perform_outputs(id);
+    }
+
+    fn replica_config(&self, id: GroupId, members: &[NodeId]) -> Config {
+        let place = members.iter().position(|member| *member == self.config.node);
+        let as_byte = |number: usize| u8::try_from(number).expect("a group has at most seven members");
+        Config {
+            cluster: self.config.cluster,
+            group: id,
+            epoch: Epoch::ZERO,
+            replica: ReplicaIndex::new(as_byte(place.expect("only members open a group"))),
+            replica_count: as_byte(members.len()),
+            timeouts: self.config.timing.consensus,
+        }
+    }
+
+    fn draw_rng(&mut self) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(self.rng.next_u64())
+    }
+
+    /// Hands a message of a peer to the replica it is for.
+    pub(super) fn deliver(&mut self, node: NodeId, id: GroupId, message: Message) {
+        let Some(group) = self.groups.get(&id) else {
+            // The peer is ahead or behind in the metadata; it will say it again.
+            tracing::debug!(peer = %node, group = %id, "message for a group that is not here");
+            return;
+        };
+        let is_of_group = |prepare: &Prepare| {
+            prepare.header().group() == id && prepare.header().cluster() == self.config.cluster
+        };
+        let is_misdirected = match &message {
+            Message::Prepare { prepare, .. } | Message::RepairPrepare { prepare, .. } => {
+                !is_of_group(prepare)
+            }
+            Message::PrepareOk { .. }
+            | Message::Commit { .. }
+            | Message::StartViewChange { .. }
+            | Message::DoViewChange { .. }
+            | Message::StartView { .. }
+            | Message::GetStartView { .. }
+            | Message::GetHeaders { .. }
+            | Message::Headers { .. }
+            | Message::GetPrepares { .. }
+            | Message::RepairMissing { .. } => false,
+        };
+        match group.index_of(node) {
+            Some(from) if !is_misdirected => self.drive(id, Input::Message { from, message }),
+            Some(_) | None => {
+                self.frames_dropped += 1;
+                tracing::warn!(peer = %node, group = %id, "message of a stranger or of another group dropped");
+            }
+        }
+    }
+
+    pub(super) fn on_group_due(&mut self, id: GroupId) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.armed = None;
+            self.drive(id, Input::Tick);
+        }
+    }
+
+    /// Gives an input to a replica and performs what it wants done.
+    pub(super) fn drive(&mut self, id: GroupId, input: Input) {
+        let now = self.now;
+        let Some(replica) = self.groups.get_mut(&id).and_then(Group::replica_mut) else { return };
+        replica.step(now, input);
+        self.perform_outputs(id);
+    }
+
+    fn perform_outputs(&mut self, id: GroupId) {
+        let mut has_applied = false;
+        while let Some(output) =
+            self.groups.get_mut(&id).and_then(Group::replica_mut).and_then(Replica::poll_output)
+        {
+            has_applied |= matches!(output, Output::Apply(_));
+            self.perform(id, output);
+        }
+        if has_applied {
+            self.after_apply(id);
+        }
+        self.arm(id);
+        self.note_view(id);
+    }
+
+    fn perform(&mut self, id: GroupId, output: Output) {
+        match output {
+            Output::Send { to, message } => self.send(id, to, &message),
+            Output::Append(prepare) => self.append(id, prepare),
+            Output::Truncate { keep } => self.truncate(id, keep),
+            Output::SaveSuperblock(superblock) => self.submit(Job::SaveSuperblock(superblock)),
+            Output::Apply(header) => self.apply(id, &header),
+            Output::Reply { handle, outcome } => self.reply(handle, outcome),
+            Output::ServePrepares { to, view, ids } => {
+                for prepare in ids {
+                    self.serve_prepare(id, to, view, prepare);
+                }
+            }
+            Output::ServeHeaders { to, view, first, last } => self.serve_headers(id, to, view, first..=last),
+        }
+    }
+
+    /// Sends a message to another replica of a group.
+    pub(super) fn send(&mut self, id: GroupId, to: ReplicaIndex, message: &Message) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let lane = match message {
+            Message::Prepare { .. } => Lane::data(id),
+            Message::RepairPrepare { .. } | Message::Headers { .. } => Lane::Bulk,
+            Message::PrepareOk { .. }
+            | Message::Commit { .. }
+            | Message::StartViewChange { .. }
+            | Message::DoViewChange { .. }
+            | Message::StartView { .. }
+            | Message::GetStartView { .. }
+            | Message::GetHeaders { .. }
+            | Message::GetPrepares { .. }
+            | Message::RepairMissing { .. } => Lane::Control,
+        };
+        let frame = message.to_frame(self.config.cluster, id, Epoch::ZERO);
+        self.effects.push_back(Effect::ToPeer { node: group.node(to), lane, frame });
+    }
+
+    fn append(&mut self, id: GroupId, prepare: Prepare) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let bytes = prepare.header().total_size();
+        group.note_writing(prepare.op(), bytes);
+        group.tail.push(prepare.clone());
+        self.writing_bytes += bytes;
+        self.tail_bytes += bytes;
+        self.submit(Job::Append { group: id, prepares: vec![prepare] });
+    }
+
+    fn truncate(&mut self, id: GroupId, keep: Op) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let before = group.tail.bytes();
+        group.tail.truncate(keep);
+        self.tail_bytes -= before - group.tail.bytes();
+        tracing::info!(group = %id, %keep, "log cut");
+        self.submit(Job::Truncate { group: id, keep });
+    }
+
+    fn apply(&mut self, id: GroupId, header: &PrepareHeader) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if id == GroupId::METADATA {
+            let prepare =
+                group.tail.get(header.op()).expect("a metadata prepare is in memory until it is applied");
+            assert!(prepare.id() == header.id(), "the prepare in memory is the one that is committed");
+            self.metadata.apply(header.op(), decode_operation(prepare));
+        }
+        group.tail.set_applied(header.op());
+    }
+
+    /// Once per batch of applied ops: what readers, backups and the group table learn from it.
+    fn after_apply(&mut self, id: GroupId) {
+        self.shrink_tails(id);
+        self.wake_fetches(id);
+        if self.groups.get(&id).and_then(Group::replica).is_some_and(Replica::is_primary) {
+            self.note_news(id);
+        }
+        if id == GroupId::METADATA {
+            self.reconcile_groups();
+        }
+    }
+
+    fn shrink_tails(&mut self, id: GroupId) {
+        self.shrink_tail(id, TAIL_BYTES_PER_GROUP);
+        if self.tail_bytes > TAIL_BYTES_PER_NODE {
+            let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+            let share = TAIL_BYTES_PER_NODE / ids.len();
+            for id in ids {
+                self.shrink_tail(id, share);
+            }
+        }
+    }
+
+    fn shrink_tail(&mut self, id: GroupId, bytes_max: usize) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            let before = group.tail.bytes();
+            group.tail.shrink(bytes_max);
+            self.tail_bytes -= before - group.tail.bytes();
+        }
+    }
+
+    fn arm(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let wanted = group.replica().and_then(Replica::next_timeout);
+        if wanted == group.armed {
+            return;
+        }
+        if let Some(at) = std::mem::replace(&mut group.armed, wanted) {
+            self.timers.clear(at, Due::Group(id));
+        }
+        if let Some(at) = wanted {
+            self.timers.set(at, Due::Group(id));
+        }
+    }
+
+    /// When a replica has come to another view, it is told at once what is known of that view's primary.
+    fn note_view(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let view = group.replica().map(Replica::view);
+        if group.view_seen == view {
+            return;
+        }
+        group.view_seen = view;
+        if let Some(replica) = group.replica() {
+            tracing::info!(group = %id, view = %replica.view(), status = ?replica.status(), "view");
+        }
+        self.tell_liveness_of_primary(id);
+    }
+
+    /// As primary of the metadata, registers nodes of the configuration that are not registered as they stand there.
+    pub(super) fn register_nodes(&mut self) {
+        let leads =
+            self.groups.get(&GroupId::METADATA).and_then(Group::replica).is_some_and(Replica::is_primary);
+        if !leads || self.registering {
+            return;
+        }
+        let mut members = self.config.members.iter();
+        let Some((node, address)) =
+            members.find(|(node, address)| self.metadata.address(**node) != Some(address.as_str()))
+        else {
+            return;
+        };
+        let operation = MetadataOp::RegisterNode { node: *node, address: address.clone() };
+        self.registering = true;
+        let session = (ProducerId::ZERO, RequestNumber::ZERO);
+        let handle = self.new_handle(Waiting::Registration);
+        self.request(
+            GroupId::METADATA,
+            handle,
+            session,
+            (PrepareKind::Metadata, 0, encode_archive(&operation)),
+        );
+    }
+
+    /// Hands a request to a replica.
+    pub(super) fn request(
+        &mut self,
+        id: GroupId,
+        handle: RequestHandle,
+        (producer, request): (ProducerId, RequestNumber),
+        (kind, record_count, body): (PrepareKind, u32, Bytes),
+    ) {
+        let now = self.wall;
+        self.drive(id, Input::Request(Request { handle, producer, request, kind, record_count, now, body }));
+    }
+}

@@ -1,0 +1,230 @@
+//! Who is alive: pulses between nodes, not between groups.
+//!
+//! A peer is heard when a pulse of it arrives that echoes a recent pulse of ours. So liveness is mutual: a node that can
+//! send and not receive is suspected by all, and suspects all, however loud it is. The primaries of a suspected node are
+//! suspected in every group it leads; what the groups do about it is theirs (`varve_consensus`).
+//!
+//! Idle groups cost nothing here: a pulse names only groups whose commit has moved since the last one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use varve_consensus::Replica;
+use varve_consensus::event::{Input, Liveness};
+use varve_protocol::frame::{Command, Frame};
+use varve_protocol::id::{GroupId, Incarnation, NodeId};
+use varve_protocol::message::Message;
+use varve_protocol::pulse::{Pulse, PulseEntry};
+use varve_protocol::time::Moment;
+use varve_transport::Lane;
+
+use crate::event::Effect;
+use crate::group::Group;
+use crate::node::Node;
+use crate::timers::Due;
+
+/// Groups named in one pulse; the rest wait for the next.
+const PULSE_ENTRIES_MAX: usize = 1024;
+
+/// What is known of one peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    incarnation: Option<Incarnation>,
+    is_connected: bool,
+    is_suspected: bool,
+    heard_at: Moment,
+    suspicion_timeout: Duration,
+    /// Sequence number of our last pulse to it.
+    sequence: u64,
+    /// The newest sequence number of its pulses.
+    heard_sequence: u64,
+    /// Groups we lead whose commit it has not been told.
+    news: BTreeSet<GroupId>,
+}
+
+impl Peer {
+    pub(crate) fn new(now: Moment, suspicion_timeout: Duration, rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            incarnation: None,
+            is_connected: false,
+            is_suspected: false,
+            heard_at: now,
+            suspicion_timeout: suspicion_timeout.mul_f64(rng.random_range(1.0..1.25)),
+            sequence: 0,
+            heard_sequence: 0,
+            news: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.is_connected && !self.is_suspected
+    }
+
+    fn liveness(&self) -> Liveness {
+        if self.is_suspected { Liveness::Suspected } else { Liveness::Heard }
+    }
+}
+
+impl Node {
+    pub(super) fn on_peer_up(&mut self, node: NodeId, incarnation: Incarnation) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let is_reborn = peer.incarnation.is_some_and(|before| before != incarnation);
+        peer.incarnation = Some(incarnation);
+        peer.is_connected = true;
+        peer.sequence = 0;
+        peer.heard_sequence = 0;
+        tracing::info!(peer = %node, is_reborn, "peer connected");
+        self.tell_all_news(node);
+        if is_reborn {
+            // A restarted primary never resumes its view, so its backups need not wait for silence.
+            self.tell_groups_led_by(node, Liveness::Suspected);
+        }
+    }
+
+    pub(super) fn on_peer_down(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.is_connected = false;
+            tracing::info!(peer = %node, "peer disconnected");
+        }
+    }
+
+    pub(super) fn on_pulse(&mut self, node: NodeId, frame: &Frame) {
+        let Ok(pulse) = Pulse::from_frame(frame) else {
+            return self.drop_frame(node, frame, "not a pulse");
+        };
+        let echoes_behind_max = self.config.timing.echoes_behind_max();
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.incarnation != Some(pulse.incarnation) {
+            return;
+        }
+        peer.heard_sequence = peer.heard_sequence.max(pulse.sequence);
+        let is_fresh = pulse.echo > 0 && pulse.echo + echoes_behind_max >= peer.sequence;
+        if is_fresh {
+            peer.heard_at = now;
+            if std::mem::take(&mut peer.is_suspected) {
+                tracing::info!(peer = %node, "peer is heard again");
+                self.tell_groups_led_by(node, Liveness::Heard);
+                // It may have slept through a view change, and an idle group would never tell it.
+                self.tell_all_news(node);
+            }
+        }
+        for entry in pulse.entries {
+            let message = Message::Commit { view: entry.view, commit: entry.commit };
+            self.deliver(node, entry.group, message);
+        }
+    }
+
+    pub(super) fn on_pulse_due(&mut self) {
+        let interval = self.config.timing.pulse_interval;
+        self.timers.set(self.now.plus(interval), Due::Pulse);
+        let late = self.now.since(self.last_pulse);
+        self.last_pulse = self.now;
+        if late > self.config.timing.suspicion_timeout / 2 {
+            // This process was paused: the silence was its own.
+            for peer in self.peers.values_mut() {
+                peer.heard_at = self.now;
+            }
+        }
+        self.suspect_silent_peers();
+        self.send_pulses();
+        self.register_nodes();
+    }
+
+    /// Tells a group what is known of the node that leads its view.
+    pub(super) fn tell_liveness_of_primary(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        if let Some(peer) = self.peers.get(&group.primary_node()) {
+            let liveness = peer.liveness();
+            self.drive(id, Input::PrimaryLiveness(liveness));
+        }
+    }
+
+    /// Notes that the backups of a group led here are to be told its new commit.
+    pub(super) fn note_news(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        for member in &group.members {
+            if let Some(peer) = self.peers.get_mut(member) {
+                peer.news.insert(id);
+            }
+        }
+    }
+
+    fn suspect_silent_peers(&mut self) {
+        let now = self.now;
+        let mut silent = Vec::new();
+        for (node, peer) in &mut self.peers {
+            if !peer.is_suspected && now.since(peer.heard_at) > peer.suspicion_timeout {
+                peer.is_suspected = true;
+                silent.push(*node);
+            }
+        }
+        for node in silent {
+            tracing::info!(peer = %node, "peer is suspected");
+            self.tell_groups_led_by(node, Liveness::Suspected);
+        }
+    }
+
+    fn send_pulses(&mut self) {
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            let entries = self.take_news(node);
+            let peer = self.peers.get_mut(&node).expect("the node is a peer");
+            if !peer.is_connected {
+                continue;
+            }
+            peer.sequence += 1;
+            let incarnation = self.config.incarnation;
+            let pulse = Pulse { sequence: peer.sequence, echo: peer.heard_sequence, incarnation, entries };
+            let frame = pulse.to_frame(self.config.cluster);
+            self.effects.push_back(Effect::ToPeer { node, lane: Lane::Control, frame });
+        }
+    }
+
+    fn take_news(&mut self, node: NodeId) -> Vec<PulseEntry> {
+        let Some(peer) = self.peers.get_mut(&node) else { return Vec::new() };
+        let mut entries = Vec::new();
+        while entries.len() < PULSE_ENTRIES_MAX {
+            let Some(id) = peer.news.pop_first() else { break };
+            let replica = self.groups.get(&id).and_then(|group| group.replica());
+            if let Some(replica) = replica.filter(|replica| replica.is_primary()) {
+                entries.push(PulseEntry { group: id, view: replica.view(), commit: replica.commit() });
+            }
+        }
+        entries
+    }
+
+    /// Lets the next pulses to a peer tell of all groups that this node leads and the peer is a member of.
+    fn tell_all_news(&mut self, node: NodeId) {
+        let is_led_with =
+            |group: &Group| group.members.contains(&node) && group.replica().is_some_and(Replica::is_primary);
+        let news = self.groups.iter().filter(|(_, group)| is_led_with(group)).map(|(id, _)| *id).collect();
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.news = news;
+        }
+    }
+
+    fn tell_groups_led_by(&mut self, node: NodeId, liveness: Liveness) {
+        let led: Vec<GroupId> =
+            self.groups.iter().filter(|(_, group)| group.primary_node() == node).map(|(id, _)| *id).collect();
+        for id in led {
+            self.drive(id, Input::PrimaryLiveness(liveness));
+        }
+    }
+
+    pub(super) fn on_peer_frame(&mut self, node: NodeId, frame: &Frame) {
+        if frame.header.cluster != self.config.cluster {
+            return self.drop_frame(node, frame, "it is of another cluster");
+        }
+        if frame.header.command == Command::Pulse {
+            return self.on_pulse(node, frame);
+        }
+        match Message::from_frame(frame) {
+            Some(Ok(message)) => self.deliver(node, frame.header.group, message),
+            Some(Err(_)) => self.drop_frame(node, frame, "its body cannot be read"),
+            None => self.drop_frame(node, frame, "nodes do not say this to each other"),
+        }
+    }
+}

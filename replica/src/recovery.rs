@@ -1,0 +1,84 @@
+//! What a node remembers at its start: the superblock and log of every replica, and the metadata as far as it is surely
+//! committed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use varve_consensus::RecoveredLog;
+use varve_protocol::frame::Command;
+use varve_protocol::id::GroupId;
+use varve_protocol::metadata::MetadataOp;
+use varve_protocol::prepare::{Prepare, PrepareKind};
+use varve_protocol::superblock::Superblock;
+use varve_storage::{Disk, Identity, Options, StorageError, Store};
+
+use crate::metadata::Metadata;
+
+/// One replica as it was found.
+#[derive(Debug)]
+pub(crate) struct RecoveredReplica {
+    pub(crate) superblock: Superblock,
+    pub(crate) log: RecoveredLog,
+    /// Why it cannot take part, if so.
+    pub(crate) problem: Option<String>,
+}
+
+/// Everything a node remembers.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    pub(crate) replicas: BTreeMap<GroupId, RecoveredReplica>,
+    pub(crate) metadata: Metadata,
+    /// Metadata prepares that may be committed or not, oldest first.
+    pub(crate) metadata_tail: VecDeque<Prepare>,
+}
+
+impl Recovery {
+    /// Opens the store of a node and reads everything in it.
+    ///
+    /// # Errors
+    /// When the data directory is not this node's, or cannot be read.
+    pub fn open<D: Disk>(
+        disk: D,
+        identity: Identity,
+        options: Options,
+    ) -> Result<(Store<D>, Self), StorageError> {
+        let mut recovery = Self::default();
+        let mut logs: BTreeMap<GroupId, RecoveredLog> = BTreeMap::new();
+        let (store, groups) = Store::open(disk, identity, options, &mut |group, prepare| {
+            let committed = logs.entry(group).or_default().push(*prepare.header());
+            if group == GroupId::METADATA {
+                recovery.metadata_tail.push_back(prepare.clone());
+            }
+            if let (GroupId::METADATA, Some(header)) = (group, committed) {
+                let prepare =
+                    recovery.metadata_tail.pop_front().expect("what is committed was pushed before");
+                assert!(prepare.id() == header.id(), "headers leave the recovered log in order");
+                recovery.metadata.apply(prepare.op(), decode_operation(&prepare));
+            }
+        })?;
+        for group in groups {
+            let id = group.superblock.group;
+            let replica = RecoveredReplica {
+                superblock: group.superblock,
+                log: logs.remove(&id).unwrap_or_default(),
+                problem: group.problem.map(|problem| problem.to_string()),
+            };
+            recovery.replicas.insert(id, replica);
+        }
+        Ok((store, recovery))
+    }
+}
+
+/// The metadata operation in a committed prepare, or `None` if it holds none.
+///
+/// # Panics
+/// If the body is of kind `Metadata` and cannot be read: the primary that sealed it could, and the checksum is right, so this
+/// node runs another release than the primary did; going on would let the nodes' metadata differ.
+pub(crate) fn decode_operation(prepare: &Prepare) -> Option<MetadataOp> {
+    match prepare.header().kind() {
+        PrepareKind::Metadata => Some(
+            varve_protocol::client::decode_archive(Command::Request, prepare.body())
+                .expect("a committed metadata operation can be read by this release"),
+        ),
+        PrepareKind::Noop | PrepareKind::Records => None,
+    }
+}

@@ -1,0 +1,45 @@
+//! The timers of a node: a sorted set of moments, each with what is due then.
+
+use std::collections::BTreeSet;
+
+use varve_protocol::id::GroupId;
+use varve_protocol::time::Moment;
+
+use crate::node::fetch::FetchId;
+
+/// What is due.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Due {
+    /// The next pulse to the peers.
+    Pulse,
+    /// A group's own timer.
+    Group(GroupId),
+    /// A fetch has waited long enough.
+    Fetch(FetchId),
+}
+
+/// A sorted set of timers.
+#[derive(Debug, Default)]
+pub(crate) struct Timers(BTreeSet<(Moment, Due)>);
+
+impl Timers {
+    pub(crate) fn set(&mut self, at: Moment, due: Due) {
+        self.0.insert((at, due));
+    }
+
+    pub(crate) fn clear(&mut self, at: Moment, due: Due) {
+        self.0.remove(&(at, due));
+    }
+
+    pub(crate) fn next(&self) -> Option<Moment> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the first timer that is due at `now`.
+    pub(crate) fn pop(&mut self, now: Moment) -> Option<Due> {
+        match self.0.first() {
+            Some((at, _)) if *at <= now => self.0.pop_first().map(|(_, due)| due),
+            Some(_) | None => None,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! How fast a node beats, and how soon it suspects.
+
+use std::time::Duration;
+
+use varve_consensus::Timeouts;
+
+/// The clockwork of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two pulses to a peer. Default 25 ms.
+    pub pulse_interval: Duration,
+    /// Without a fresh pulse of a peer for this long (plus up to a quarter, drawn per node), its primaries are suspected.
+    /// Default 150 ms.
+    pub suspicion_timeout: Duration,
+    /// The clockwork inside each group.
+    pub consensus: Timeouts,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            pulse_interval: Duration::from_millis(25),
+            suspicion_timeout: Duration::from_millis(150),
+            consensus: Timeouts::default(),
+        }
+    }
+}
+
+impl Timing {
+    /// How many pulses an echo may lag behind and still prove that the peer hears us.
+    pub(crate) fn echoes_behind_max(&self) -> u64 {
+        let pulses = self.suspicion_timeout.as_nanos() / self.pulse_interval.as_nanos().max(1);
+        u64::try_from(pulses).unwrap_or(u64::MAX) + 1
+    }
+}

@@ -1,0 +1,401 @@
+//! A cluster in one thread: frames and disk jobs are performed at once, and time moves only when nothing else is left.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::client::{
+    FetchOptions, NodeStatus, Refusal, Request, Response, Role, decode_archive, encode_archive,
+};
+use varve_protocol::frame::{Command, Frame, FrameHeader};
+use varve_protocol::id::{
+    ClusterId, GroupId, Incarnation, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp,
+};
+use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
+use varve_protocol::prepare::Prepare;
+use varve_protocol::record::{Batch, BatchBuilder, Record};
+use varve_protocol::time::Moment;
+use varve_replica::{Effect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
+use varve_storage::{Identity, MemoryDisk, Options, Store};
+
+pub(crate) const CLUSTER: ClusterId = ClusterId::new(0xc1);
+
+/// How long anything may take before a test gives up, in simulated time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const fn n(raw: u8) -> NodeId {
+    NodeId::new(raw)
+}
+
+struct Machine {
+    node: Option<Node>,
+    disk: MemoryDisk,
+    store: Option<Store<MemoryDisk>>,
+    lives: u64,
+}
+
+pub(crate) struct Cluster {
+    now: Moment,
+    rng: ChaCha8Rng,
+    machines: BTreeMap<NodeId, Machine>,
+    /// Directed links that lose everything.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    answers: BTreeMap<Session, VecDeque<Frame>>,
+    next_session: u64,
+    /// Frames that went from node to node, by command.
+    pub(crate) sent: BTreeMap<Command, u64>,
+    /// Frames to be delivered, oldest first.
+    wire: VecDeque<(NodeId, NodeId, Frame)>,
+}
+
+impl Cluster {
+    /// A formatted and started cluster in which the metadata group has a primary and all nodes are registered.
+    pub(crate) fn start(nodes: u8) -> Self {
+        let mut cluster = Self {
+            now: Moment::ZERO,
+            rng: ChaCha8Rng::seed_from_u64(7),
+            machines: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            next_session: 1,
+            sent: BTreeMap::new(),
+            wire: VecDeque::new(),
+        };
+        for id in (1..=nodes).map(NodeId::new) {
+            let disk = MemoryDisk::new();
+            Store::format(&disk, Identity { cluster: CLUSTER, node: id })
+                .expect("an empty disk can be formatted");
+            cluster.machines.insert(id, Machine { node: None, disk, store: None, lives: 0 });
+        }
+        for id in (1..=nodes).map(NodeId::new) {
+            cluster.boot(id);
+        }
+        let all = usize::from(nodes);
+        cluster.run_until("all nodes are registered", |cluster| {
+            cluster.node(n(1)).metadata().map().nodes.len() == all
+        });
+        cluster
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        self.machines[&id].node.as_ref().expect("the node is up")
+    }
+
+    pub(crate) fn status(&self, id: NodeId) -> NodeStatus {
+        self.node(id).status()
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.machines.keys().copied().collect()
+    }
+
+    fn up(&self) -> Vec<NodeId> {
+        self.machines.iter().filter(|(_, machine)| machine.node.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Starts a node on what its disk holds, and connects it to those that are up.
+    pub(crate) fn boot(&mut self, id: NodeId) {
+        let members = self.ids().into_iter().map(|id| (id, format!("127.0.0.1:{}", id.as_raw()))).collect();
+        let machine = self.machines.get_mut(&id).expect("the machine exists");
+        let identity = Identity { cluster: CLUSTER, node: id };
+        let (store, recovery) = Recovery::open(machine.disk.clone(), identity, Options::default())
+            .expect("what a node wrote it can read again");
+        machine.lives += 1;
+        let config = NodeConfig {
+            cluster: CLUSTER,
+            node: id,
+            incarnation: Incarnation::new(machine.lives),
+            members,
+            timing: Timing::default(),
+            seed: [id.as_raw(); 32],
+        };
+        machine.store = Some(store);
+        machine.node = Some(Node::new(config, self.now, wall(self.now), recovery));
+        for other in self.up() {
+            if other != id {
+                self.connect(id, other);
+                self.connect(other, id);
+            }
+        }
+        self.settle();
+    }
+
+    fn connect(&mut self, id: NodeId, to: NodeId) {
+        let incarnation = Incarnation::new(self.machines[&to].lives);
+        self.input(id, NodeInput::PeerUp { node: to, incarnation });
+    }
+
+    /// Ends a node's process; what was not synced may be gone.
+    pub(crate) fn kill(&mut self, id: NodeId) {
+        let machine = self.machines.get_mut(&id).expect("the machine exists");
+        machine.node = None;
+        machine.store = None;
+        machine.disk = machine.disk.crash(&mut self.rng);
+        self.wire.retain(|(from, to, _)| *from != id && *to != id);
+        for other in self.up() {
+            self.input(other, NodeInput::PeerDown { node: id });
+        }
+    }
+
+    /// Loses everything sent from one node to another from now on.
+    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
+        self.cut.insert((from, to));
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    fn input(&mut self, id: NodeId, input: NodeInput) {
+        let now = self.now;
+        if let Some(node) = self.machines.get_mut(&id).and_then(|machine| machine.node.as_mut()) {
+            node.step(now, wall(now), input);
+            self.perform(id);
+        }
+    }
+
+    fn perform(&mut self, id: NodeId) {
+        let mut jobs = Vec::new();
+        let machine = self.machines.get_mut(&id).expect("the machine exists");
+        let Some(node) = machine.node.as_mut() else { return };
+        while let Some(effect) = node.poll_effect() {
+            match effect {
+                Effect::Disk(job) => jobs.push(job),
+                Effect::ToPeer { node, frame, .. } => {
+                    *self.sent.entry(frame.header.command).or_default() += 1;
+                    self.wire.push_back((id, node, received(&frame)));
+                }
+                Effect::ToClient { session, frame } => {
+                    self.answers.entry(session).or_default().push_back(received(&frame));
+                }
+                Effect::Halt { reason } => panic!("{id} halted: {reason}"),
+            }
+        }
+        let store = machine.store.as_mut().expect("a node that is up has a store");
+        for completion in store.execute(jobs) {
+            self.input(id, NodeInput::Disk(completion));
+        }
+    }
+
+    /// Performs everything that can be done without time passing.
+    fn settle(&mut self) {
+        for id in self.up() {
+            self.perform(id);
+        }
+        while let Some((from, to, frame)) = self.wire.pop_front() {
+            if !self.cut.contains(&(from, to)) {
+                self.input(to, NodeInput::PeerFrame { node: from, frame });
+            }
+        }
+    }
+
+    /// Lets time pass until the next timer.
+    fn tick(&mut self) {
+        let due = self.up().into_iter().filter_map(|id| self.node(id).next_timeout()).min();
+        self.now = self.now.max(due.expect("a node always has a pulse to send"));
+        for id in self.up() {
+            self.input(id, NodeInput::Tick);
+        }
+        self.settle();
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.now.plus(time);
+        while self.now < end {
+            self.tick();
+        }
+    }
+
+    pub(crate) fn run_until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let end = self.now.plus(PATIENCE);
+        self.settle();
+        while !holds(self) {
+            assert!(self.now < end, "in {PATIENCE:?} it did not come about that {what}");
+            self.tick();
+        }
+    }
+
+    /// The node that leads a group, once there is exactly one that says so.
+    pub(crate) fn primary(&mut self, group: GroupId) -> NodeId {
+        let leads = |cluster: &Self, id: NodeId| {
+            let status = cluster.status(id);
+            status.groups.iter().any(|one| one.group == group && one.role == Role::Primary)
+        };
+        self.run_until("the group has one primary", |cluster| {
+            cluster.up().into_iter().filter(|id| leads(cluster, *id)).count() == 1
+        });
+        self.up().into_iter().find(|id| leads(self, *id)).expect("one was found")
+    }
+
+    pub(crate) fn session(&mut self) -> Session {
+        self.next_session += 1;
+        Session(self.next_session)
+    }
+
+    /// Sends a client's frame to a node; the answer is waited for with [`Self::answer`].
+    pub(crate) fn ask(&mut self, node: NodeId, session: Session, frame: Frame) {
+        self.input(node, NodeInput::ClientFrame { session, frame });
+        self.settle();
+    }
+
+    /// A client goes away.
+    pub(crate) fn leave(&mut self, node: NodeId, session: Session) {
+        self.input(node, NodeInput::ClientGone { session });
+    }
+
+    pub(crate) fn has_answer(&self, session: Session) -> bool {
+        self.answers.get(&session).is_some_and(|answers| !answers.is_empty())
+    }
+
+    pub(crate) fn answer(&mut self, session: Session) -> Frame {
+        self.run_until("the client is answered", |cluster| cluster.has_answer(session));
+        self.answers.get_mut(&session).and_then(VecDeque::pop_front).expect("there is an answer")
+    }
+
+    pub(crate) fn call(&mut self, node: NodeId, frame: Frame) -> Frame {
+        let session = self.session();
+        self.ask(node, session, frame);
+        self.answer(session)
+    }
+
+    pub(crate) fn change(&mut self, operation: MetadataOp) -> MetadataOutcome {
+        let primary = self.primary(GroupId::METADATA);
+        let answer = self.call(primary, request(GroupId::METADATA, &Request::Change(operation)));
+        let Response::Changed(outcome) = response(&answer) else {
+            panic!("a change is answered by its outcome")
+        };
+        outcome
+    }
+
+    pub(crate) fn register_producer(&mut self) -> ProducerId {
+        let outcome = self.change(MetadataOp::RegisterProducer);
+        let MetadataOutcome::Producer(producer) = outcome else { panic!("a producer gets an id") };
+        producer
+    }
+
+    /// Creates the topic `s/t` and waits until all its groups have a primary.
+    pub(crate) fn create_topic(&mut self, partitions: u32, replication_factor: u8) -> Vec<GroupId> {
+        self.change(MetadataOp::CreateStream { stream: "s".to_owned() });
+        let (stream, topic) = ("s".to_owned(), "t".to_owned());
+        let outcome = self.change(MetadataOp::CreateTopic { stream, topic, partitions, replication_factor });
+        assert_eq!(outcome, MetadataOutcome::Done);
+        let leader = self.primary(GroupId::METADATA);
+        let groups: Vec<GroupId> =
+            self.node(leader).metadata().partitions().map(|partition| partition.group).collect();
+        for group in &groups {
+            self.primary(*group);
+        }
+        // The backups hear of it with the next pulses.
+        self.run_for(Duration::from_millis(100));
+        groups
+    }
+
+    /// Appends and waits for the offset.
+    pub(crate) fn append(
+        &mut self,
+        group: GroupId,
+        producer: ProducerId,
+        number: u64,
+        payloads: &[&str],
+    ) -> Offset {
+        let primary = self.primary(group);
+        let answer = self.call(primary, append(group, producer, number, payloads));
+        assert_eq!(answer.header.command, Command::AppendOk, "{:?}", refusal_if_any(&answer));
+        Offset::new(answer.header.commit)
+    }
+
+    /// All records of a partition as one node has them.
+    pub(crate) fn read_all(&mut self, node: NodeId, group: GroupId) -> Vec<String> {
+        let mut records = Vec::new();
+        loop {
+            let answer = self.call(node, fetch(group, records.len() as u64, 0));
+            assert_eq!(answer.header.command, Command::FetchOk, "{:?}", refusal_if_any(&answer));
+            let found = payloads(&answer);
+            if found.is_empty() {
+                return records;
+            }
+            let skip = usize::try_from(records.len() as u64 - found[0].0).expect("offsets are small here");
+            records.extend(found.into_iter().skip(skip).map(|(_, payload)| payload));
+        }
+    }
+
+    /// Waits until all nodes that are up hold the same records of a group, and returns them.
+    pub(crate) fn read_everywhere(&mut self, group: GroupId, count: usize) -> Vec<String> {
+        self.run_for(Duration::from_millis(200));
+        let copies: Vec<_> = self.up().into_iter().map(|node| self.read_all(node, group)).collect();
+        assert!(copies.iter().all(|copy| *copy == copies[0]), "all replicas hold the same: {copies:?}");
+        assert_eq!(copies[0].len(), count, "{:?}", copies[0]);
+        copies[0].clone()
+    }
+}
+
+fn wall(now: Moment) -> Timestamp {
+    Timestamp::new(1_790_000_000_000_000 + now.as_nanos() / 1000)
+}
+
+/// The frame as it comes out at the other end.
+fn received(frame: &Frame) -> Frame {
+    Frame::decode(&frame.encode().concat().into()).expect("an encoded frame is sound")
+}
+
+fn header(command: Command, group: GroupId) -> FrameHeader {
+    let mut header = FrameHeader::new(command, CLUSTER);
+    header.group = group;
+    header.correlation = 42;
+    header
+}
+
+pub(crate) fn request(group: GroupId, request: &Request) -> Frame {
+    Frame { header: header(Command::Request, group), body: encode_archive(request).into() }
+}
+
+pub(crate) fn append(group: GroupId, producer: ProducerId, number: u64, payloads: &[&str]) -> Frame {
+    let mut builder = BatchBuilder::new(1 << 20);
+    for payload in payloads {
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        builder.push(&Record { payload, ..Record::default() }).expect("the records fit");
+    }
+    let mut header = header(Command::Append, group);
+    header.op = Op::new(RequestNumber::new(number).as_raw());
+    header.commit = producer.as_raw();
+    Frame { header, body: builder.finish().into() }
+}
+
+pub(crate) fn fetch(group: GroupId, offset: u64, wait_ms: u32) -> Frame {
+    let mut header = header(Command::Fetch, group);
+    header.op = Op::new(offset);
+    Frame { header, body: encode_archive(&FetchOptions { bytes_max: 200, wait_ms }).into() }
+}
+
+pub(crate) fn response(frame: &Frame) -> Response {
+    assert_eq!(frame.header.command, Command::Response, "{:?}", refusal_if_any(frame));
+    decode_archive(Command::Response, &frame.body.to_bytes()).expect("the response is sound")
+}
+
+pub(crate) fn refusal(frame: &Frame) -> Refusal {
+    refusal_if_any(frame).expect("the answer is a refusal")
+}
+
+fn refusal_if_any(frame: &Frame) -> Option<Refusal> {
+    let is_refusal = frame.header.command == Command::Refused;
+    is_refusal
+        .then(|| decode_archive(Command::Refused, &frame.body.to_bytes()).expect("the refusal is sound"))
+}
+
+/// The records in the answer to a fetch, with their offsets.
+pub(crate) fn payloads(frame: &Frame) -> Vec<(u64, String)> {
+    let mut bytes = frame.body.to_bytes();
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let prepare = Prepare::decode(&bytes).expect("a fetched prepare is sound");
+        bytes = bytes.slice(prepare.header().total_size()..);
+        let batch = Batch::decode(prepare.body().clone()).expect("a fetched batch is sound");
+        for (place, record) in batch.records().enumerate() {
+            let text = String::from_utf8(record.payload.to_vec()).expect("the tests store text");
+            found.push((prepare.header().base_offset().as_raw() + place as u64, text));
+        }
+    }
+    found
+}

@@ -1,0 +1,87 @@
+//! Who is suspected, and who is not.
+
+use std::time::Duration;
+
+use varve_protocol::client::Role;
+use varve_protocol::frame::Command;
+use varve_protocol::id::{GroupId, NodeId};
+
+use crate::cluster::{Cluster, n};
+
+fn others(of: NodeId) -> impl Iterator<Item = NodeId> {
+    [1, 2, 3].map(NodeId::new).into_iter().filter(move |id| *id != of)
+}
+
+#[test]
+fn an_idle_cluster_sends_pulses_and_nothing_else() {
+    let mut cluster = Cluster::start(3);
+    cluster.create_topic(50, 3);
+    cluster.run_for(Duration::from_secs(2));
+    cluster.sent.clear();
+    cluster.run_for(Duration::from_secs(2));
+    assert_eq!(cluster.sent.keys().copied().collect::<Vec<_>>(), [Command::Pulse]);
+}
+
+#[test]
+fn a_dead_primary_is_replaced_within_half_a_second() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    cluster.run_for(Duration::from_secs(1));
+    let leader = cluster.primary(group);
+    cluster.kill(leader);
+    cluster.run_for(Duration::from_millis(500));
+    let leads = |id: NodeId| {
+        let status = cluster.status(id);
+        status.groups.iter().any(|one| one.group == group && one.role == Role::Primary)
+    };
+    assert_eq!(others(leader).filter(|id| leads(*id)).count(), 1);
+}
+
+#[test]
+fn a_primary_that_can_send_and_not_receive_is_replaced() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    cluster.run_for(Duration::from_secs(1));
+    let deaf = cluster.primary(group);
+    for other in others(deaf) {
+        cluster.cut(other, deaf);
+    }
+    let view = |cluster: &Cluster, id: NodeId| {
+        let status = cluster.status(id);
+        status.groups.iter().find(|one| one.group == group).expect("it holds a replica").view
+    };
+    let before = view(&cluster, deaf);
+    cluster.run_until("the others have a primary of their own", |cluster| {
+        others(deaf).all(|id| view(cluster, id) > before && !cluster.status(id).hears.contains(&deaf))
+    });
+    cluster.heal();
+    cluster.run_until("it follows them", |cluster| view(cluster, deaf) > before);
+}
+
+#[test]
+fn a_backup_that_comes_back_unseats_nobody() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    cluster.run_for(Duration::from_secs(1));
+    let leader = cluster.primary(group);
+    let away = others(leader).next().expect("there are two backups");
+    for other in others(away) {
+        cluster.cut(away, other);
+        cluster.cut(other, away);
+    }
+    cluster.run_for(Duration::from_secs(3));
+    cluster.heal();
+    cluster.run_for(Duration::from_secs(3));
+    for id in [1, 2, 3].map(NodeId::new) {
+        let status = cluster.status(id);
+        let here = status.groups.iter().find(|one| one.group == group).expect("it holds a replica");
+        assert_eq!((here.view.as_raw(), here.primary), (0, leader), "{id}");
+    }
+}
+
+#[test]
+fn a_cluster_of_one_leads_itself() {
+    let mut cluster = Cluster::start(1);
+    assert_eq!(cluster.primary(GroupId::METADATA), n(1));
+    assert_eq!(cluster.status(n(1)).hears, [n(1)]);
+}

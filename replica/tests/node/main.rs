@@ -1,0 +1,9 @@
+//! What a cluster of nodes does for its clients, without sockets, threads or luck: nodes, memory disks, a queue.
+
+mod cluster;
+
+mod appends;
+mod liveness;
+mod metadata;
+mod reads;
+mod restarts;

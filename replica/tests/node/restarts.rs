@@ -1,0 +1,84 @@
+//! What survives the end of a process.
+
+use varve_protocol::id::{GroupId, NodeId, ProducerId};
+
+use crate::cluster::{Cluster, n};
+
+const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
+
+#[test]
+fn the_whole_cluster_stops_and_comes_back_with_everything() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let producer = cluster.register_producer();
+    for number in 1..=100 {
+        cluster.append(group, producer, number, &[&format!("record {number}")]);
+    }
+    ALL.into_iter().for_each(|id| cluster.kill(id));
+    ALL.into_iter().for_each(|id| cluster.boot(id));
+    cluster.append(group, producer, 101, &["after the restart"]);
+    let records = cluster.read_everywhere(group, 101);
+    assert_eq!((records[0].as_str(), records[99].as_str()), ("record 1", "record 100"));
+    assert_eq!(cluster.node(n(1)).metadata().map().streams.len(), 1);
+}
+
+#[test]
+fn a_retry_after_a_restart_of_the_whole_cluster_appends_nothing() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let producer = cluster.register_producer();
+    let mut offsets = Vec::new();
+    for number in 1..=100 {
+        offsets.push(cluster.append(group, producer, number, &["x"]));
+    }
+    ALL.into_iter().for_each(|id| cluster.kill(id));
+    ALL.into_iter().for_each(|id| cluster.boot(id));
+    assert_eq!(cluster.append(group, producer, 100, &["x"]), offsets[99]);
+    assert_eq!(cluster.append(group, producer, 90, &["x"]), offsets[89]);
+    cluster.read_everywhere(group, 100);
+}
+
+#[test]
+fn a_backup_that_was_away_catches_up_from_the_disk_of_another() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let leader = cluster.primary(group);
+    let away = ALL.into_iter().find(|id| *id != leader).expect("there are three");
+    cluster.kill(away);
+    let large = "x".repeat(400_000);
+    for _ in 0..40 {
+        cluster.append(group, ProducerId::ZERO, 0, &[&large]);
+    }
+    cluster.boot(away);
+    let count = |cluster: &Cluster| {
+        let status = cluster.status(away);
+        status.groups.iter().find(|one| one.group == group).map_or(0, |one| one.commit)
+    };
+    cluster.run_until("it has caught up", |cluster| count(cluster) == 40);
+    assert_eq!(cluster.read_all(away, group).len(), 40);
+}
+
+#[test]
+fn producer_ids_are_not_given_out_again_after_a_restart() {
+    let mut cluster = Cluster::start(3);
+    let before: Vec<ProducerId> = (0..70).map(|_| cluster.register_producer()).collect();
+    ALL.into_iter().for_each(|id| cluster.kill(id));
+    ALL.into_iter().for_each(|id| cluster.boot(id));
+    assert!(!before.contains(&cluster.register_producer()));
+}
+
+#[test]
+fn a_restarted_primary_does_not_lead_its_old_view() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let leader = cluster.primary(group);
+    cluster.kill(leader);
+    cluster.boot(leader);
+    let view = |cluster: &Cluster, id: NodeId| {
+        let status = cluster.status(id);
+        status.groups.iter().find(|one| one.group == group).map_or(0, |one| one.view.as_raw())
+    };
+    cluster.run_until("all are in a later view", |cluster| ALL.iter().all(|id| view(cluster, *id) > 0));
+    cluster.primary(group);
+    cluster.primary(GroupId::METADATA);
+}

@@ -1,0 +1,35 @@
+//! The fast world: deterministic nodes on an event heap.
+//!
+//! ```text
+//!      actor ◀──────▶ wire ◀──────▶ host ── machine ── disk
+//!    (client)   (frames in flight)  (clocks, process)
+//!        │            ▲                ▲
+//!      oracle      nemesis ────────────┘            universe: takes the next event and lets it happen
+//! ```
+//!
+//! There is no runtime and no thread; simulated time jumps from event to event. A simulated second costs as many steps as
+//! something happens in it.
+
+mod actor;
+mod heap;
+mod host;
+pub mod machine;
+mod nemesis;
+mod operator;
+mod producer;
+mod reader;
+mod universe;
+mod watch;
+mod wire;
+
+use crate::report::Report;
+use crate::scenario::Scenario;
+use crate::trace::Printing;
+use machine::Machine;
+use universe::Universe;
+
+/// Plays a scenario with nodes of some kind.
+#[must_use]
+pub fn run_with<M: Machine>(scenario: Scenario, printing: Printing) -> Report {
+    Universe::<M>::new(scenario, printing).run()
+}

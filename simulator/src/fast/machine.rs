@@ -1,0 +1,142 @@
+//! What the fast world asks of a node: the seam behind which the real node stands, and in tests nodes with planted bugs.
+//!
+//! A machine keeps its disk jobs to itself. The world only decides when a round of them is taken and when it is done, or that
+//! the process dies in the middle of it.
+
+use varve_protocol::client::NodeStatus;
+use varve_protocol::frame::Frame;
+use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
+use varve_protocol::time::Moment;
+
+use rand_chacha::ChaCha8Rng;
+
+/// Who a node is; the same in all its lives.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// All nodes.
+    pub members: Vec<NodeId>,
+    /// The seed of the universe.
+    pub seed: u64,
+}
+
+/// The node's clocks at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Clocks {
+    /// The monotonic one.
+    pub now: Moment,
+    /// The one on the wall.
+    pub wall: Timestamp,
+}
+
+/// Something that happened to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A connection with another node stands.
+    PeerUp {
+        /// Which node.
+        node: NodeId,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+    /// It does not any more.
+    PeerDown {
+        /// Which node.
+        node: NodeId,
+    },
+    /// Another node sent something.
+    PeerFrame {
+        /// Which node.
+        node: NodeId,
+        /// What.
+        frame: Frame,
+    },
+    /// A client sent something.
+    ClientFrame {
+        /// Names the connection.
+        session: u64,
+        /// What.
+        frame: Frame,
+    },
+    /// A client's connection is gone.
+    ClientGone {
+        /// Names the connection.
+        session: u64,
+    },
+    /// The moment given by [`Machine::next_timeout`] has come.
+    Tick,
+}
+
+/// Something a node wants.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send to another node.
+    ToPeer {
+        /// Which node.
+        node: NodeId,
+        /// Frames of one lane stay in order.
+        lane: u64,
+        /// What.
+        frame: Frame,
+    },
+    /// Send to a client.
+    ToClient {
+        /// Names the connection.
+        session: u64,
+        /// What.
+        frame: Frame,
+    },
+}
+
+/// What is known of a node's work beyond its status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Work {
+    /// Logs cut at their end.
+    pub truncations: u64,
+    /// Prepares written that a peer had sent as a repair.
+    pub repairs: u64,
+}
+
+/// A node in the fast world.
+pub trait Machine: Sized {
+    /// What survives the process.
+    type Disk;
+
+    /// An empty disk of a node that has never run.
+    fn format(setup: &Setup) -> Self::Disk;
+
+    /// Starts a process on a disk.
+    ///
+    /// # Errors
+    /// When it does not start, in words.
+    fn start(setup: &Setup, incarnation: Incarnation, disk: Self::Disk) -> Result<Self, String>;
+
+    /// Takes one input.
+    fn step(&mut self, clocks: Clocks, input: Input);
+
+    /// Gives out one effect.
+    fn poll_effect(&mut self) -> Option<Effect>;
+
+    /// When the node wants a [`Input::Tick`].
+    fn next_timeout(&self) -> Option<Moment>;
+
+    /// How it is.
+    fn status(&self, now: Moment) -> NodeStatus;
+
+    /// Takes all waiting disk jobs as one round and says how many there are; `None` if nothing waits or a round is
+    /// under way.
+    fn begin_round(&mut self) -> Option<usize>;
+
+    /// Performs the round and tells the node.
+    fn finish_round(&mut self, clocks: Clocks);
+
+    /// Ends the process at once. A round under way is broken off at any point of its writes; what was not synced may or
+    /// may not be there afterwards.
+    fn crash(self, rng: &mut ChaCha8Rng) -> Self::Disk;
+
+    /// What it has done so far in this life.
+    fn work(&self) -> Work;
+}

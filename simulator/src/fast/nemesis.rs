@@ -1,0 +1,210 @@
+//! Carries out the strikes of a scenario in the fast world, and takes them back.
+
+use varve_protocol::client::Role;
+use varve_protocol::id::{GroupId, NodeId};
+
+use super::machine::Machine;
+use super::universe::{Event, Universe};
+use super::wire::Presence;
+use crate::oracle::Violation;
+use crate::scenario::{Fault, Reach, Victim};
+use crate::trace::Endpoint;
+
+/// What has to be taken back when a fault ends.
+#[derive(Debug, Default)]
+pub(crate) struct Undo {
+    cuts: Vec<(Endpoint, Endpoint)>,
+    crashed: Vec<NodeId>,
+    frozen: Vec<NodeId>,
+    slowed: Vec<NodeId>,
+}
+
+impl<M: Machine> Universe<M> {
+    /// A strike of the schedule begins.
+    pub(crate) fn strike(&mut self, index: usize) -> Result<(), Violation> {
+        let strike = self.scenario.strikes[index];
+        self.note(format!("fault begins: {:?} for {:?}", strike.fault, strike.lasts));
+        let undo = self.inflict(strike.fault);
+        self.undo.insert(index, undo);
+        self.heap.push_after(strike.lasts, Event::Relief(index));
+        Ok(())
+    }
+
+    /// A strike is over.
+    pub(crate) fn relieve(&mut self, index: usize) {
+        let Some(undo) = self.undo.remove(&index) else { return };
+        self.note(format!("fault ends: {:?}", self.scenario.strikes[index].fault));
+        for (from, to) in undo.cuts {
+            self.wire.mend(from, to, &mut self.heap);
+        }
+        for node in undo.crashed {
+            let host = self.host(node);
+            host.down -= 1;
+            if host.down == 0 {
+                let life = host.life;
+                self.heap.push(self.heap.now(), Event::Start(node, life));
+            }
+        }
+        for node in undo.frozen {
+            self.thaw(node);
+        }
+        for node in undo.slowed {
+            let host = self.host(node);
+            host.slow = host.slow.saturating_sub(1);
+        }
+    }
+
+    /// All strikes are over, and the network and the disks are well.
+    pub(crate) fn heal(&mut self) {
+        let open: Vec<usize> = self.undo.keys().copied().collect();
+        for index in open {
+            self.relieve(index);
+        }
+        self.wire.calm(&mut self.heap);
+        for host in self.hosts.values_mut() {
+            host.calm();
+        }
+    }
+
+    fn inflict(&mut self, fault: Fault) -> Undo {
+        let mut undo = Undo::default();
+        let others = |this: &Self, node: NodeId| -> Vec<NodeId> {
+            this.scenario.node_ids().filter(|other| *other != node).collect()
+        };
+        let both_ways = |a: NodeId, b: NodeId| {
+            [(Endpoint::Node(a), Endpoint::Node(b)), (Endpoint::Node(b), Endpoint::Node(a))]
+        };
+        match fault {
+            Fault::Isolate(victim, reach) => {
+                let node = self.find(victim);
+                undo.cuts.extend(others(self, node).into_iter().flat_map(|other| both_ways(node, other)));
+                if reach == Reach::NodesAndClients {
+                    for client in 0..u32::try_from(self.clients.len()).unwrap_or_default() {
+                        let (client, node) = (Endpoint::Client(client), Endpoint::Node(node));
+                        undo.cuts.extend([(client, node), (node, client)]);
+                    }
+                }
+            }
+            Fault::Halves { mask } => {
+                let side = |node: NodeId| mask >> (node.as_raw() - 1) & 1;
+                undo.cuts = self.pairs(|a, b| side(a) != side(b));
+            }
+            Fault::Ring => {
+                let nodes = self.scenario.nodes;
+                undo.cuts = self.pairs(|a, b| {
+                    let distance = a.as_raw().abs_diff(b.as_raw());
+                    distance != 1 && distance != nodes - 1
+                });
+            }
+            Fault::Mute(victim) => {
+                let node = self.find(victim);
+                let cut = |other| (Endpoint::Node(node), Endpoint::Node(other));
+                undo.cuts = others(self, node).into_iter().map(cut).collect();
+            }
+            Fault::Deafen(victim) => {
+                let node = self.find(victim);
+                let cut = |other| (Endpoint::Node(other), Endpoint::Node(node));
+                undo.cuts = others(self, node).into_iter().map(cut).collect();
+            }
+            Fault::OneWay { from, to } => undo.cuts.push((Endpoint::Node(from), Endpoint::Node(to))),
+            Fault::Crash(victim) => undo.crashed.push(self.find(victim)),
+            Fault::PowerFailure => {
+                undo.crashed = self.scenario.node_ids().collect();
+                self.statistics.power_failures += 1;
+            }
+            Fault::Pause(victim) => undo.frozen.push(self.find(victim)),
+            Fault::ResetConnections => self.wire.reset_all(&mut self.heap),
+            Fault::SlowDisk(victim) => undo.slowed.push(self.find(victim)),
+            Fault::JumpClock { victim, by_ms } => {
+                let node = self.find(victim);
+                self.host(node).jump_clock(by_ms);
+            }
+        }
+        self.apply(&undo);
+        undo
+    }
+
+    fn apply(&mut self, undo: &Undo) {
+        self.statistics.network_partitions += u64::from(!undo.cuts.is_empty());
+        for (from, to) in &undo.cuts {
+            self.wire.cut(*from, *to, &mut self.heap);
+        }
+        for node in &undo.crashed {
+            self.crash(*node);
+        }
+        for node in &undo.frozen {
+            self.freeze(*node);
+        }
+        for node in &undo.slowed {
+            self.host(*node).slow += 1;
+        }
+    }
+
+    fn crash(&mut self, node: NodeId) {
+        let host = self.host(node);
+        host.down += 1;
+        // A process that is killed while it is frozen starts anew without being frozen.
+        host.frozen = 0;
+        let Some(in_round) = host.crash() else { return };
+        self.statistics.crashes += 1;
+        self.statistics.crashes_in_writes += u64::from(in_round);
+        self.wire.set_presence(Endpoint::Node(node), Presence::Absent, &mut self.heap);
+    }
+
+    fn freeze(&mut self, node: NodeId) {
+        let host = self.host(node);
+        if !host.is_up() {
+            return;
+        }
+        host.frozen += 1;
+        self.statistics.pauses += 1;
+        self.wire.set_presence(Endpoint::Node(node), Presence::Frozen, &mut self.heap);
+    }
+
+    fn thaw(&mut self, node: NodeId) {
+        let host = self.host(node);
+        if host.frozen == 0 {
+            return;
+        }
+        host.frozen -= 1;
+        if host.frozen > 0 {
+            return;
+        }
+        let stash = std::mem::take(&mut host.stash);
+        for event in stash {
+            self.heap.push(self.heap.now(), event);
+        }
+        self.wire.set_presence(Endpoint::Node(node), Presence::Running, &mut self.heap);
+    }
+
+    /// All directed pairs of nodes that `is_cut` chooses.
+    fn pairs(&self, is_cut: impl Fn(NodeId, NodeId) -> bool) -> Vec<(Endpoint, Endpoint)> {
+        let nodes: Vec<NodeId> = self.scenario.node_ids().collect();
+        let all = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
+        all.filter(|(a, b)| a != b && is_cut(*a, *b))
+            .map(|(a, b)| (Endpoint::Node(a), Endpoint::Node(b)))
+            .collect()
+    }
+
+    /// Who is meant by a victim at this moment.
+    fn find(&self, victim: Victim) -> NodeId {
+        let number = match victim {
+            Victim::Node(node) => return node,
+            Victim::Primary(number) => number,
+        };
+        let group = match number.checked_sub(1) {
+            None => GroupId::METADATA,
+            Some(partition) => {
+                let partition = self.placement.get(partition as usize);
+                partition.map_or(GroupId::METADATA, |(group, _)| *group)
+            }
+        };
+        let now = self.heap.now();
+        let leads = self.hosts.iter().filter_map(|(node, host)| {
+            let status = host.machine()?.status(host.moment(now));
+            let replica = status.groups.into_iter().find(|replica| replica.group == group)?;
+            (replica.role == Role::Primary).then_some((replica.view, *node))
+        });
+        leads.max().map_or(NodeId::new(1), |(_, node)| node)
+    }
+}

@@ -1,0 +1,457 @@
+//! A client that appends to every partition and keeps its word to the oracle about each append.
+//!
+//! With a session it goes back to the oldest unanswered append whenever anything is unclear, and sends everything from
+//! there on again with the same request numbers, wherever the primary may be: the outcome becomes known in the end, and
+//! nothing is doubled. Without a session (an amnesiac) it sends each append once: a refusal means that it was not done, and
+//! silence means that nobody knows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::client::{Refusal, Request, Response};
+use varve_protocol::frame::Frame;
+use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId, RequestNumber};
+use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
+
+use super::actor::{Actor, Answer, Happening, Orders, Placement, append_frame, request_frame};
+use crate::oracle::{AppendId, Invocation, Violation};
+use crate::random::{duration_between, long_tail};
+use crate::scenario::Load;
+use crate::workload::{Value, batch};
+
+/// Appends that each partition must take after the faults are over.
+const GOAL: u64 = 3;
+
+/// The shortest pause before a refused append is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// The correlation number of everything that is not an append.
+const REGISTRATION: u64 = u64::MAX;
+
+#[derive(Debug)]
+struct Flight {
+    request: u64,
+    batch: Bytes,
+    append: AppendId,
+    is_sent: bool,
+    is_acked: bool,
+    after_heal: bool,
+}
+
+/// The appends to one partition.
+#[derive(Debug)]
+struct Lane {
+    group: GroupId,
+    replicas: Vec<NodeId>,
+    target: NodeId,
+    next_request: u64,
+    flights: VecDeque<Flight>,
+    /// Counts the times everything was sent anew, so that answers to earlier tries can be told.
+    attempt: u64,
+    append_at: Duration,
+    resend_at: Option<Duration>,
+    deadline: Duration,
+    acked_after_heal: u64,
+    /// Appends of an amnesiac that it has given up, whose answers may still come.
+    late: BTreeMap<u64, AppendId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Session {
+    /// It never wants one.
+    None,
+    /// It asks for one.
+    Wanted,
+    /// It has one.
+    Registered(ProducerId),
+}
+
+/// A producer.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    client: u32,
+    cluster: ClusterId,
+    nodes: Vec<NodeId>,
+    load: Load,
+    rng: ChaCha8Rng,
+    session: Session,
+    registrar: NodeId,
+    register_at: Duration,
+    counter: u64,
+    lanes: Vec<Lane>,
+    is_healed: bool,
+}
+
+impl Producer {
+    /// A producer with a session.
+    pub(crate) fn new(
+        client: u32,
+        (cluster, nodes): (ClusterId, Vec<NodeId>),
+        load: Load,
+        rng: ChaCha8Rng,
+    ) -> Self {
+        let registrar = nodes[client as usize % nodes.len()];
+        Self {
+            client,
+            cluster,
+            nodes,
+            load,
+            rng,
+            session: Session::Wanted,
+            registrar,
+            register_at: Duration::ZERO,
+            counter: 0,
+            lanes: Vec::new(),
+            is_healed: false,
+        }
+    }
+
+    /// A producer without a session.
+    pub(crate) fn without_session(
+        client: u32,
+        cluster: (ClusterId, Vec<NodeId>),
+        mut load: Load,
+        rng: ChaCha8Rng,
+    ) -> Self {
+        load.window = 1;
+        Self { session: Session::None, ..Self::new(client, cluster, load, rng) }
+    }
+
+    fn place(&mut self, placement: Placement, now: Duration) {
+        let lane = |(group, replicas): (GroupId, Vec<NodeId>)| Lane {
+            group,
+            target: replicas[0],
+            replicas,
+            next_request: 1,
+            flights: VecDeque::new(),
+            attempt: 0,
+            append_at: now,
+            resend_at: None,
+            deadline: Duration::MAX,
+            acked_after_heal: 0,
+            late: BTreeMap::new(),
+        };
+        self.lanes = placement.into_iter().map(lane).collect();
+    }
+
+    fn register(&mut self, orders: &mut Orders<'_>) {
+        if self.session != Session::Wanted || self.lanes.is_empty() {
+            return;
+        }
+        if orders.now >= self.register_at {
+            let request = Request::Change(MetadataOp::RegisterProducer);
+            orders.send(self.registrar, request_frame(self.cluster, REGISTRATION, &request));
+            self.register_at = orders.now + self.load.patience.max(Duration::from_millis(500));
+            self.registrar = self.nodes[self.rng.random_range(0..self.nodes.len())];
+        }
+        orders.wake_at(self.register_at);
+    }
+
+    fn on_registration(&mut self, answer: Answer, orders: &mut Orders<'_>) -> Result<(), Violation> {
+        match answer {
+            Answer::Response(Response::Changed(MetadataOutcome::Producer(producer))) => {
+                orders.oracle.registered(producer, self.client)?;
+                if self.session == Session::Wanted {
+                    self.session = Session::Registered(producer);
+                }
+                Ok(())
+            }
+            Answer::Refused(refusal) => {
+                if let Refusal::NotPrimary { primary, .. } = refusal
+                    && primary != NodeId::ZERO
+                {
+                    self.registrar = primary;
+                }
+                self.register_at = self.register_at.min(orders.now + RETRY);
+                Ok(())
+            }
+            Answer::Appended(_) | Answer::Fetched { .. } | Answer::Response(_) => {
+                let detail = format!("client {} asked to be registered and was told {answer:?}", self.client);
+                Err(Violation::new("unsound answer", detail))
+            }
+        }
+    }
+
+    fn on_append_answer(
+        &mut self,
+        (correlation, node): (u64, NodeId),
+        answer: Answer,
+        orders: &mut Orders<'_>,
+    ) -> Result<(), Violation> {
+        let (lane, request, attempt) = split_correlation(correlation);
+        let has_session = self.session != Session::None;
+        let pause = duration_between(&mut self.rng, RETRY, RETRY * 4);
+        let Some(lane) = self.lanes.get_mut(lane) else { return Ok(()) };
+        match answer {
+            Answer::Appended(base_offset) => {
+                lane.on_acked(request, base_offset.as_raw(), orders)?;
+            }
+            Answer::Refused(refusal) if has_session => {
+                if attempt == lane.attempt & ATTEMPT_MASK {
+                    lane.on_refused(&refusal, orders.now + pause)?;
+                }
+            }
+            Answer::Refused(refusal) => lane.on_refused_for_good(request, &refusal, (node, orders))?,
+            Answer::Fetched { .. } | Answer::Response(_) => {
+                let detail = format!("client {} appended and was told {answer:?}", self.client);
+                return Err(Violation::new("unsound answer", detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_lost(&mut self, node: NodeId, orders: &mut Orders<'_>) {
+        let pause = duration_between(&mut self.rng, RETRY, RETRY * 4);
+        let has_session = self.session != Session::None;
+        for lane in self.lanes.iter_mut().filter(|lane| lane.target == node) {
+            if lane.flights.iter().any(|flight| flight.is_sent) {
+                lane.try_elsewhere(&mut self.rng);
+                if has_session {
+                    lane.resend_at.get_or_insert(orders.now + pause);
+                } else {
+                    lane.give_up(orders);
+                }
+            }
+        }
+    }
+
+    fn pump(&mut self, orders: &mut Orders<'_>) {
+        let producer = match self.session {
+            Session::None => ProducerId::ZERO,
+            Session::Registered(producer) => producer,
+            Session::Wanted => return,
+        };
+        for index in 0..self.lanes.len() {
+            self.check_patience(index, orders);
+            self.append_more(index, producer, orders);
+            let lane = &mut self.lanes[index];
+            let (cluster, group, target) = (self.cluster, lane.group, lane.target);
+            let attempt = lane.attempt;
+            if lane.resend_at.is_none() {
+                for flight in lane.flights.iter_mut().filter(|flight| !flight.is_sent) {
+                    flight.is_sent = true;
+                    let request = if producer == ProducerId::ZERO { 0 } else { flight.request };
+                    let correlation = join_correlation(index, flight.request, attempt);
+                    let session = (producer, RequestNumber::new(request));
+                    let batch = flight.batch.clone();
+                    orders.send(target, append_frame(cluster, group, session, (correlation, batch)));
+                    lane.deadline = orders.now + self.load.patience;
+                }
+            }
+            match lane.resend_at {
+                Some(at) => orders.wake_at(at),
+                None if lane.flights.iter().any(|flight| flight.is_sent) => orders.wake_at(lane.deadline),
+                None => {}
+            }
+        }
+    }
+
+    /// Sends again what is due to be sent again, and loses patience with a silent node.
+    fn check_patience(&mut self, index: usize, orders: &mut Orders<'_>) {
+        let has_session = self.session != Session::None;
+        let lane = &mut self.lanes[index];
+        if lane.resend_at.is_some_and(|at| at <= orders.now) {
+            lane.send_anew();
+        }
+        let waits = lane.resend_at.is_none() && lane.flights.iter().any(|flight| flight.is_sent);
+        if waits && orders.now >= lane.deadline {
+            lane.try_elsewhere(&mut self.rng);
+            if has_session {
+                lane.send_anew();
+            } else {
+                lane.give_up(orders);
+            }
+        }
+    }
+
+    fn append_more(&mut self, index: usize, producer: ProducerId, orders: &mut Orders<'_>) {
+        let lane = &mut self.lanes[index];
+        let is_open = lane.flights.len() < self.load.window as usize;
+        if !is_open || (self.is_healed && lane.acked_after_heal >= GOAL) {
+            return;
+        }
+        if orders.now < lane.append_at {
+            orders.wake_at(lane.append_at);
+            return;
+        }
+        lane.append_at = orders.now + long_tail(&mut self.rng, self.load.think);
+        let count = self.rng.random_range(1..=self.load.batch_records_max);
+        let size = self.rng.random_range(0..=self.load.payload_bytes_max) as usize;
+        let first = Value { producer: self.client, counter: self.counter };
+        self.counter += u64::from(count);
+        let request = lane.next_request;
+        lane.next_request += 1;
+        let session = (producer != ProducerId::ZERO).then_some((producer, request));
+        let append = orders.oracle.invoked(Invocation { group: lane.group, session, first, count });
+        lane.flights.push_back(Flight {
+            request,
+            batch: batch(first, count, size),
+            append,
+            is_sent: false,
+            is_acked: false,
+            after_heal: self.is_healed,
+        });
+        if lane.flights.len() < self.load.window as usize {
+            orders.wake_at(lane.append_at);
+        }
+    }
+}
+
+impl Lane {
+    fn on_acked(&mut self, request: u64, base_offset: u64, orders: &mut Orders<'_>) -> Result<(), Violation> {
+        if let Some(append) = self.late.remove(&request) {
+            return orders.oracle.acked(append, base_offset);
+        }
+        let Some(flight) = self.flights.iter_mut().find(|flight| flight.request == request) else {
+            return Ok(());
+        };
+        orders.oracle.acked(flight.append, base_offset)?;
+        flight.is_acked = true;
+        while self.flights.front().is_some_and(|flight| flight.is_acked) {
+            let flight = self.flights.pop_front();
+            self.acked_after_heal += u64::from(flight.is_some_and(|flight| flight.after_heal));
+        }
+        Ok(())
+    }
+
+    fn on_refused(&mut self, refusal: &Refusal, resend_at: Duration) -> Result<(), Violation> {
+        match refusal {
+            Refusal::NotPrimary { primary, .. } if *primary != NodeId::ZERO => self.target = *primary,
+            Refusal::NotPrimary { .. }
+            | Refusal::NoPrimary { .. }
+            | Refusal::Busy
+            | Refusal::UnknownGroup { .. }
+            | Refusal::OutOfOrder { .. }
+            | Refusal::Storage { .. } => {}
+            Refusal::UnknownOutcome
+            | Refusal::BadBatch { .. }
+            | Refusal::BatchTooLarge { .. }
+            | Refusal::OffsetOutOfRange { .. }
+            | Refusal::Malformed { .. }
+            | Refusal::WrongCluster => {
+                let detail = format!("an append within its session's window to {}: {refusal}", self.group);
+                return Err(Violation::new("sound request refused", detail));
+            }
+        }
+        self.resend_at.get_or_insert(resend_at);
+        Ok(())
+    }
+
+    fn on_refused_for_good(
+        &mut self,
+        request: u64,
+        refusal: &Refusal,
+        (node, orders): (NodeId, &mut Orders<'_>),
+    ) -> Result<(), Violation> {
+        let in_flight = self.flights.front().filter(|flight| flight.request == request);
+        let Some(append) = self.late.remove(&request).or(in_flight.map(|flight| flight.append)) else {
+            return Ok(());
+        };
+        if self.flights.front().is_some_and(|flight| flight.request == request) {
+            self.flights.pop_front();
+        }
+        self.target = match refusal {
+            Refusal::NotPrimary { primary, .. } if *primary != NodeId::ZERO => *primary,
+            Refusal::NotPrimary { .. }
+            | Refusal::NoPrimary { .. }
+            | Refusal::Busy
+            | Refusal::UnknownGroup { .. }
+            | Refusal::OutOfOrder { .. }
+            | Refusal::UnknownOutcome
+            | Refusal::BadBatch { .. }
+            | Refusal::BatchTooLarge { .. }
+            | Refusal::OffsetOutOfRange { .. }
+            | Refusal::Malformed { .. }
+            | Refusal::WrongCluster
+            | Refusal::Storage { .. } => {
+                let next = self.replicas.iter().position(|replica| *replica == node).unwrap_or_default() + 1;
+                self.replicas[next % self.replicas.len()]
+            }
+        };
+        self.append_at = self.append_at.max(orders.now + RETRY);
+        if *refusal == Refusal::UnknownOutcome {
+            orders.oracle.unknown(append);
+            Ok(())
+        } else {
+            orders.oracle.refused(append)
+        }
+    }
+
+    fn try_elsewhere(&mut self, rng: &mut ChaCha8Rng) {
+        self.target = self.replicas[rng.random_range(0..self.replicas.len())];
+    }
+
+    fn send_anew(&mut self) {
+        self.attempt += 1;
+        self.resend_at = None;
+        for flight in &mut self.flights {
+            flight.is_sent = flight.is_acked;
+        }
+    }
+
+    /// An amnesiac stops waiting.
+    fn give_up(&mut self, orders: &mut Orders<'_>) {
+        for flight in self.flights.drain(..) {
+            orders.oracle.unknown(flight.append);
+            self.late.insert(flight.request, flight.append);
+        }
+    }
+}
+
+const ATTEMPT_BITS: u32 = 16;
+const REQUEST_BITS: u32 = 32;
+const ATTEMPT_MASK: u64 = (1 << ATTEMPT_BITS) - 1;
+
+fn join_correlation(lane: usize, request: u64, attempt: u64) -> u64 {
+    (lane as u64) << (REQUEST_BITS + ATTEMPT_BITS) | request << ATTEMPT_BITS | attempt & ATTEMPT_MASK
+}
+
+fn split_correlation(correlation: u64) -> (usize, u64, u64) {
+    let lane = usize::try_from(correlation >> (REQUEST_BITS + ATTEMPT_BITS)).unwrap_or(usize::MAX);
+    let request = correlation >> ATTEMPT_BITS & ((1 << REQUEST_BITS) - 1);
+    (lane, request, correlation & ATTEMPT_MASK)
+}
+
+impl Actor for Producer {
+    fn handle(&mut self, happening: Happening, orders: &mut Orders<'_>) -> Result<(), Violation> {
+        match happening {
+            Happening::Wake => {}
+            Happening::Placed(placement) => self.place(placement, orders.now),
+            Happening::Healed => self.is_healed = true,
+            Happening::Lost(node) => self.on_lost(node, orders),
+            Happening::Answer(node, frame) => self.on_frame(node, &frame, orders)?,
+        }
+        self.register(orders);
+        self.pump(orders);
+        Ok(())
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        let client = self.client;
+        if self.lanes.is_empty() {
+            return Some(format!("client {client} has not been told of the partitions"));
+        }
+        if self.session == Session::Wanted {
+            return Some(format!("client {client} is not registered"));
+        }
+        let behind = |lane: &&Lane| lane.acked_after_heal < GOAL || !lane.flights.is_empty();
+        let lane = self.lanes.iter().find(behind)?;
+        let (group, done, open) = (lane.group, lane.acked_after_heal, lane.flights.len());
+        Some(format!("client {client} got {done} of {GOAL} new appends to {group}, {open} still open"))
+    }
+}
+
+impl Producer {
+    fn on_frame(&mut self, node: NodeId, frame: &Frame, orders: &mut Orders<'_>) -> Result<(), Violation> {
+        let correlation = frame.header.correlation;
+        let answer = Answer::read(node, frame)?;
+        if correlation == REGISTRATION {
+            self.on_registration(answer, orders)
+        } else {
+            self.on_append_answer((correlation, node), answer, orders)
+        }
+    }
+}

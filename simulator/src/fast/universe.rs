@@ -1,0 +1,560 @@
+//! The fast world itself: takes the next event, lets it happen, and moves through the three phases.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::checksum::checksum;
+use varve_protocol::id::{ClusterId, GroupId, NodeId};
+
+use super::actor::{Actor, Happening, Orders, Placement};
+use super::heap::EventHeap;
+use super::host::Host;
+use super::machine::{Effect, Input, Machine, Setup};
+use super::nemesis::Undo;
+use super::operator::Operator;
+use super::producer::Producer;
+use super::reader::{Auditor, Wanderer};
+use super::watch::Watch;
+use super::wire::{Delivery, Presence, Wire, WireEvent};
+use crate::oracle::{Oracle, Violation};
+use crate::random::{duration_between, long_tail, stream};
+use crate::report::{Report, Statistics, Verdict};
+use crate::scenario::Scenario;
+use crate::trace::{ConnectionState, Endpoint, Event as Trail, Printing, Trace};
+
+/// How often the nodes are looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(5);
+
+/// The longest a process takes to start.
+const START_MAX: Duration = Duration::from_millis(20);
+
+/// Events of one nanosecond that are too many: something goes round in circles.
+const EVENTS_PER_INSTANT_MAX: u64 = 1_000_000;
+
+/// Something that is going to happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// Something on the wire.
+    Wire(WireEvent),
+    /// A node's timer, for a life and a moment.
+    Tick(NodeId, u64, Duration),
+    /// A round of so many writes of a life is done.
+    DiskRound(NodeId, u64, usize),
+    /// A process starts, after that life.
+    Start(NodeId, u64),
+    /// A client's timer, for a moment.
+    Wake(u32, Duration),
+    /// A strike of the schedule begins.
+    Strike(usize),
+    /// It ends.
+    Relief(usize),
+    /// A connection breaks without a reason.
+    Reset,
+    /// The nodes are looked at.
+    Watch,
+    /// The faults are over.
+    Heal,
+    /// The phase should be over by now.
+    Deadline(Phase),
+}
+
+impl From<WireEvent> for Event {
+    fn from(event: WireEvent) -> Self {
+        Self::Wire(event)
+    }
+}
+
+/// What the universe is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Faults strike.
+    Safety,
+    /// Everything must work again.
+    Liveness,
+    /// Everything is read.
+    Audit,
+    /// It is over.
+    Over,
+}
+
+/// A client and its timer.
+pub(crate) struct Client {
+    actor: Box<dyn Actor>,
+    armed: Option<Duration>,
+}
+
+/// A fast world with nodes of some kind.
+pub(crate) struct Universe<M: Machine> {
+    pub(crate) scenario: Scenario,
+    pub(crate) heap: EventHeap<Event>,
+    pub(crate) hosts: BTreeMap<NodeId, Host<M>>,
+    pub(crate) wire: Wire,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) oracle: Oracle,
+    pub(crate) statistics: Statistics,
+    pub(crate) placement: Placement,
+    pub(crate) undo: BTreeMap<usize, Undo>,
+    rng: ChaCha8Rng,
+    trace: Trace,
+    watch: Watch,
+    phase: Phase,
+    auditor: Option<u32>,
+    cluster: ClusterId,
+}
+
+impl<M: Machine> Universe<M> {
+    /// The universe of a scenario, at its beginning.
+    pub(crate) fn new(scenario: Scenario, printing: Printing) -> Self {
+        let seed = scenario.seed;
+        let cluster = ClusterId::new(u128::from(seed) << 64 | 0x5ed1_4e47);
+        let members: Vec<NodeId> = scenario.node_ids().collect();
+        let host = |node: NodeId| {
+            let setup = Setup { cluster, node, members: members.clone(), seed };
+            let rng = stream(seed, &format!("host {node}"));
+            (node, Host::new(setup, scenario.disk.clone(), scenario.clock_drift_ppm_max, rng))
+        };
+        let hosts = members.iter().copied().map(host).collect();
+        Self {
+            heap: EventHeap::new(stream(seed, "heap")),
+            hosts,
+            wire: Wire::new(scenario.link.clone(), stream(seed, "wire")),
+            clients: clients(&scenario, cluster),
+            oracle: Oracle::new(),
+            statistics: Statistics { seeds: 1, ..Statistics::default() },
+            placement: Vec::new(),
+            undo: BTreeMap::new(),
+            rng: stream(seed, "universe"),
+            trace: Trace::new(printing),
+            watch: Watch::default(),
+            phase: Phase::Safety,
+            auditor: None,
+            cluster,
+            scenario,
+        }
+    }
+
+    /// Lets everything happen.
+    pub(crate) fn run(mut self) -> Report {
+        self.begin();
+        let verdict = match self.play() {
+            Ok(()) if self.oracle.tally().acked == 0 => Verdict::NothingHappened,
+            Ok(()) => Verdict::Pass,
+            Err(Stop::Violation(violation)) => Verdict::Violation(violation),
+            Err(Stop::Fault(fault)) => Verdict::HarnessFault(fault),
+        };
+        let mut statistics = self.statistics;
+        statistics.simulated = self.heap.now();
+        statistics.events = self.trace.events();
+        statistics.tally = self.oracle.tally();
+        statistics.view_changes = self.watch.view_changes();
+        statistics.connections_lost = self.wire.lost;
+        for host in self.hosts.values() {
+            statistics.truncations += host.work().truncations;
+            statistics.repairs += host.work().repairs;
+        }
+        let tally = format!("{:?} dropped={}", statistics.tally, self.wire.dropped);
+        self.trace.note(self.heap.now(), format!("{verdict}; {tally}"));
+        Report {
+            seed: self.scenario.seed,
+            world: self.scenario.world,
+            verdict,
+            statistics,
+            trace: self.trace.digest(),
+            last: self.trace.last_lines(),
+        }
+    }
+
+    /// Writes a line into the trace.
+    pub(crate) fn note(&mut self, text: String) {
+        self.trace.note(self.heap.now(), text);
+    }
+
+    /// The host of a node.
+    pub(crate) fn host(&mut self, node: NodeId) -> &mut Host<M> {
+        self.hosts.get_mut(&node).expect("every node of the scenario has a host")
+    }
+
+    fn begin(&mut self) {
+        for client in 0..self.clients.len() {
+            let client = u32::try_from(client).expect("there are few clients");
+            self.wire.set_presence(Endpoint::Client(client), Presence::Running, &mut self.heap);
+            self.arm_client(client, Duration::ZERO);
+        }
+        for node in self.scenario.node_ids() {
+            let wait = duration_between(&mut self.rng, Duration::ZERO, START_MAX);
+            self.heap.push(wait, Event::Start(node, 0));
+        }
+        for (index, strike) in self.scenario.strikes.iter().enumerate() {
+            self.heap.push(strike.at, Event::Strike(index));
+        }
+        self.heap.push(WATCH_EVERY, Event::Watch);
+        self.heap.push(self.scenario.safety, Event::Heal);
+        self.reset_later();
+    }
+
+    fn play(&mut self) -> Result<(), Stop> {
+        let mut instant = (Duration::ZERO, 0_u64);
+        while self.phase != Phase::Over {
+            let Some(event) = self.heap.pop() else {
+                return Err(Stop::Fault("the event heap ran empty".to_owned()));
+            };
+            if instant.0 == self.heap.now() {
+                instant.1 += 1;
+                if instant.1 > EVENTS_PER_INSTANT_MAX {
+                    return Err(Stop::Fault(format!("time stands still at {event:?}")));
+                }
+            } else {
+                instant = (self.heap.now(), 0);
+            }
+            self.happen(event)?;
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        if let Some(node) = receiver(&event)
+            && self.host(node).frozen > 0
+        {
+            self.host(node).stash.push(event);
+            return Ok(());
+        }
+        match event {
+            Event::Wire(event) => self.on_wire(event)?,
+            Event::Tick(node, life, at) => self.on_tick(node, life, at)?,
+            Event::DiskRound(node, life, jobs) => self.on_disk_round(node, life, jobs)?,
+            Event::Start(node, life) => self.on_start(node, life)?,
+            Event::Wake(client, at) => {
+                if self.clients[client as usize].armed == Some(at) {
+                    self.clients[client as usize].armed = None;
+                    self.tell(client, Happening::Wake)?;
+                }
+            }
+            Event::Strike(index) => self.strike(index)?,
+            Event::Relief(index) => self.relieve(index),
+            Event::Reset => {
+                if self.phase == Phase::Safety {
+                    self.wire.reset_any(&mut self.heap);
+                    self.reset_later();
+                }
+            }
+            Event::Watch => self.on_watch()?,
+            Event::Heal => self.on_heal()?,
+            Event::Deadline(phase) => self.on_deadline(phase)?,
+        }
+        Ok(())
+    }
+
+    fn on_wire(&mut self, event: WireEvent) -> Result<(), Violation> {
+        let mut deliveries = Vec::new();
+        self.wire.handle(event, &mut self.heap, &mut deliveries);
+        for delivery in deliveries {
+            self.deliver(delivery)?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, delivery: Delivery) -> Result<(), Violation> {
+        let now = self.heap.now();
+        match delivery {
+            Delivery::Up { at, with } => {
+                self.trace.record(now, Trail::Connection { at, with, state: ConnectionState::Up });
+                if let (Endpoint::Node(at), Endpoint::Node(node)) = (at, with) {
+                    let incarnation = self.host(node).incarnation();
+                    self.step(at, Input::PeerUp { node, incarnation })?;
+                }
+                Ok(())
+            }
+            Delivery::Down { at, with, session } => {
+                self.trace.record(now, Trail::Connection { at, with, state: ConnectionState::Down });
+                match (at, with) {
+                    (Endpoint::Node(at), Endpoint::Node(node)) => self.step(at, Input::PeerDown { node }),
+                    (Endpoint::Node(at), Endpoint::Client(_)) => self.step(at, Input::ClientGone { session }),
+                    (Endpoint::Client(at), Endpoint::Node(node)) => self.tell(at, Happening::Lost(node)),
+                    (Endpoint::Client(_), Endpoint::Client(_)) => Ok(()),
+                }
+            }
+            Delivery::Frame { at, from, session, frame } => {
+                let body = frame.body.to_bytes();
+                let trail = Trail::Frame {
+                    from,
+                    to: at,
+                    header: frame.header,
+                    body_size: body.len(),
+                    body_checksum: checksum(&body),
+                };
+                self.trace.record(now, trail);
+                match (at, from) {
+                    (Endpoint::Node(at), Endpoint::Node(node)) => {
+                        self.step(at, Input::PeerFrame { node, frame })
+                    }
+                    (Endpoint::Node(at), Endpoint::Client(_)) => {
+                        self.step(at, Input::ClientFrame { session, frame })
+                    }
+                    (Endpoint::Client(at), Endpoint::Node(node)) => {
+                        self.tell(at, Happening::Answer(node, frame))
+                    }
+                    (Endpoint::Client(_), Endpoint::Client(_)) => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn on_tick(&mut self, node: NodeId, life: u64, at: Duration) -> Result<(), Violation> {
+        let host = self.hosts.get_mut(&node).expect("every node of the scenario has a host");
+        if host.life != life || !host.is_armed_for(at) {
+            return Ok(());
+        }
+        if let Some(effects) = host.tick(&mut self.heap)? {
+            self.trace.record(self.heap.now(), Trail::Tick { node });
+            self.perform(node, effects);
+        }
+        Ok(())
+    }
+
+    fn on_disk_round(&mut self, node: NodeId, life: u64, jobs: usize) -> Result<(), Violation> {
+        let host = self.hosts.get_mut(&node).expect("every node of the scenario has a host");
+        if host.life != life || !host.is_in_round() {
+            return Ok(());
+        }
+        let effects = host.finish_round(&mut self.heap)?;
+        self.trace.record(self.heap.now(), Trail::DiskRound { node, jobs });
+        self.perform(node, effects);
+        Ok(())
+    }
+
+    fn on_start(&mut self, node: NodeId, life: u64) -> Result<(), Violation> {
+        let host = self.hosts.get_mut(&node).expect("every node of the scenario has a host");
+        if host.life != life || host.down > 0 || host.is_up() {
+            return Ok(());
+        }
+        let effects = host.start(&mut self.heap)?;
+        let life = host.life;
+        self.note(format!("{node} starts its life {life}"));
+        self.wire.set_presence(Endpoint::Node(node), Presence::Running, &mut self.heap);
+        self.perform(node, effects);
+        Ok(())
+    }
+
+    fn step(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
+        let host = self.hosts.get_mut(&node).expect("every node of the scenario has a host");
+        let effects = host.step(input, &mut self.heap)?;
+        self.perform(node, effects);
+        Ok(())
+    }
+
+    fn perform(&mut self, node: NodeId, effects: Vec<Effect>) {
+        let from = Endpoint::Node(node);
+        for effect in effects {
+            match effect {
+                Effect::ToPeer { node, lane, frame } => {
+                    self.wire.send((from, Endpoint::Node(node)), lane, frame, &mut self.heap);
+                }
+                Effect::ToClient { session, frame } => {
+                    if let Some(client) = self.wire.client_of(session) {
+                        let lane = frame.header.group.as_raw();
+                        self.wire.send((from, client), lane, frame, &mut self.heap);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells a client what happened and carries out what it orders.
+    fn tell(&mut self, client: u32, happening: Happening) -> Result<(), Violation> {
+        if let Happening::Lost(node) = &happening {
+            self.oracle.disconnected(client, *node);
+        }
+        let mut orders = Orders::new(self.heap.now(), client, &mut self.oracle);
+        let actor = &mut self.clients[client as usize].actor;
+        actor.handle(happening, &mut orders)?;
+        let Orders { frames, wake_at, records_read, .. } = orders;
+        self.statistics.records_read += records_read;
+        for (node, frame) in frames {
+            let ends = (Endpoint::Client(client), Endpoint::Node(node));
+            let lane = frame.header.group.as_raw();
+            self.wire.send(ends, lane, frame, &mut self.heap);
+        }
+        if let Some(at) = wake_at {
+            self.arm_client(client, at);
+        }
+        self.advance()
+    }
+
+    fn arm_client(&mut self, client: u32, at: Duration) {
+        let at = at.max(self.heap.now());
+        let armed = &mut self.clients[client as usize].armed;
+        if armed.is_none_or(|armed| at < armed) {
+            *armed = Some(at);
+            self.heap.push(at, Event::Wake(client, at));
+        }
+    }
+
+    /// Moves on when all clients have what they wait for.
+    fn advance(&mut self) -> Result<(), Violation> {
+        if self.placement.is_empty() {
+            let found = self.clients.iter().find_map(|client| client.actor.placement().cloned());
+            if let Some(placement) = found {
+                self.note(format!("the partitions are at {placement:?}"));
+                self.placement = placement.clone();
+                self.tell_all(&Happening::Placed(placement))?;
+            }
+        }
+        let is_waiting = || self.clients.iter().any(|client| client.actor.waits_for().is_some());
+        match self.phase {
+            Phase::Liveness if !is_waiting() => self.begin_audit(),
+            Phase::Audit if !is_waiting() => self.finish_audit(),
+            Phase::Safety | Phase::Liveness | Phase::Audit | Phase::Over => Ok(()),
+        }
+    }
+
+    fn tell_all(&mut self, happening: &Happening) -> Result<(), Violation> {
+        for client in 0..u32::try_from(self.clients.len()).expect("there are few clients") {
+            self.tell(client, happening.clone())?;
+        }
+        Ok(())
+    }
+
+    fn on_heal(&mut self) -> Result<(), Violation> {
+        self.note("all faults end".to_owned());
+        self.heal();
+        self.phase = Phase::Liveness;
+        self.statistics.acked_under_faults = self.oracle.tally().acked;
+        self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Liveness));
+        self.tell_all(&Happening::Healed)
+    }
+
+    fn begin_audit(&mut self) -> Result<(), Violation> {
+        self.phase = Phase::Audit;
+        self.note("everything is read".to_owned());
+        self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Audit));
+        let nodes: Vec<NodeId> = self.scenario.node_ids().collect();
+        let auditor = Auditor::new(self.cluster, &nodes, self.placement.clone());
+        let client = u32::try_from(self.clients.len()).expect("there are few clients");
+        self.clients.push(Client { actor: Box::new(auditor), armed: None });
+        self.auditor = Some(client);
+        self.wire.set_presence(Endpoint::Client(client), Presence::Running, &mut self.heap);
+        self.arm_client(client, self.heap.now());
+        Ok(())
+    }
+
+    fn finish_audit(&mut self) -> Result<(), Violation> {
+        let Some(auditor) = self.auditor else { return Ok(()) };
+        let groups: Vec<GroupId> = self.placement.iter().map(|(group, _)| *group).collect();
+        for group in groups {
+            let ends = self.clients[auditor as usize].actor.ends(group);
+            self.oracle.verify_end(group, &ends)?;
+        }
+        self.phase = Phase::Over;
+        Ok(())
+    }
+
+    fn on_watch(&mut self) -> Result<(), Violation> {
+        let now = self.heap.now();
+        for (node, host) in &self.hosts {
+            let Some(machine) = host.machine() else { continue };
+            let status = machine.status(host.moment(now));
+            for (group, view) in self.watch.look(*node, host.life, &status)? {
+                self.trace.record(now, Trail::View { node: *node, group, view: view.as_raw() });
+            }
+            self.watch.look_at_primaries(*node, host.life, &status)?;
+        }
+        self.heap.push_after(WATCH_EVERY, Event::Watch);
+        Ok(())
+    }
+
+    fn on_deadline(&mut self, phase: Phase) -> Result<(), Violation> {
+        if self.phase != phase {
+            return Ok(());
+        }
+        let waits: Vec<String> = self.clients.iter().filter_map(|client| client.actor.waits_for()).collect();
+        let groups = self.describe_groups();
+        let detail = format!(
+            "{:?} after all faults ended: {}; {groups}",
+            self.scenario.recovery_max(),
+            waits.join("; ")
+        );
+        Err(Violation::new("did not recover in time", detail))
+    }
+
+    fn describe_groups(&self) -> String {
+        let now = self.heap.now();
+        let mut lines = Vec::new();
+        for (node, host) in &self.hosts {
+            let Some(machine) = host.machine() else { continue };
+            for replica in machine.status(host.moment(now)).groups {
+                lines.push(format!(
+                    "{node} {} {:?} {} head=op{} durable=op{} commit=op{}{}",
+                    replica.group,
+                    replica.role,
+                    replica.view,
+                    replica.head,
+                    replica.durable,
+                    replica.commit,
+                    replica.problem.map(|problem| format!(" ({problem})")).unwrap_or_default(),
+                ));
+            }
+        }
+        lines.join(", ")
+    }
+
+    fn reset_later(&mut self) {
+        if !self.scenario.link.reset_every.is_zero() {
+            let wait = long_tail(&mut self.rng, self.scenario.link.reset_every);
+            self.heap.push_after(wait, Event::Reset);
+        }
+    }
+}
+
+/// Why a universe stops before its end.
+enum Stop {
+    Violation(Violation),
+    Fault(String),
+}
+
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+/// The node that has to be awake for an event.
+fn receiver(event: &Event) -> Option<NodeId> {
+    match event {
+        Event::Wire(event) => match event.receiver() {
+            Some(Endpoint::Node(node)) => Some(node),
+            Some(Endpoint::Client(_)) | None => None,
+        },
+        Event::Tick(node, ..) | Event::DiskRound(node, ..) => Some(*node),
+        Event::Start(..)
+        | Event::Wake(..)
+        | Event::Strike(_)
+        | Event::Relief(_)
+        | Event::Reset
+        | Event::Watch
+        | Event::Heal
+        | Event::Deadline(_) => None,
+    }
+}
+
+/// The clients of a scenario: the operator, the producers, the readers.
+fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
+    let nodes: Vec<NodeId> = scenario.node_ids().collect();
+    let load = &scenario.load;
+    let mut actors: Vec<Box<dyn Actor>> = vec![Box::new(Operator::new(cluster, scenario))];
+    for index in 0..load.producers + load.amnesiacs {
+        let client = u32::try_from(actors.len()).expect("there are few clients");
+        let rng = stream(scenario.seed, &format!("producer {index}"));
+        let cluster = (cluster, nodes.clone());
+        actors.push(if index < load.producers {
+            Box::new(Producer::new(client, cluster, load.clone(), rng))
+        } else {
+            Box::new(Producer::without_session(client, cluster, load.clone(), rng))
+        });
+    }
+    for index in 0..load.readers {
+        let rng = stream(scenario.seed, &format!("reader {index}"));
+        actors.push(Box::new(Wanderer::new(cluster, rng)));
+    }
+    actors.into_iter().map(|actor| Client { actor, armed: None }).collect()
+}

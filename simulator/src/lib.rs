@@ -1,0 +1,25 @@
+//! One seed, one universe: the real node on simulated networks and disks.
+//!
+//! A seed draws a [`scenario`]: a cluster, its weather, its load and a schedule of faults. One of two worlds plays it:
+//! * [`fast`]: the deterministic node, driven by an event heap, with simulated disks and messages for a wire;
+//! * [`quic`]: the server with real QUIC in a simulated UDP network.
+//!
+//! Both run the same three phases: *safety* (faults strike while clients work), *liveness* (everything heals; within a
+//! deadline that follows from the time-outs every partition must work again), *audit* (every replica is read from start
+//! to end). The [`oracle`] watches all of it, and the [`report`] says what it came to.
+//!
+//! What is claimed: with faults that destroy nothing that a disk has synced, any number of crashes, power failures and
+//! network partitions loses no acknowledged record, doubles none, reorders none, and the cluster works again when the
+//! faults end.
+//!
+//! The same seed gives the same universe, event by event: two runs print the same `trace`.
+
+pub mod fast;
+pub mod oracle;
+pub mod panics;
+pub mod quic;
+pub mod random;
+pub mod report;
+pub mod scenario;
+pub mod trace;
+pub mod workload;

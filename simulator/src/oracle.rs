@@ -1,0 +1,405 @@
+//! Knows what clients were promised, and says so when a promise is broken.
+//!
+//! Per partition it keeps the history of every append:
+//!
+//! ```text
+//!             invoked ──▶ pending ──▶ acked(offset)     must be there, at that offset, on every replica, once
+//!                            ├──────▶ refused           must not be there
+//!                            └──────▶ unknown ──▶ acked may be there, once
+//! ```
+//!
+//! and the one log that all acknowledgements and all reads must be pieces of. A batch is placed in that log as soon as one
+//! of its records is seen or its acknowledgement comes; whatever is seen later has to fit. Checked at once, with every
+//! event:
+//! * one offset holds one record, and one record has one offset, whoever says so;
+//! * nothing is read that nobody appended, or whose append was refused;
+//! * an append that was invoked after another was acknowledged comes after it;
+//! * one op of a group is the same prepare at every replica;
+//! * a replica's high watermark does not go back as long as a client's connection with its node lasts.
+//!
+//! Checked at the end: every acknowledged record is there, the log has no holes, all replicas hold the same, the requests
+//! of a session stand in order and none is skipped.
+
+use std::collections::BTreeMap;
+
+use varve_protocol::id::{GroupId, NodeId, ProducerId};
+use varve_protocol::prepare::PrepareId;
+
+use crate::workload::Value;
+
+/// A broken promise.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{property}: {detail}")]
+pub struct Violation {
+    /// Which promise, in a few stable words.
+    pub property: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Violation {
+    /// A broken promise.
+    #[must_use]
+    pub fn new(property: &'static str, detail: String) -> Self {
+        Self { property, detail }
+    }
+}
+
+/// Names an append in the oracle.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct AppendId(usize);
+
+/// What a client is about to append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Invocation {
+    /// Where.
+    pub group: GroupId,
+    /// The session, and the request number in it; `None` for clients without one.
+    pub session: Option<(ProducerId, u64)>,
+    /// The first record.
+    pub first: Value,
+    /// How many records.
+    pub count: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Pending,
+    Acked,
+    Refused,
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Append {
+    invocation: Invocation,
+    state: State,
+    /// The end of the newest append that had been acknowledged when this one was invoked.
+    floor: u64,
+    placed: Option<u64>,
+}
+
+impl Append {
+    fn count(&self) -> u64 {
+        u64::from(self.invocation.count)
+    }
+
+    fn describe(&self) -> String {
+        let Invocation { group, first, count, .. } = self.invocation;
+        format!("the append of {count} records from {first} to {group}")
+    }
+}
+
+/// The log of one partition, as far as anybody has seen it.
+#[derive(Debug, Default)]
+struct Log {
+    /// The appends by base offset.
+    slots: BTreeMap<u64, AppendId>,
+    /// The end of the newest acknowledged append.
+    acked_end: u64,
+    /// The prepares by op.
+    prepares: BTreeMap<u64, PrepareId>,
+}
+
+/// How many appends ended how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Acknowledged.
+    pub acked: u64,
+    /// Records in those.
+    pub records_acked: u64,
+    /// Refused for good.
+    pub refused: u64,
+    /// Never answered.
+    pub unknown: u64,
+}
+
+/// The histories of all partitions.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    appends: Vec<Append>,
+    by_value: BTreeMap<Value, AppendId>,
+    logs: BTreeMap<GroupId, Log>,
+    producers: BTreeMap<ProducerId, u32>,
+    /// The last high watermark that each reader was told on its present connection with a node.
+    high_watermarks: BTreeMap<(u32, NodeId, GroupId), u64>,
+}
+
+impl Oracle {
+    /// An oracle of a universe in which nothing was promised yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A client is about to send an append.
+    pub fn invoked(&mut self, invocation: Invocation) -> AppendId {
+        let id = AppendId(self.appends.len());
+        let floor = self.logs.entry(invocation.group).or_default().acked_end;
+        self.by_value.insert(invocation.first, id);
+        self.appends.push(Append { invocation, state: State::Pending, floor, placed: None });
+        id
+    }
+
+    /// A node said that the append is done and where its first record is.
+    ///
+    /// # Errors
+    /// When that contradicts what is known.
+    pub fn acked(&mut self, id: AppendId, base_offset: u64) -> Result<(), Violation> {
+        let append = &self.appends[id.0];
+        if append.state == State::Refused {
+            let detail = format!("{} was refused, and acknowledged afterwards", append.describe());
+            return Err(Violation::new("two outcomes of one append", detail));
+        }
+        self.place(id, base_offset, "its acknowledgement")?;
+        let append = &mut self.appends[id.0];
+        append.state = State::Acked;
+        let end = base_offset + append.count();
+        let log = self.logs.entry(append.invocation.group).or_default();
+        log.acked_end = log.acked_end.max(end);
+        Ok(())
+    }
+
+    /// A node said that the append was not done, and the client will not try again.
+    ///
+    /// # Errors
+    /// When it was done.
+    pub fn refused(&mut self, id: AppendId) -> Result<(), Violation> {
+        let append = &mut self.appends[id.0];
+        if let Some(offset) = append.placed {
+            let detail = format!("{} stands at offset {offset} and was refused", append.describe());
+            return Err(Violation::new("refused append stored", detail));
+        }
+        append.state = State::Refused;
+        Ok(())
+    }
+
+    /// The client gave up without an answer. An answer that comes later is still welcome.
+    pub fn unknown(&mut self, id: AppendId) {
+        let append = &mut self.appends[id.0];
+        if append.state == State::Pending {
+            append.state = State::Unknown;
+        }
+    }
+
+    /// A record was read at a replica.
+    ///
+    /// # Errors
+    /// When it should not be there.
+    pub fn observed(
+        &mut self,
+        (group, node): (GroupId, NodeId),
+        offset: u64,
+        value: Value,
+    ) -> Result<(), Violation> {
+        let seen = || format!("{node} gave {value} at offset {offset} of {group}");
+        let found = self.by_value.range(..=value).next_back().map(|(first, id)| (*first, *id));
+        let Some((first, id)) = found else {
+            return Err(Violation::new("phantom record", format!("{}; nobody appended it", seen())));
+        };
+        let append = &self.appends[id.0];
+        let index = value.counter.wrapping_sub(first.counter);
+        if first.producer != value.producer || index >= append.count() {
+            return Err(Violation::new("phantom record", format!("{}; nobody appended it", seen())));
+        }
+        if append.invocation.group != group {
+            let detail = format!("{}; it was appended to {}", seen(), append.invocation.group);
+            return Err(Violation::new("record in the wrong partition", detail));
+        }
+        let Some(base_offset) = offset.checked_sub(index) else {
+            return Err(Violation::new(
+                "torn batch",
+                format!("{}; its batch does not fit before it", seen()),
+            ));
+        };
+        self.place(id, base_offset, &format!("a read at {node}"))
+    }
+
+    /// Something that cannot be read as a record of ours was read at a replica.
+    #[must_use]
+    pub fn unreadable(&self, (group, node): (GroupId, NodeId), offset: u64) -> Violation {
+        let detail = format!("{node} gave bytes at offset {offset} of {group} that nobody appended");
+        Violation::new("phantom record", detail)
+    }
+
+    /// A prepare was read at a replica.
+    ///
+    /// # Errors
+    /// When another replica holds another one at that op.
+    pub fn observed_prepare(
+        &mut self,
+        (group, node): (GroupId, NodeId),
+        id: PrepareId,
+    ) -> Result<(), Violation> {
+        let log = self.logs.entry(group).or_default();
+        let known = *log.prepares.entry(id.op.as_raw()).or_insert(id);
+        if known == id {
+            return Ok(());
+        }
+        let detail = format!("{group}: {node} committed {id} and another replica {known}");
+        Err(Violation::new("replicas disagree", detail))
+    }
+
+    /// A replica told its high watermark to a reader, which asks it one thing at a time.
+    ///
+    /// # Errors
+    /// When it told the same reader a higher one before, on the same connection.
+    pub fn observed_high_watermark(
+        &mut self,
+        reader: u32,
+        (group, node): (GroupId, NodeId),
+        high_watermark: u64,
+    ) -> Result<(), Violation> {
+        let before = self.high_watermarks.insert((reader, node, group), high_watermark).unwrap_or_default();
+        if before <= high_watermark {
+            return Ok(());
+        }
+        let detail = format!("{group} at {node}: from {before} to {high_watermark}");
+        Err(Violation::new("high watermark went back", detail))
+    }
+
+    /// A reader lost its connection with a node, which may have begun a new life and know less at first.
+    pub fn disconnected(&mut self, reader: u32, node: NodeId) {
+        self.high_watermarks.retain(|(other, with, _), _| (*other, *with) != (reader, node));
+    }
+
+    /// A client was given a producer id.
+    ///
+    /// # Errors
+    /// When another client has it.
+    pub fn registered(&mut self, producer: ProducerId, client: u32) -> Result<(), Violation> {
+        let owner = *self.producers.entry(producer).or_insert(client);
+        if owner == client {
+            return Ok(());
+        }
+        let detail = format!("client {owner} and client {client} both have {producer}");
+        Err(Violation::new("producer id given twice", detail))
+    }
+
+    /// The end of the newest acknowledged append of a partition.
+    #[must_use]
+    pub fn acked_end(&self, group: GroupId) -> u64 {
+        self.logs.get(&group).map_or(0, |log| log.acked_end)
+    }
+
+    /// How many appends ended how, so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for append in &self.appends {
+            match append.state {
+                State::Acked => {
+                    tally.acked += 1;
+                    tally.records_acked += append.count();
+                }
+                State::Refused => tally.refused += 1,
+                State::Pending | State::Unknown => tally.unknown += 1,
+            }
+        }
+        tally
+    }
+
+    /// The last word, after every replica of `group` has been read from start to end: `ends` says where each one ended.
+    /// Every record of those reads must have gone through [`Oracle::observed`], in order and without gaps.
+    ///
+    /// # Errors
+    /// When a promise was broken.
+    pub fn verify_end(&self, group: GroupId, ends: &BTreeMap<NodeId, u64>) -> Result<(), Violation> {
+        let Some(log) = self.logs.get(&group) else { return Ok(()) };
+        let longest = ends.values().copied().max().unwrap_or_default();
+        if let Some((node, end)) = ends.iter().find(|(_, end)| **end != longest) {
+            let detail = format!("{group} ends at {end} on {node} and at {longest} elsewhere");
+            return Err(Violation::new("replicas disagree", detail));
+        }
+        let mut next = 0;
+        for (base_offset, id) in &log.slots {
+            let append = &self.appends[id.0];
+            let end = base_offset + append.count();
+            if end > longest && append.state == State::Acked {
+                let detail =
+                    format!("{} at offset {base_offset}; {group} ends at {longest}", append.describe());
+                return Err(Violation::new("acknowledged record lost", detail));
+            }
+            if end > longest {
+                let detail = format!("{} was read at offset {base_offset}", append.describe());
+                return Err(Violation::new("committed record lost", detail));
+            }
+            if *base_offset != next {
+                let detail = format!("{group} holds nothing known from offset {next} to {base_offset}");
+                return Err(Violation::new("hole in the log", detail));
+            }
+            next = end;
+        }
+        if next != longest {
+            let detail = format!("{group} ends at {longest}, and the last known record before {next}");
+            return Err(Violation::new("hole in the log", detail));
+        }
+        self.verify_sessions(group)
+    }
+
+    /// The requests of each session stand in order, and none is missing before one that is there.
+    fn verify_sessions(&self, group: GroupId) -> Result<(), Violation> {
+        let mut sessions: BTreeMap<(ProducerId, u64), &Append> = BTreeMap::new();
+        for append in self.appends.iter().filter(|append| append.invocation.group == group) {
+            if let Some(session) = append.invocation.session {
+                sessions.insert(session, append);
+            }
+        }
+        let mut before: Option<((ProducerId, u64), Option<u64>)> = None;
+        for (session, append) in sessions {
+            let same = before.filter(|(other, _)| other.0 == session.0);
+            if let (Some((_, earlier)), Some(offset)) = (same, append.placed) {
+                match earlier {
+                    None => {
+                        let detail =
+                            format!("{} stands at {offset}, the one before nowhere", append.describe());
+                        return Err(Violation::new("request skipped", detail));
+                    }
+                    Some(earlier) if earlier > offset => {
+                        let detail =
+                            format!("{} stands at {offset}, the one before at {earlier}", append.describe());
+                        return Err(Violation::new("records reordered", detail));
+                    }
+                    Some(_) => {}
+                }
+            }
+            before = Some((session, append.placed));
+        }
+        Ok(())
+    }
+
+    /// Notes where an append stands, or checks that it stands where it should.
+    fn place(&mut self, id: AppendId, base_offset: u64, source: &str) -> Result<(), Violation> {
+        let append = &self.appends[id.0];
+        let fail = |property, detail: String| {
+            Err(Violation::new(property, format!("{}, by {source}: {detail}", append.describe())))
+        };
+        match append.placed {
+            Some(placed) if placed == base_offset => return Ok(()),
+            Some(placed) => {
+                return fail("record stored twice", format!("at offset {base_offset} and at {placed}"));
+            }
+            None => {}
+        }
+        if append.state == State::Refused {
+            return fail("refused append stored", format!("at offset {base_offset}"));
+        }
+        if base_offset < append.floor {
+            let floor = append.floor;
+            let detail = format!("at offset {base_offset}, before {floor}, which was acknowledged earlier");
+            return fail("records reordered", detail);
+        }
+        let log = self.logs.entry(append.invocation.group).or_default();
+        let end = base_offset + append.count();
+        if let Some((other_base, other)) = log.slots.range(..end).next_back() {
+            let other = &self.appends[other.0];
+            if other_base + other.count() > base_offset {
+                let detail = format!("at offset {base_offset}, where {} stands", other.describe());
+                return fail("two records at one offset", detail);
+            }
+        }
+        log.slots.insert(base_offset, id);
+        self.appends[id.0].placed = Some(base_offset);
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! The QUIC world: the server with real QUIC, in a simulated UDP network.
+
+pub mod socket;

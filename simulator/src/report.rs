@@ -1,0 +1,167 @@
+//! What a run came to: a verdict in one line, numbers that show whether anything happened, and how to see it again.
+
+use std::fmt;
+use std::ops::AddAssign;
+use std::time::Duration;
+
+use crate::oracle::{Tally, Violation};
+use crate::scenario::{Scenario, World};
+
+/// How a universe ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Every promise was kept.
+    Pass,
+    /// A promise was broken.
+    Violation(Violation),
+    /// Nothing was acknowledged, so that nothing was tested.
+    NothingHappened,
+    /// The simulator itself failed.
+    HarnessFault(String),
+}
+
+impl Verdict {
+    /// The exit code of the process: 0 pass, 1 violation, 2 harness fault.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Violation(_) | Self::NothingHappened => 1,
+            Self::HarnessFault(_) => 2,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("pass"),
+            Self::Violation(violation) => write!(f, "VIOLATION {violation}"),
+            Self::NothingHappened => f.write_str("VIOLATION nothing happened: no append was acknowledged"),
+            Self::HarnessFault(fault) => write!(f, "HARNESS FAULT {fault}"),
+        }
+    }
+}
+
+/// What happened, in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Statistics {
+    /// Universes.
+    pub seeds: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Events of the trace.
+    pub events: u64,
+    /// How appends ended.
+    pub tally: Tally,
+    /// Appends acknowledged while faults struck.
+    pub acked_under_faults: u64,
+    /// Records read.
+    pub records_read: u64,
+    /// Processes stopped at once, those of power failures included.
+    pub crashes: u64,
+    /// Crashes that interrupted a round of writes.
+    pub crashes_in_writes: u64,
+    /// Failures of the whole cluster's power.
+    pub power_failures: u64,
+    /// Network partitions.
+    pub network_partitions: u64,
+    /// Processes frozen.
+    pub pauses: u64,
+    /// Connections that broke.
+    pub connections_lost: u64,
+    /// Packets lost, delayed or doubled by the network.
+    pub packets_harmed: u64,
+    /// Views entered beyond the first, over all groups.
+    pub view_changes: u64,
+    /// Logs cut at their end.
+    pub truncations: u64,
+    /// Prepares fetched from a peer because they were missing.
+    pub repairs: u64,
+}
+
+impl AddAssign for Statistics {
+    fn add_assign(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.simulated += other.simulated;
+        self.events += other.events;
+        self.tally.acked += other.tally.acked;
+        self.tally.records_acked += other.tally.records_acked;
+        self.tally.refused += other.tally.refused;
+        self.tally.unknown += other.tally.unknown;
+        self.acked_under_faults += other.acked_under_faults;
+        self.records_read += other.records_read;
+        self.crashes += other.crashes;
+        self.crashes_in_writes += other.crashes_in_writes;
+        self.power_failures += other.power_failures;
+        self.network_partitions += other.network_partitions;
+        self.pauses += other.pauses;
+        self.connections_lost += other.connections_lost;
+        self.packets_harmed += other.packets_harmed;
+        self.view_changes += other.view_changes;
+        self.truncations += other.truncations;
+        self.repairs += other.repairs;
+    }
+}
+
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tally, .. } = self;
+        write!(
+            f,
+            "seeds={} simulated={:.1}s events={}",
+            self.seeds,
+            self.simulated.as_secs_f64(),
+            self.events
+        )?;
+        write!(f, " acked={} (under faults {})", tally.acked, self.acked_under_faults)?;
+        write!(f, " records={} read={}", tally.records_acked, self.records_read)?;
+        write!(f, " refused={} unknown={}", tally.refused, tally.unknown)?;
+        write!(f, " crashes={} (in writes {})", self.crashes, self.crashes_in_writes)?;
+        write!(f, " power_failures={} pauses={}", self.power_failures, self.pauses)?;
+        write!(f, " network_partitions={}", self.network_partitions)?;
+        write!(f, " connections_lost={} packets_harmed={}", self.connections_lost, self.packets_harmed)?;
+        write!(
+            f,
+            " view_changes={} truncations={} repairs={}",
+            self.view_changes, self.truncations, self.repairs
+        )
+    }
+}
+
+/// What one universe came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// Its world.
+    pub world: World,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What happened, in numbers.
+    pub statistics: Statistics,
+    /// The digest of all events.
+    pub trace: u64,
+    /// The last events, in words.
+    pub last: Vec<String>,
+}
+
+impl Report {
+    /// Prints the line of this universe and, if it failed, all that helps to understand why.
+    pub fn print(&self) {
+        let Self { seed, verdict, statistics, .. } = self;
+        let world = self.world.name();
+        println!("{world} seed {seed}: {verdict}");
+        println!("  {statistics}");
+        println!("  trace {:016x}", self.trace);
+        if *verdict == Verdict::Pass {
+            return;
+        }
+        println!("  at {:.6}s of simulated time; the last events:", statistics.simulated.as_secs_f64());
+        for line in &self.last {
+            println!("    {line}");
+        }
+        println!("  {:?}", Scenario::draw(*seed, self.world));
+        println!("  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}");
+    }
+}

@@ -1,0 +1,357 @@
+//! What a seed draws: the cluster, its weather, its load, and the schedule of its misfortunes.
+//!
+//! Swarm testing: each seed switches every kind of fault on or off and redraws its rates, zero included, because a rare
+//! combination is found sooner by a run that has only that combination.
+//!
+//! A [`Strike`] names whom it hits in words that both worlds understand ("the primary of the second partition"); the
+//! world finds out at that moment who that is.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::random::{chance, duration_between, pick, stream};
+use varve_protocol::id::NodeId;
+
+/// Which of the two worlds a seed runs in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum World {
+    /// Deterministic nodes on an event heap, with messages for a wire.
+    Fast,
+    /// The server with real QUIC, in a simulated UDP network.
+    Quic,
+}
+
+impl World {
+    /// The name used on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Quic => "quic",
+        }
+    }
+}
+
+/// Everything that is decided before a universe starts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scenario {
+    /// The seed that drew it.
+    pub seed: u64,
+    /// The world it was drawn for.
+    pub world: World,
+    /// Nodes: 1, 3 or 5.
+    pub nodes: u8,
+    /// Partitions of the one topic.
+    pub partitions: u32,
+    /// Replicas of each partition, at most `nodes`.
+    pub replication_factor: u8,
+    /// What the clients do.
+    pub load: Load,
+    /// The network.
+    pub link: Link,
+    /// The disks.
+    pub disk: Disk,
+    /// Parts per million by which a clock may run fast or slow.
+    pub clock_drift_ppm_max: u32,
+    /// How long faults strike.
+    pub safety: Duration,
+    /// The faults, by time.
+    pub strikes: Vec<Strike>,
+}
+
+/// What the clients do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Producers with a session, which retry until they know the outcome.
+    pub producers: u32,
+    /// Producers without a session, which try once and live with not knowing.
+    pub amnesiacs: u32,
+    /// Consumers that read whatever replica they come across.
+    pub readers: u32,
+    /// Appends that a producer keeps in flight per partition.
+    pub window: u32,
+    /// Most records in a batch.
+    pub batch_records_max: u32,
+    /// Most bytes in a record's payload.
+    pub payload_bytes_max: u32,
+    /// Mean pause between two appends of a producer to a partition.
+    pub think: Duration,
+    /// How long a client waits for an answer before it asks elsewhere.
+    pub patience: Duration,
+}
+
+/// The network between any two.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// One-way delay that nothing gets below.
+    pub latency: Duration,
+    /// Mean of what comes on top.
+    pub latency_tail: Duration,
+    /// Bytes per second, each way.
+    pub bandwidth: u64,
+    /// Mean time between resets of connections without a visible cause; zero: never (fast world).
+    pub reset_every: Duration,
+    /// Silence after which an end gives a connection up.
+    pub idle_timeout: Duration,
+    /// Packets lost, in a thousand (QUIC world).
+    pub loss_permille: u32,
+    /// Packets that arrive twice, in a thousand (QUIC world).
+    pub duplicate_permille: u32,
+    /// Packets overtaken by later ones, in a thousand (QUIC world).
+    pub reorder_permille: u32,
+}
+
+/// The disks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// Time of one round of writes and syncs.
+    pub latency: Duration,
+    /// Rounds that take much longer, in a thousand.
+    pub spike_permille: u32,
+    /// The longest of those.
+    pub spike_max: Duration,
+}
+
+/// One misfortune.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Strike {
+    /// When, since the start.
+    pub at: Duration,
+    /// How long.
+    pub lasts: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Victim {
+    /// This node.
+    Node(NodeId),
+    /// Whoever leads the metadata group (0) or the partition with this number less one at that moment.
+    Primary(u32),
+}
+
+/// What can go wrong. None of it harms data that a disk has synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Cuts one node off from all others, and from the clients too if they are to notice.
+    Isolate(Victim, Reach),
+    /// Splits the nodes in two: those whose bit is set, and the rest.
+    Halves {
+        /// One bit per node, node 1 the lowest.
+        mask: u32,
+    },
+    /// Cuts every node that is no neighbour on a ring, so that no node sees a quorum of five directly.
+    Ring,
+    /// Cuts all that one node says; what it hears still arrives.
+    Mute(Victim),
+    /// Cuts all that one node hears; what it says still arrives.
+    Deafen(Victim),
+    /// Cuts one direction between two nodes.
+    OneWay {
+        /// Whose words are lost.
+        from: NodeId,
+        /// Who does not hear them.
+        to: NodeId,
+    },
+    /// Stops a process at once; what its disk has not synced may be lost. It starts again when the fault ends.
+    Crash(Victim),
+    /// Stops every process at once.
+    PowerFailure,
+    /// Freezes a process; its clock runs on.
+    Pause(Victim),
+    /// Resets every connection, without cutting anything.
+    ResetConnections,
+    /// Makes every disk round of one node slow.
+    SlowDisk(Victim),
+    /// Moves the wall clock of one node.
+    JumpClock {
+        /// Whose.
+        victim: Victim,
+        /// How far, in milliseconds.
+        by_ms: i64,
+    },
+}
+
+/// How far a network partition reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Between nodes only.
+    Nodes,
+    /// Clients are cut off too.
+    NodesAndClients,
+}
+
+/// Which kinds of faults a universe knows.
+struct Weather {
+    network: bool,
+    one_way: bool,
+    crash: bool,
+    power: bool,
+    pause: bool,
+    small: bool,
+}
+
+impl Scenario {
+    /// The scenario of `seed` in `world`.
+    #[must_use]
+    pub fn draw(seed: u64, world: World) -> Self {
+        let rng = &mut stream(seed, "scenario");
+        let nodes = pick(rng, &[1, 3, 3, 3, 3, 3, 5, 5]);
+        let factors: &[u8] = match nodes {
+            1 => &[1],
+            3 => &[3, 3, 3, 1],
+            _ => &[5, 5, 3, 3, 1],
+        };
+        let safety_s: u64 = match world {
+            World::Fast => rng.random_range(5..=60),
+            World::Quic => rng.random_range(4..=12),
+        };
+        let safety = Duration::from_secs(safety_s);
+        let partitions = pick(rng, &[1, 1, 2, 3, 6]);
+        Self {
+            seed,
+            world,
+            nodes,
+            partitions,
+            replication_factor: pick(rng, factors),
+            load: Load::draw(rng, world),
+            link: Link::draw(rng),
+            disk: Disk::draw(rng),
+            clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
+            safety,
+            strikes: draw_strikes(rng, nodes, partitions, safety),
+        }
+    }
+
+    /// The longest the cluster may take, once the faults are over, until everything works again: connections have to
+    /// time out and be made anew, and every group may need several view changes, each longer than the one before.
+    #[must_use]
+    pub fn recovery_max(&self) -> Duration {
+        2 * self.link.idle_timeout + Duration::from_secs(20)
+    }
+
+    /// All nodes.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (1..=self.nodes).map(NodeId::new)
+    }
+}
+
+impl Load {
+    fn draw(rng: &mut ChaCha8Rng, world: World) -> Self {
+        let think_us: u64 = match world {
+            World::Fast => pick(rng, &[500, 2_000, 10_000, 50_000]),
+            World::Quic => pick(rng, &[5_000, 20_000, 50_000]),
+        };
+        Self {
+            producers: rng.random_range(1..=3),
+            amnesiacs: rng.random_range(0..=1),
+            readers: rng.random_range(1..=2),
+            window: pick(rng, &[1, 2, 8, 32]),
+            batch_records_max: pick(rng, &[1, 4, 32]),
+            payload_bytes_max: pick(rng, &[32, 256, 2048]),
+            think: Duration::from_micros(think_us),
+            patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
+        }
+    }
+}
+
+impl Link {
+    fn draw(rng: &mut ChaCha8Rng) -> Self {
+        let permilles = |rng: &mut ChaCha8Rng, choices: &[u32]| pick(rng, choices);
+        Self {
+            latency: Duration::from_micros(pick(rng, &[50, 100, 500, 2_000, 10_000])),
+            latency_tail: Duration::from_micros(pick(rng, &[0, 100, 1_000, 5_000])),
+            bandwidth: pick(rng, &[5, 50, 500, 5_000]) * 1_000_000,
+            reset_every: Duration::from_millis(pick(rng, &[0, 0, 1_000, 5_000])),
+            idle_timeout: Duration::from_millis(pick(rng, &[1_000, 2_000, 3_000])),
+            loss_permille: permilles(rng, &[0, 0, 2, 10, 50]),
+            duplicate_permille: permilles(rng, &[0, 0, 10, 50]),
+            reorder_permille: permilles(rng, &[0, 0, 20, 100]),
+        }
+    }
+}
+
+impl Disk {
+    fn draw(rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            latency: Duration::from_micros(pick(rng, &[20, 100, 500, 4_000])),
+            spike_permille: pick(rng, &[0, 0, 1, 20]),
+            spike_max: Duration::from_millis(pick(rng, &[10, 200, 2_000])),
+        }
+    }
+}
+
+impl Weather {
+    fn draw(rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            network: chance(rng, 600),
+            one_way: chance(rng, 400),
+            crash: chance(rng, 600),
+            power: chance(rng, 200),
+            pause: chance(rng, 300),
+            small: chance(rng, 300),
+        }
+    }
+
+    /// A fault of a kind that this weather knows; `None` if it knows none.
+    fn draw_fault(&self, rng: &mut ChaCha8Rng, nodes: u8, partitions: u32) -> Option<Fault> {
+        let victim = draw_victim(rng, nodes, partitions);
+        let mut choices = Vec::new();
+        if self.network && nodes > 1 {
+            let reach = pick(rng, &[Reach::Nodes, Reach::NodesAndClients]);
+            let mask = rng.random_range(1..(1_u32 << nodes) - 1);
+            choices.extend([Fault::Isolate(victim, reach), Fault::Isolate(victim, reach)]);
+            choices.push(Fault::Halves { mask });
+            choices.extend((nodes > 3).then_some(Fault::Ring));
+        }
+        if self.one_way && nodes > 1 {
+            let from = rng.random_range(1..=nodes);
+            let to = (from + rng.random_range(1..nodes) - 1) % nodes + 1;
+            choices.push(Fault::OneWay { from: NodeId::new(from), to: NodeId::new(to) });
+            choices.extend([Fault::Mute(victim), Fault::Deafen(victim)]);
+        }
+        if self.crash {
+            choices.extend([Fault::Crash(victim), Fault::Crash(victim)]);
+        }
+        if self.power {
+            choices.push(Fault::PowerFailure);
+        }
+        if self.pause {
+            choices.push(Fault::Pause(victim));
+        }
+        if self.small {
+            let by_ms = rng.random_range(-60_000..=60_000);
+            choices.extend([Fault::SlowDisk(victim), Fault::JumpClock { victim, by_ms }]);
+            choices.extend((nodes > 1).then_some(Fault::ResetConnections));
+        }
+        (!choices.is_empty()).then(|| pick(rng, &choices))
+    }
+}
+
+fn draw_victim(rng: &mut ChaCha8Rng, nodes: u8, partitions: u32) -> Victim {
+    if chance(rng, 500) {
+        Victim::Node(NodeId::new(rng.random_range(1..=nodes)))
+    } else {
+        Victim::Primary(rng.random_range(0..=partitions))
+    }
+}
+
+fn draw_strikes(rng: &mut ChaCha8Rng, nodes: u8, partitions: u32, safety: Duration) -> Vec<Strike> {
+    let weather = Weather::draw(rng);
+    let pause_max = Duration::from_millis(pick(rng, &[500, 2_000, 10_000]));
+    let lasts_max = Duration::from_millis(pick(rng, &[50, 500, 3_000, 10_000]));
+    let mut strikes = Vec::new();
+    let mut at = duration_between(rng, Duration::ZERO, Duration::from_secs(2));
+    while at < safety {
+        let Some(fault) = weather.draw_fault(rng, nodes, partitions) else { break };
+        let lasts = duration_between(rng, Duration::from_millis(5), lasts_max).min(safety - at);
+        strikes.push(Strike { at, lasts, fault });
+        // Faults may overlap: the next one starts some time after this one has begun, not after it has ended.
+        at += duration_between(rng, Duration::from_millis(20), pause_max);
+    }
+    strikes
+}

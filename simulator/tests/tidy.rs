@@ -1,0 +1,122 @@
+//! The house rules that no compiler checks: who may import whom, how long a file may be, and how it begins.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Each package of ours and the packages of ours that it may use. Tests may use what the code may use.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("varve-protocol", &[]),
+    ("varve-consensus", &["varve-protocol"]),
+    ("varve-storage", &["varve-protocol"]),
+    ("varve-transport", &["varve-protocol"]),
+    ("varve-replica", &["varve-protocol", "varve-consensus", "varve-storage", "varve-transport"]),
+    ("varve-client", &["varve-protocol", "varve-transport"]),
+    // The certificates that `varve dev` and `varve cert` make are the transport's, and the ids on its command line the
+    // protocol's.
+    ("varve", &["varve-replica", "varve-client", "varve-protocol", "varve-transport"]),
+    (
+        "simulator",
+        &[
+            "varve-protocol",
+            "varve-consensus",
+            "varve-storage",
+            "varve-transport",
+            "varve-replica",
+            "varve-client",
+        ],
+    ),
+    ("jepsen", &["varve-client"]),
+];
+
+const LINES_MAX: usize = 800;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()
+}
+
+fn parse(path: &Path) -> toml::Table {
+    let text = std::fs::read_to_string(path).expect("the manifest can be read");
+    text.parse().expect("the manifest is sound")
+}
+
+fn members() -> Vec<PathBuf> {
+    let manifest = parse(&root().join("Cargo.toml"));
+    let members =
+        manifest["workspace"]["members"].as_array().expect("the workspace lists its members").clone();
+    members.iter().map(|member| root().join(member.as_str().expect("a member is a path"))).collect()
+}
+
+/// The packages of ours that a manifest names in any of its tables of dependencies.
+fn imports(manifest: &toml::Table) -> BTreeSet<String> {
+    let ours: BTreeSet<&str> = ALLOWED.iter().map(|(package, _)| *package).collect();
+    let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let tables = tables.iter().filter_map(|table| manifest.get(*table)?.as_table());
+    let names = tables.flat_map(|table| {
+        table.iter().map(|(name, value)| {
+            let renamed =
+                value.as_table().and_then(|table| table.get("package")).and_then(|name| name.as_str());
+            renamed.unwrap_or(name).to_owned()
+        })
+    });
+    names.filter(|name| ours.contains(name.as_str())).collect()
+}
+
+#[test]
+fn packages_import_only_what_they_may() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for member in members() {
+        let manifest = parse(&member.join("Cargo.toml"));
+        let package = manifest["package"]["name"].as_str().expect("a package has a name").to_owned();
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == package) else {
+            wrong.push(format!("{package} is not in the list of this test"));
+            continue;
+        };
+        for import in imports(&manifest) {
+            seen += 1;
+            if !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{package} must not import {import}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(seen > 10, "the manifests were read: {seen} imports");
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(folder).expect("the folder can be listed");
+    for entry in entries {
+        let path = entry.expect("the entry can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if path.is_dir() && name != "target" {
+            sources(&path, found);
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    let mut found = Vec::new();
+    for member in members() {
+        sources(&member, &mut found);
+    }
+    assert!(found.len() > 30, "the sources were found: {}", found.len());
+    let mut wrong = Vec::new();
+    for path in found {
+        let text = std::fs::read_to_string(&path).expect("the source can be read");
+        let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{name} has {lines} lines; split it below {LINES_MAX}"));
+        }
+        if !text.starts_with("//!") {
+            wrong.push(format!("{name} does not begin with `//!` and what it is"));
+        }
+        if name.ends_with("/mod.rs") {
+            wrong.push(format!("{name}: a module is named by its file"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,39 @@
+//! Files that are there whole or not at all: written under a temporary name, synced, renamed, the directory synced.
+//! Temporary files that a crash left behind are removed at open.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{IoContext, StorageError};
+
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Makes the file `path` with these bytes, replacing what had that name, durably; returns it open.
+pub(crate) fn create_whole<D: Disk>(disk: &D, path: &Path, bytes: Bytes) -> Result<D::File, StorageError> {
+    let temporary = temporary_path(path);
+    let file = disk.open(&temporary, OpenMode::CreateNew).or_failed_to("create", &temporary)?;
+    file.write_at(&[bytes], 0).or_failed_to("write to", &temporary)?;
+    file.sync().or_failed_to("sync", &temporary)?;
+    disk.rename(&temporary, path).or_failed_to("rename to", path)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    disk.sync_dir(dir).or_failed_to("sync directory", dir)?;
+    Ok(file)
+}
+
+/// Removes temporary files from a directory, and names the others.
+pub(crate) fn list_whole<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<String>, StorageError> {
+    let mut names = disk.list(dir).or_failed_to("list", dir)?;
+    for name in names.extract_if(.., |name| name.ends_with(TEMPORARY_SUFFIX)) {
+        let path = dir.join(name);
+        disk.remove(&path).or_failed_to("remove", &path)?;
+    }
+    Ok(names)
+}
+
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(TEMPORARY_SUFFIX);
+    PathBuf::from(name)
+}

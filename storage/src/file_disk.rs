@@ -1,0 +1,138 @@
+//! A data directory on a real file system. The directory is locked for this process by a lock on its file `LOCK`,
+//! which the system releases when the process ends, however it ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{IoContext, StorageError};
+
+const LOCK_NAME: &str = "LOCK";
+
+/// Chunks in one system call; the kernel takes no more than 1024.
+const CHUNKS_PER_WRITE_MAX: usize = 64;
+
+/// A [`Disk`] over a directory of the system.
+#[derive(Debug)]
+pub struct FileDisk {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl FileDisk {
+    /// Makes the directory if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] if another process holds it; `Io` as the system reports.
+    pub fn open(root: PathBuf) -> Result<Self, StorageError> {
+        std::fs::create_dir_all(&root).or_failed_to("create directory", &root)?;
+        let path = root.join(LOCK_NAME);
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.or_failed_to("open", &path)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { root, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: root }),
+            Err(TryLockError::Error(error)) => Err(StorageError::io("lock", &path, error)),
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    type File = File;
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(self.root.join(path))
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
+        let create = mode == OpenMode::CreateNew;
+        OpenOptions::new().read(true).write(true).create_new(create).open(self.root.join(path))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.root.join(dir))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(self.root.join(from), self.root.join(to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(self.root.join(path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(self.root.join(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(self.root.join(dir))?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[filled..], position + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, chunks: &[Bytes], position: u64) -> io::Result<()> {
+        let mut position = position;
+        for group in chunks.chunks(CHUNKS_PER_WRITE_MAX) {
+            let mut slices = [IoSlice::new(&[]); CHUNKS_PER_WRITE_MAX];
+            for (slice, chunk) in slices.iter_mut().zip(group) {
+                *slice = IoSlice::new(chunk);
+            }
+            position = write_slices(self, &mut slices[..group.len()], position)?;
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Writes all slices, and returns the position behind them.
+fn write_slices(file: &File, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<u64> {
+    let mut position = position;
+    let mut rest = slices;
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match rustix::io::pwritev(file, rest, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                position += count as u64;
+                IoSlice::advance_slices(&mut rest, count);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(position)
+}

@@ -1,0 +1,112 @@
+//! Whose data directory this is: the file `identity`, written last when a directory is formatted, never changed.
+//!
+//! 64 bytes, little-endian:
+//!
+//! | offset | size | name     | meaning                             |
+//! |-------:|-----:|----------|-------------------------------------|
+//! |      0 |    4 | checksum | CRC-32 of bytes 4..64               |
+//! |      4 |    4 | magic    | `VRVI`                              |
+//! |      8 |    4 | version  | of the whole directory: 1           |
+//! |     12 |    1 | node     | the node this directory belongs to  |
+//! |     13 |    3 | reserved | zero                                |
+//! |     16 |   16 | cluster  | the cluster that node is of         |
+//! |     32 |   32 | reserved | zero                                |
+
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use varve_protocol::checksum::checksum;
+use varve_protocol::id::{ClusterId, NodeId};
+use zerocopy::byteorder::little_endian::{U32, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{IoContext, StorageError};
+use crate::file;
+
+/// The name of the identity file.
+pub(crate) const IDENTITY_NAME: &str = "identity";
+
+const MAGIC: u32 = u32::from_le_bytes(*b"VRVI");
+const VERSION: u32 = 1;
+const SIZE: usize = 64;
+
+/// Which node of which cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Layout {
+    checksum: U32,
+    magic: U32,
+    version: U32,
+    node: u8,
+    reserved: [u8; 3],
+    cluster: U128,
+    reserved_end: [u8; 32],
+}
+
+const _: () = assert!(size_of::<Layout>() == SIZE, "the byte table is the struct");
+
+impl Identity {
+    /// Writes the identity file, durably and at once: it is there whole or not at all.
+    pub(crate) fn write<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
+        file::create_whole(disk, Path::new(IDENTITY_NAME), Bytes::from(self.encode()))?;
+        Ok(())
+    }
+
+    fn encode(self) -> Vec<u8> {
+        let mut layout = Layout {
+            checksum: U32::ZERO,
+            magic: U32::new(MAGIC),
+            version: U32::new(VERSION),
+            node: self.node.as_raw(),
+            reserved: [0; 3],
+            cluster: U128::new(self.cluster.as_raw()),
+            reserved_end: [0; 32],
+        };
+        layout.checksum = U32::new(checksum(&layout.as_bytes()[4..]));
+        layout.as_bytes().to_vec()
+    }
+
+    /// Checks that the data directory is this node's.
+    pub(crate) fn check<D: Disk>(&self, disk: &D) -> Result<(), StorageError> {
+        let path = Path::new(IDENTITY_NAME);
+        let file = match disk.open(path, OpenMode::Existing) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StorageError::NotFormatted),
+            Err(error) => return Err(StorageError::io("open", path, error)),
+        };
+        let mut bytes = [0; SIZE];
+        if file.read_at(&mut bytes, 0).or_failed_to("read", path)? < SIZE {
+            return Err(StorageError::IdentityDamaged { path: path.to_owned() });
+        }
+        let found = Self::decode(&bytes, path)?;
+        if found.cluster != self.cluster {
+            return Err(StorageError::WrongCluster { found: found.cluster, expected: self.cluster });
+        }
+        if found.node != self.node {
+            return Err(StorageError::WrongNode { found: found.node, expected: self.node });
+        }
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8; SIZE], path: &Path) -> Result<Self, StorageError> {
+        let layout: Layout = zerocopy::transmute!(*bytes);
+        if layout.checksum.get() != checksum(&bytes[4..]) || layout.magic.get() != MAGIC {
+            return Err(StorageError::IdentityDamaged { path: path.to_owned() });
+        }
+        let found = layout.version.get();
+        if found != VERSION {
+            return Err(StorageError::WrongVersion { path: path.to_owned(), found, expected: VERSION });
+        }
+        Ok(Self { cluster: ClusterId::new(layout.cluster.get()), node: NodeId::new(layout.node) })
+    }
+}

@@ -1,0 +1,47 @@
+//! The sparse index of one segment, in memory: about one entry per 64 KiB, rebuilt by the scan at open.
+//! Looking something up gives the nearest entry at or before it; the reader walks headers from there.
+
+use varve_protocol::id::{Offset, Op};
+use varve_protocol::prepare::PrepareHeader;
+
+use crate::job::ReadFrom;
+
+const INTERVAL_BYTES: u64 = 64 << 10;
+
+/// Where one prepare begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IndexEntry {
+    pub(crate) op: Op,
+    pub(crate) base_offset: Offset,
+    pub(crate) position: u64,
+}
+
+/// Entries in the order of the file; the first one is the first prepare.
+#[derive(Default, Debug)]
+pub(crate) struct SparseIndex {
+    entries: Vec<IndexEntry>,
+}
+
+impl SparseIndex {
+    /// Notes a prepare behind all the ones before; most are not kept.
+    pub(crate) fn push(&mut self, header: &PrepareHeader, position: u64) {
+        if self.entries.last().is_some_and(|last| position < last.position + INTERVAL_BYTES) {
+            return;
+        }
+        self.entries.push(IndexEntry { op: header.op(), base_offset: header.base_offset(), position });
+    }
+
+    /// The nearest entry at or before; none if the segment begins later or is empty.
+    pub(crate) fn find(&self, from: ReadFrom) -> Option<IndexEntry> {
+        let count = match from {
+            ReadFrom::Op(op) => self.entries.partition_point(|entry| entry.op <= op),
+            ReadFrom::Offset(offset) => self.entries.partition_point(|entry| entry.base_offset <= offset),
+        };
+        self.entries[..count].last().copied()
+    }
+
+    /// Forgets the prepares from `end` on.
+    pub(crate) fn truncate(&mut self, end: u64) {
+        self.entries.retain(|entry| entry.position < end);
+    }
+}

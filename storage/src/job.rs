@@ -1,0 +1,111 @@
+//! What a store is asked to do, and what it answers.
+//!
+//! A call of [`crate::Store::execute`] is a round. Every job is answered in it: reads by one completion each; appends
+//! and truncations by one [`Completion::Durable`] per group; each saved superblock and each deletion by its own; and
+//! a group that failed by one [`Completion::Failed`] in place of all of these but its reads.
+//! A round is not atomic: after a crash in it, any part of it may be there.
+
+use varve_protocol::id::{GroupId, Offset, Op};
+use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::superblock::Superblock;
+
+use crate::error::StorageError;
+
+/// Something to do for one group.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// Puts prepares behind the end of the log.
+    Append {
+        /// Whose log.
+        group: GroupId,
+        /// In order; the first one follows the head, each one the one before it.
+        prepares: Vec<Prepare>,
+    },
+    /// Cuts the log behind an op, durably before anything is appended again.
+    Truncate {
+        /// Whose log.
+        group: GroupId,
+        /// The newest op that stays.
+        keep: Op,
+    },
+    /// Replaces a group's superblock; the first one makes the group.
+    SaveSuperblock(Superblock),
+    /// Reads whole prepares, in order; at least one if there is one, whatever its size.
+    Read {
+        /// Whose log.
+        group: GroupId,
+        /// Given back in the completion.
+        token: u64,
+        /// Where to start.
+        from: ReadFrom,
+        /// Bytes of headers and bodies to stay within, except for the first one.
+        bytes_max: usize,
+        /// The newest op to read.
+        last: Op,
+    },
+    /// Forgets a group and removes its files. Its id is never used again.
+    DeleteGroup {
+        /// Which one.
+        group: GroupId,
+    },
+}
+
+impl Job {
+    /// Whose job this is.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        match self {
+            Self::Append { group, .. }
+            | Self::Truncate { group, .. }
+            | Self::Read { group, .. }
+            | Self::DeleteGroup { group } => *group,
+            Self::SaveSuperblock(superblock) => superblock.group,
+        }
+    }
+}
+
+/// Where a read starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadFrom {
+    /// At this op.
+    Op(Op),
+    /// At the prepare whose records include this offset; prepares without records include none.
+    Offset(Offset),
+}
+
+/// What came of a job.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Completion {
+    /// The log of a group is durable up to its head; answers all its appends and truncations of the round.
+    Durable {
+        /// Whose log.
+        group: GroupId,
+        /// The newest durable prepare, which is the head.
+        id: PrepareId,
+    },
+    /// A superblock is durable.
+    SuperblockDurable(Superblock),
+    /// What was read.
+    Read {
+        /// Whose log.
+        group: GroupId,
+        /// As given in the job.
+        token: u64,
+        /// Empty if the log holds nothing from there up to the last op asked for.
+        result: Result<Vec<Prepare>, StorageError>,
+    },
+    /// A group is gone, durably.
+    Deleted {
+        /// Which one.
+        group: GroupId,
+    },
+    /// The group cannot go on here: what it wrote in this round may be durable or not. It is closed until the store is
+    /// opened again (also when the disk was only full): later jobs are answered with the same error and nothing is
+    /// retried. Only [`Job::DeleteGroup`] still works.
+    Failed {
+        /// Which group.
+        group: GroupId,
+        /// Why.
+        error: StorageError,
+    },
+}

@@ -1,0 +1,282 @@
+//! One group's log: sealed segments, which never change, and an active one, which is appended to.
+//!
+//! * A segment is sealed before the next one is made: cut to its size and synced. So only the newest can be torn.
+//! * Names are made and removed at the newer end only, one after the other, so that a crash never leaves a hole.
+//! * A failed write or sync leaves this value behind the disk: whoever owns it must drop it (the store closes the group).
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use varve_protocol::id::{GroupId, Op};
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{IoContext, StorageError};
+use crate::identity::Identity;
+use crate::job::ReadFrom;
+use crate::reader::{Chain, Cursor};
+use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
+use crate::writer::Writer;
+
+/// The directory of all groups.
+pub(crate) const GROUPS_DIR: &str = "groups";
+
+/// Bytes read at once when only headers are looked at.
+const WALK_BYTES: usize = 64 << 10;
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// The directory of one group.
+pub(crate) fn group_dir(group: GroupId) -> PathBuf {
+    Path::new(GROUPS_DIR).join(format!("{:010}", group.as_raw()))
+}
+
+/// A group's log.
+pub(crate) struct Log<F> {
+    pub(crate) identity: Identity,
+    pub(crate) chain: Chain,
+    pub(crate) sealed: Vec<Segment>,
+    pub(crate) active: Segment,
+    pub(crate) writer: Writer<F>,
+}
+
+impl<F: DiskFile> Log<F> {
+    /// Makes the empty log of a new group; the name of its directory is not durable yet.
+    pub(crate) fn create<D: Disk<File = F>>(
+        disk: &D,
+        identity: Identity,
+        group: GroupId,
+    ) -> Result<Self, StorageError> {
+        let dir = group_dir(group);
+        disk.create_dir(&dir).or_failed_to("create directory", &dir)?;
+        let chain = Chain::root(identity.cluster, group);
+        let active = Segment::new(&dir, next_segment(identity, &chain));
+        let writer = Writer::create(disk, &active, 0)?;
+        Ok(Self { identity, chain, sealed: Vec::new(), active, writer })
+    }
+
+    pub(crate) fn head(&self) -> PrepareId {
+        self.chain.head
+    }
+
+    /// Writes prepares behind the end; they are durable after the next [`Self::sync`].
+    pub(crate) fn append<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        segment_size_max: u64,
+        prepares: &[Prepare],
+    ) -> Result<(), StorageError> {
+        let mut rest = prepares;
+        while !rest.is_empty() {
+            let count = self.count_fitting(segment_size_max, rest);
+            if count == 0 {
+                self.roll(disk)?;
+                continue;
+            }
+            self.append_run(&rest[..count])?;
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    /// How many of these the active segment still takes; an empty one takes the first, whatever its size.
+    fn count_fitting(&self, segment_size_max: u64, prepares: &[Prepare]) -> usize {
+        let mut end = self.active.end;
+        let fitting = prepares.iter().take_while(|prepare| {
+            let is_first = end == FIRST_POSITION;
+            end += prepare.header().total_size() as u64;
+            is_first || end <= segment_size_max
+        });
+        fitting.count()
+    }
+
+    fn append_run(&mut self, prepares: &[Prepare]) -> Result<(), StorageError> {
+        let mut chunks: Vec<Bytes> = Vec::with_capacity(prepares.len() * 2);
+        let mut chain = self.chain;
+        for prepare in prepares {
+            assert!(
+                chain.accepts(prepare.header()),
+                "an appended prepare continues the log: {prepare:?} after {chain:?}"
+            );
+            chain.push(prepare.header());
+            chunks.extend(prepare.chunks());
+        }
+        self.writer.append(&self.active, self.chain.head.op.next(), &chunks)?;
+        for prepare in prepares {
+            self.active.index.push(prepare.header(), self.active.end);
+            self.active.end += prepare.header().total_size() as u64;
+        }
+        self.chain = chain;
+        Ok(())
+    }
+
+    /// Seals the active segment and makes the next one.
+    fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+        assert!(!self.active.is_empty(), "a segment that is sealed holds something");
+        self.writer.cut(&self.active, self.active.end)?;
+        self.writer.sync(&self.active.path)?;
+        let next = Segment::new(&group_dir(self.chain.group), next_segment(self.identity, &self.chain));
+        self.writer = Writer::create(disk, &next, self.writer.slot().round + 1)?;
+        self.sealed.push(std::mem::replace(&mut self.active, next));
+        Ok(())
+    }
+
+    /// Makes everything appended durable.
+    pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
+        self.writer.sync(&self.active.path)
+    }
+
+    /// Cuts the log behind `keep`, durably. A crash in it leaves the old log, or one cut further back towards `keep`.
+    pub(crate) fn truncate<D: Disk<File = F>>(&mut self, disk: &D, keep: Op) -> Result<(), StorageError> {
+        assert!(keep <= self.head().op, "a log is cut at an op that it holds");
+        // What stays must be durable before a slot says that nothing from there on is.
+        self.sync()?;
+        if keep == self.head().op {
+            return Ok(());
+        }
+        while keep < self.active.header.parent.op {
+            self.remove_active(disk)?;
+        }
+        let (position, chain) = self.locate_end(keep)?;
+        if self.writer.slot().op > keep.next() {
+            self.writer.write_slot(&self.active, keep.next(), position)?;
+            self.sync()?;
+        }
+        self.writer.cut(&self.active, position)?;
+        self.sync()?;
+        self.active.index.truncate(position);
+        self.active.end = position;
+        self.chain = chain;
+        Ok(())
+    }
+
+    fn remove_active<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+        let before = self.sealed.pop().expect("an op that is held is in some segment");
+        self.writer = Writer::open(disk, &before)?;
+        let removed = std::mem::replace(&mut self.active, before);
+        disk.remove(&removed.path).or_failed_to("remove", &removed.path)?;
+        let dir = group_dir(self.chain.group);
+        disk.sync_dir(&dir).or_failed_to("sync directory", &dir)
+    }
+
+    /// Where the prepare `keep` ends in the active segment, and the chain that ends with it.
+    fn locate_end(&self, keep: Op) -> Result<(u64, Chain), StorageError> {
+        let header = &self.active.header;
+        let mut chain = Chain { head: header.parent, next_offset: header.base_offset, ..self.chain };
+        let Some(entry) = self.active.index.find(ReadFrom::Op(keep)) else {
+            return Ok((FIRST_POSITION, chain));
+        };
+        let mut cursor = Cursor::new(&self.writer.file, entry.position, self.active.end, WALK_BYTES);
+        let mut op = entry.op;
+        while op <= keep {
+            let header = self.expect_header(&self.active, &mut cursor, op)?;
+            cursor.skip(&header);
+            chain.push(&header);
+            op = op.next();
+        }
+        Ok((cursor.position(), chain))
+    }
+
+    /// Reads whole prepares from `from` up to `last`: as many as stay within `bytes_max`, and one in any case.
+    pub(crate) fn read<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        from: ReadFrom,
+        limit: ReadLimit,
+    ) -> Result<Vec<Prepare>, StorageError> {
+        let mut found = Found { from, limit, prepares: Vec::new(), bytes: 0, is_full: false };
+        let start = match from {
+            ReadFrom::Op(op) => self.sealed.partition_point(|segment| segment.header.parent.op < op),
+            ReadFrom::Offset(offset) => {
+                self.sealed.partition_point(|segment| segment.header.base_offset <= offset)
+            }
+        };
+        for segment in &self.sealed[start.saturating_sub(1)..] {
+            if found.is_full || segment.header.first_op() > limit.last {
+                return Ok(found.prepares);
+            }
+            let file = disk.open(&segment.path, OpenMode::Existing).or_failed_to("open", &segment.path)?;
+            self.read_segment(segment, &file, &mut found)?;
+        }
+        if !found.is_full {
+            self.read_segment(&self.active, &self.writer.file, &mut found)?;
+        }
+        Ok(found.prepares)
+    }
+
+    fn read_segment(&self, segment: &Segment, file: &F, found: &mut Found) -> Result<(), StorageError> {
+        let first = ReadFrom::Op(segment.header.first_op());
+        let Some(entry) = segment.index.find(found.from).or_else(|| segment.index.find(first)) else {
+            return Ok(());
+        };
+        let read_bytes = found.limit.bytes_max.clamp(WALK_BYTES, READ_BYTES_MAX);
+        let mut cursor = Cursor::new(file, entry.position, segment.end, read_bytes);
+        let mut op = entry.op;
+        while op <= found.limit.last && cursor.position() < segment.end {
+            let header = self.expect_header(segment, &mut cursor, op)?;
+            if found.is_before(&header) {
+                cursor.skip(&header);
+            } else if found.has_room(&header) {
+                let position = cursor.position();
+                let prepare = cursor.prepare(&header).or_failed_to("read", &segment.path)?;
+                found.push(prepare.ok_or_else(|| segment.damaged(position, op))?);
+            } else {
+                return Ok(());
+            }
+            op = op.next();
+        }
+        Ok(())
+    }
+
+    /// The header at the cursor, which must be that of `op`.
+    fn expect_header(
+        &self,
+        segment: &Segment,
+        cursor: &mut Cursor<'_, F>,
+        op: Op,
+    ) -> Result<PrepareHeader, StorageError> {
+        let header = cursor.header().or_failed_to("read", &segment.path)?;
+        header
+            .filter(|header| header.op() == op && header.group() == self.chain.group)
+            .ok_or_else(|| segment.damaged(cursor.position(), op))
+    }
+}
+
+/// Where a read stops.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadLimit {
+    pub(crate) bytes_max: usize,
+    pub(crate) last: Op,
+}
+
+/// What a read has gathered.
+struct Found {
+    from: ReadFrom,
+    limit: ReadLimit,
+    prepares: Vec<Prepare>,
+    bytes: usize,
+    is_full: bool,
+}
+
+impl Found {
+    fn is_before(&self, header: &PrepareHeader) -> bool {
+        match self.from {
+            ReadFrom::Op(op) => header.op() < op,
+            ReadFrom::Offset(offset) => header.next_offset() <= offset,
+        }
+    }
+
+    fn has_room(&mut self, header: &PrepareHeader) -> bool {
+        let bytes = self.bytes + header.total_size();
+        self.is_full = !self.prepares.is_empty() && bytes > self.limit.bytes_max;
+        !self.is_full
+    }
+
+    fn push(&mut self, prepare: Prepare) {
+        self.bytes += prepare.header().total_size();
+        self.prepares.push(prepare);
+    }
+}
+
+fn next_segment(identity: Identity, chain: &Chain) -> SegmentHeader {
+    SegmentHeader { identity, group: chain.group, parent: chain.head, base_offset: chain.next_offset }
+}

@@ -1,0 +1,115 @@
+//! Walks the prepares of a segment file from a position on, through a buffer that bodies share.
+//!
+//! The same cursor serves recovery, which trusts nothing and asks where the sound prepares end, and reads, which know
+//! what must be there and report damage if it is not.
+
+use std::io;
+
+use bytes::Bytes;
+use varve_protocol::id::{ClusterId, GroupId, Offset};
+use varve_protocol::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareHeader, PrepareId};
+
+use crate::disk::DiskFile;
+
+/// The end of a log, as the next prepare has to continue it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Chain {
+    pub(crate) cluster: ClusterId,
+    pub(crate) group: GroupId,
+    pub(crate) head: PrepareId,
+    pub(crate) next_offset: Offset,
+}
+
+impl Chain {
+    /// The end of the empty log.
+    pub(crate) fn root(cluster: ClusterId, group: GroupId) -> Self {
+        Self { cluster, group, head: PrepareId::ROOT, next_offset: Offset::ZERO }
+    }
+
+    /// Whether this prepare is the next one of this log.
+    pub(crate) fn accepts(&self, header: &PrepareHeader) -> bool {
+        header.cluster() == self.cluster
+            && header.group() == self.group
+            && header.op() == self.head.op.next()
+            && header.parent() == self.head
+            && header.base_offset() == self.next_offset
+    }
+
+    pub(crate) fn push(&mut self, header: &PrepareHeader) {
+        self.head = header.id();
+        self.next_offset = header.next_offset();
+    }
+}
+
+/// A place in a segment file.
+pub(crate) struct Cursor<'a, F> {
+    file: &'a F,
+    position: u64,
+    /// Nothing is read from here on.
+    end: u64,
+    buffer: Bytes,
+    buffer_position: u64,
+    read_bytes: usize,
+}
+
+impl<'a, F: DiskFile> Cursor<'a, F> {
+    /// A cursor at `position` that reads about `read_bytes` at once.
+    pub(crate) fn new(file: &'a F, position: u64, end: u64, read_bytes: usize) -> Self {
+        Self { file, position, end, buffer: Bytes::new(), buffer_position: position, read_bytes }
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The header here; none if there is no sound one.
+    pub(crate) fn header(&mut self) -> io::Result<Option<PrepareHeader>> {
+        let bytes = self.peek(PREPARE_HEADER_SIZE)?;
+        Ok(PrepareHeader::decode(&bytes).ok())
+    }
+
+    /// Steps over the prepare of this header.
+    pub(crate) fn skip(&mut self, header: &PrepareHeader) {
+        self.position += header.total_size() as u64;
+    }
+
+    /// The prepare here, whose header was just read, and steps over it; none if its body is cut short or rotten.
+    pub(crate) fn prepare(&mut self, header: &PrepareHeader) -> io::Result<Option<Prepare>> {
+        let bytes = self.peek(header.total_size())?;
+        let prepare = Prepare::decode(&bytes).ok();
+        if prepare.is_some() {
+            self.skip(header);
+        }
+        Ok(prepare)
+    }
+
+    /// Whether there are only zeros from here to the end.
+    pub(crate) fn is_zero_to_end(&mut self) -> io::Result<bool> {
+        let start = self.position;
+        let mut is_zero = true;
+        while is_zero && self.position < self.end {
+            let bytes = self.peek(self.read_bytes)?;
+            is_zero = bytes.iter().all(|byte| *byte == 0);
+            self.position += bytes.len().max(1) as u64;
+        }
+        self.position = start;
+        Ok(is_zero)
+    }
+
+    /// The next bytes, fewer only at the end.
+    fn peek(&mut self, count: usize) -> io::Result<Bytes> {
+        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let count = count.min(left);
+        let buffer_end = self.buffer_position + self.buffer.len() as u64;
+        if self.position < self.buffer_position || self.position + count as u64 > buffer_end {
+            let mut buffer = vec![0; count.max(self.read_bytes).min(left)];
+            let read = self.file.read_at(&mut buffer, self.position)?;
+            buffer.truncate(read);
+            self.buffer = Bytes::from(buffer);
+            self.buffer_position = self.position;
+        }
+        let start =
+            usize::try_from(self.position - self.buffer_position).expect("the buffer fits the memory");
+        Ok(self.buffer.slice(start..(start + count).min(self.buffer.len())))
+    }
+}

@@ -1,0 +1,180 @@
+//! The superblocks of all groups of a node: two copies of one append-only file, `superblocks-a` and `superblocks-b`.
+//!
+//! A save appends its entries to copy a and syncs it, then to copy b and syncs that, and is done then: one pair of syncs
+//! for all groups of a round. The newest entry of a group is its superblock. When entries are many and mostly old, both
+//! copies are rewritten, one after the other, under a new generation number.
+//! The entries are described in `entry`; how two copies are read as one, in `merge`.
+//!
+//! Error: after a failed write or sync nothing is saved any more until the store is opened again.
+
+mod entry;
+mod merge;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use varve_protocol::id::GroupId;
+use varve_protocol::superblock::Superblock;
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{IoContext, StorageError};
+use crate::file;
+use crate::identity::Identity;
+use entry::{Content, ENTRY_SIZE, Entry};
+
+/// The names of the two copies, in the order in which they are written.
+pub(crate) const COPY_NAMES: [&str; 2] = ["superblocks-a", "superblocks-b"];
+
+/// A file is rewritten when it has at least this many entries (1 MiB), and ...
+const ENTRIES_REWRITTEN_MIN: u64 = (1 << 20) / ENTRY_SIZE as u64;
+/// ... at least this many times those that are needed.
+const ENTRIES_PER_LIVE_MAX: u64 = 4;
+
+/// A change of the set of superblocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    Save(Superblock),
+    Delete(GroupId),
+}
+
+/// All superblocks of a node.
+pub(crate) struct Superblocks<F> {
+    identity: Identity,
+    files: [F; 2],
+    generation: u64,
+    /// Entries in each file.
+    entries: u64,
+    live: BTreeMap<GroupId, Superblock>,
+    failure: Option<StorageError>,
+}
+
+impl<F: DiskFile> Superblocks<F> {
+    /// Makes both copies, without groups, durably.
+    pub(crate) fn format<D: Disk<File = F>>(disk: &D, identity: Identity) -> Result<(), StorageError> {
+        rewrite(disk, identity, 1, &BTreeMap::new())?;
+        Ok(())
+    }
+
+    /// Reads both copies, and makes durable or rewrites what an earlier process left.
+    pub(crate) fn open<D: Disk<File = F>>(disk: &D, identity: Identity) -> Result<Self, StorageError> {
+        let paths = COPY_NAMES.map(PathBuf::from);
+        let bytes = [read_copy(disk, &paths[0])?, read_copy(disk, &paths[1])?];
+        let merged = merge::merge(bytes.each_ref().map(|bytes| &bytes[..]), identity)?;
+        let mut live = BTreeMap::new();
+        for entry in &merged.entries {
+            match entry.content {
+                Content::Start(_) => {}
+                Content::Change(change) => apply(&mut live, change),
+            }
+        }
+        if !merged.are_equal {
+            tracing::warn!(entries = merged.entries.len(), "superblock copies differ; rewriting both");
+            return Self::rewritten(disk, identity, merged.generation + 1, live);
+        }
+        let files = [open_existing(disk, &paths[0])?, open_existing(disk, &paths[1])?];
+        for (file, path) in files.iter().zip(&paths) {
+            file.sync().or_failed_to("sync", path)?;
+        }
+        let entries = merged.entries.len() as u64;
+        Ok(Self { identity, files, generation: merged.generation, entries, live, failure: None })
+    }
+
+    fn rewritten<D: Disk<File = F>>(
+        disk: &D,
+        identity: Identity,
+        generation: u64,
+        live: BTreeMap<GroupId, Superblock>,
+    ) -> Result<Self, StorageError> {
+        let files = rewrite(disk, identity, generation, &live)?;
+        let entries = live.len() as u64 + 1;
+        Ok(Self { identity, files, generation, entries, live, failure: None })
+    }
+
+    /// The superblocks of all groups, in the order of their ids.
+    pub(crate) fn live(&self) -> &BTreeMap<GroupId, Superblock> {
+        &self.live
+    }
+
+    /// Makes changes durable, all with the same two syncs.
+    pub(crate) fn save<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        changes: &[Change],
+    ) -> Result<(), StorageError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let result = self.try_save(disk, changes);
+        self.failure = result.as_ref().err().cloned();
+        result
+    }
+
+    fn try_save<D: Disk<File = F>>(&mut self, disk: &D, changes: &[Change]) -> Result<(), StorageError> {
+        let needed = self.live.len() as u64 + 1;
+        if self.entries >= ENTRIES_REWRITTEN_MIN && self.entries > ENTRIES_PER_LIVE_MAX * needed {
+            let live = std::mem::take(&mut self.live);
+            *self = Self::rewritten(disk, self.identity, self.generation + 1, live)?;
+        }
+        let contents = changes.iter().map(|change| Content::Change(*change));
+        let bytes = encode_round(self.generation, self.entries, contents);
+        for (file, name) in self.files.iter().zip(COPY_NAMES) {
+            let path = Path::new(name);
+            let position = self.entries * ENTRY_SIZE as u64;
+            file.write_at(std::slice::from_ref(&bytes), position).or_failed_to("append to", path)?;
+            file.sync().or_failed_to("sync", path)?;
+        }
+        self.entries += changes.len() as u64;
+        for change in changes {
+            apply(&mut self.live, *change);
+        }
+        Ok(())
+    }
+}
+
+fn apply(live: &mut BTreeMap<GroupId, Superblock>, change: Change) {
+    match change {
+        Change::Save(superblock) => live.insert(superblock.group, superblock),
+        Change::Delete(group) => live.remove(&group),
+    };
+}
+
+fn encode_round(generation: u64, first: u64, contents: impl Iterator<Item = Content>) -> Bytes {
+    let mut bytes = Vec::new();
+    for (place, content) in (0_u32..).zip(contents) {
+        let sequence = first + u64::from(place);
+        bytes.extend_from_slice(&Entry { generation, sequence, place_in_round: place, content }.encode());
+    }
+    Bytes::from(bytes)
+}
+
+/// Writes both copies anew, copy a first; returns them open.
+fn rewrite<D: Disk>(
+    disk: &D,
+    identity: Identity,
+    generation: u64,
+    live: &BTreeMap<GroupId, Superblock>,
+) -> Result<[D::File; 2], StorageError> {
+    let saves = live.values().map(|superblock| Content::Change(Change::Save(*superblock)));
+    let bytes = encode_round(generation, 0, std::iter::once(Content::Start(identity)).chain(saves));
+    let [a, b] = COPY_NAMES.map(Path::new);
+    Ok([file::create_whole(disk, a, bytes.clone())?, file::create_whole(disk, b, bytes)?])
+}
+
+/// The bytes of a copy; none if it is gone.
+fn read_copy<D: Disk>(disk: &D, path: &Path) -> Result<Vec<u8>, StorageError> {
+    let file = match disk.open(path, OpenMode::Existing) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StorageError::io("open", path, error)),
+    };
+    let size = file.size().or_failed_to("read the size of", path)?;
+    let mut bytes = vec![0; usize::try_from(size).expect("a file of superblocks fits the memory")];
+    let read = file.read_at(&mut bytes, 0).or_failed_to("read", path)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+fn open_existing<D: Disk>(disk: &D, path: &Path) -> Result<D::File, StorageError> {
+    disk.open(path, OpenMode::Existing).or_failed_to("open", path)
+}

@@ -1,0 +1,116 @@
+//! One workload, the power cut after every call to the disk, and many draws of what survives.
+
+use varve_storage::MemoryDisk;
+
+use crate::world::{Step, World};
+
+/// Draws of what survives, for each call. More by environment, for long runs.
+fn seeds() -> u64 {
+    std::env::var("VARVE_CRASH_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
+}
+
+fn appended(pick: usize, sizes: &[usize]) -> Step {
+    Step::Append { pick, sizes: sizes.to_vec() }
+}
+
+/// Rounds that create, append small and large, roll, cut, save and delete, alone and together.
+fn workload() -> Vec<Vec<Step>> {
+    let save = |pick| Step::Save { pick };
+    let cut = |pick, back| Step::Truncate { pick, back };
+    vec![
+        vec![Step::Create],
+        vec![Step::Create, Step::Create],
+        vec![appended(0, &[100])],
+        vec![appended(0, &[0, 200]), appended(1, &[700]), save(0)],
+        vec![appended(0, &[500, 500]), appended(1, &[3000, 10])],
+        vec![save(1), save(2), appended(2, &[1200; 4])],
+        vec![cut(2, 2), appended(2, &[40, 50])],
+        vec![appended(0, &[600, 600, 600]), save(0), cut(1, 1)],
+        vec![cut(0, 5), appended(0, &[300])],
+        vec![appended(0, &[900; 5]), cut(0, 3), appended(0, &[20]), save(0)],
+        vec![appended(1, &[0]), appended(2, &[2500])],
+        vec![Step::Delete { pick: 1 }, appended(0, &[30])],
+        vec![appended(0, &[70_000])],
+        vec![appended(0, &[10]), Step::Create, appended(1, &[100])],
+        vec![cut(1, 99), appended(1, &[400])],
+    ]
+}
+
+/// The world after the workload was cut by `calls` more calls to the disk; none if all of it was done.
+fn cut_after(calls: u64) -> (World, bool) {
+    let mut world = World::new();
+    world.disk.power_off_after(world.disk.calls() + calls);
+    let is_done = workload().iter().all(|steps| world.run(steps));
+    (world, is_done)
+}
+
+/// Runs `check` on the world cut after every call.
+fn at_every_call(check: impl Fn(&World, u64)) {
+    for calls in 0.. {
+        let (world, is_done) = cut_after(calls);
+        check(&world, calls);
+        if is_done {
+            assert!(calls > 100, "the workload is not a short one");
+            return;
+        }
+    }
+}
+
+fn go_on(world: &mut World) {
+    for pick in 0..4 {
+        assert!(world.run(&[appended(pick, &[100, 0, 900]), Step::Save { pick }]));
+    }
+}
+
+#[test]
+fn whatever_survives_a_crash_holds_all_that_was_acknowledged() {
+    at_every_call(|world, calls| {
+        for seed in 0..seeds() {
+            let mut world = world.fork();
+            world.crash(seed * 1000 + calls);
+            go_on(&mut world);
+            world.crash(seed);
+        }
+    });
+}
+
+#[test]
+fn a_crash_while_recovering_from_a_crash_loses_nothing() {
+    at_every_call(|world, calls| {
+        for seed in 0..seeds() {
+            let mut world = world.fork();
+            world.lose_power(seed * 1000 + calls);
+            world.disk.power_off_after(world.disk.calls() + seed);
+            while !world.try_open() {
+                world.lose_power(seed);
+            }
+            world.crash(seed + 1);
+            go_on(&mut world);
+            world.crash(seed + 2);
+        }
+    });
+}
+
+#[test]
+fn what_is_shown_after_a_killed_process_outlives_the_next_crash() {
+    at_every_call(|world, calls| {
+        for seed in 0..seeds() {
+            let mut world = world.fork();
+            world.restart();
+            world.crash(seed * 1000 + calls);
+            go_on(&mut world);
+            world.crash(seed);
+        }
+    });
+}
+
+#[test]
+fn one_seed_gives_one_outcome() {
+    let run = || {
+        let (mut world, _) = cut_after(90);
+        world.crash(5);
+        let bytes = |disk: &MemoryDisk| (disk.used(), disk.calls());
+        bytes(&world.disk)
+    };
+    assert_eq!(run(), run());
+}

@@ -1,0 +1,100 @@
+//! Disks that are full or whose syncs fail: the group is closed, the others go on, nothing acknowledged is lost.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use varve_protocol::id::{GroupId, Op};
+use varve_storage::{Completion, Job, MemoryDisk, Options, ReadFrom, StorageError, SyncFault};
+
+use crate::support::{Branch, GROUP, append, durable, new_store, read, reopen, superblock};
+
+fn failure(completions: &[Completion]) -> &StorageError {
+    match completions {
+        [Completion::Failed { group: GROUP, error }] => error,
+        other => panic!("one failure is the answer: {other:?}"),
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_undone() {
+    for (first, size) in [(100, 3000), (100, 80_000), (100_000, 100), (100_000, 300_000), (61_000, 5000)] {
+        for room in [0, 1, 700, 2999] {
+            let disk = MemoryDisk::new();
+            let mut store = new_store(disk.clone(), Options::default());
+            let mut branch = Branch::new(GROUP);
+            let prepares = branch.seal_many(&[first, 0]);
+            store.execute(vec![append(GROUP, &prepares)]);
+            disk.set_capacity(Some(disk.used() + room));
+            let refused = branch.seal_many(&[size; 30]);
+            let error = failure(&store.execute(vec![append(GROUP, &refused)])).clone();
+            assert!(error.is_disk_full() && !error.is_repairable());
+            let later = [append(GROUP, &refused), Job::Truncate { group: GROUP, keep: Op::ZERO }];
+            assert_eq!(failure(&store.execute(later.to_vec())), &error, "the group is closed");
+
+            let disk = disk.restart();
+            disk.set_capacity(None);
+            let (mut store, recovered, shown) = reopen(disk.clone(), Options::default());
+            assert_eq!(recovered[0].problem, None);
+            assert_eq!(shown, prepares, "nothing of what was refused is there");
+            assert_eq!(store.execute(vec![append(GROUP, &refused)]), [durable(GROUP, &refused[29])]);
+            assert_eq!(read(&mut store, ReadFrom::Op(Op::new(3))), refused);
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_closes_its_group_and_no_other() {
+    let other = GroupId::new(9);
+    let disk = MemoryDisk::new();
+    let mut store = new_store(disk.clone(), Options::default());
+    store.execute(vec![Job::SaveSuperblock(superblock(other, 1))]);
+    let (mut branch, mut other_branch) = (Branch::new(GROUP), Branch::new(other));
+    let acknowledged = branch.seal_many(&[500, 600]);
+    store.execute(vec![append(GROUP, &acknowledged)]);
+
+    disk.set_sync_fault(SyncFault::Once);
+    let doubtful = branch.seal_many(&[700]);
+    let fine = other_branch.seal_many(&[800]);
+    let completions = store.execute(vec![append(other, &fine), append(GROUP, &doubtful)]);
+    assert_eq!(completions[0], durable(other, &fine[0]), "{completions:?}");
+    failure(&completions[1..]);
+    let saved = store.execute(vec![Job::SaveSuperblock(superblock(GROUP, 2))]);
+    failure(&saved);
+    let job =
+        Job::Read { group: GROUP, token: 1, from: ReadFrom::Op(Op::new(1)), bytes_max: 1, last: Op::new(1) };
+    assert!(matches!(store.execute(vec![job])[..], [Completion::Read { result: Err(_), .. }]));
+    let more = other_branch.seal_many(&[10]);
+    assert_eq!(store.execute(vec![append(other, &more)]), [durable(other, &more[0])]);
+
+    for seed in 0..20 {
+        let disk = disk.fork().crash(&mut ChaCha8Rng::seed_from_u64(seed));
+        let (_, recovered, shown) = reopen(disk, Options::default());
+        assert_eq!(recovered[0].problem, None);
+        assert_eq!(recovered[0].superblock, superblock(GROUP, 1));
+        assert!(shown.starts_with(&acknowledged));
+    }
+}
+
+#[test]
+fn a_failed_sync_of_superblocks_closes_their_groups_and_saves_no_more() {
+    let disk = MemoryDisk::new();
+    let mut store = new_store(disk.clone(), Options::default());
+    disk.set_sync_fault(SyncFault::Once);
+    failure(&store.execute(vec![Job::SaveSuperblock(superblock(GROUP, 2))]));
+    let other = GroupId::new(9);
+    let refused = store.execute(vec![Job::SaveSuperblock(superblock(other, 1))]);
+    assert!(matches!(refused[..], [Completion::Failed { .. }]), "{refused:?}");
+    let (_, recovered, _) = reopen(disk.crash(&mut ChaCha8Rng::seed_from_u64(1)), Options::default());
+    assert_eq!(recovered.len(), 1);
+    assert!([1, 2].contains(&recovered[0].superblock.view.as_raw()));
+}
+
+#[test]
+fn a_closed_group_can_be_deleted() {
+    let disk = MemoryDisk::new();
+    let mut store = new_store(disk.clone(), Options::default());
+    disk.set_sync_fault(SyncFault::Once);
+    failure(&store.execute(vec![append(GROUP, &Branch::new(GROUP).seal_many(&[1]))]));
+    let deleted = store.execute(vec![Job::DeleteGroup { group: GROUP }]);
+    assert_eq!(deleted, [Completion::Deleted { group: GROUP }]);
+    assert_eq!(reopen(disk.restart(), Options::default()).1, []);
+}

@@ -1,0 +1,14 @@
+//! The tests of storage, one binary: what a disk promises, what a store does, and what it survives.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod conformance;
+mod crash;
+mod fault;
+mod log;
+mod memory_disk;
+mod model;
+mod refusal;
+mod rot;
+mod support;
+mod world;

@@ -1,0 +1,91 @@
+//! A data directory that is not this node's is refused, each time with what to do about it.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+use varve_protocol::checksum::checksum;
+use varve_protocol::id::{ClusterId, NodeId};
+use varve_storage::{Disk, DiskFile, FileDisk, Identity, MemoryDisk, OpenMode, Options, StorageError, Store};
+
+use crate::support::{IDENTITY, new_store};
+
+fn refusal(disk: &MemoryDisk, identity: Identity) -> StorageError {
+    Store::open(disk.clone(), identity, Options::default(), &mut |_, _| {}).err().expect("it is refused")
+}
+
+fn formatted() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    Store::format(&disk, IDENTITY).unwrap();
+    disk
+}
+
+#[test]
+fn another_cluster_is_refused() {
+    let cluster = ClusterId::new(9);
+    let error = refusal(&formatted(), Identity { cluster, ..IDENTITY });
+    assert_eq!(error, StorageError::WrongCluster { found: IDENTITY.cluster, expected: cluster });
+    assert!(error.to_string().contains("check the configured directory and cluster id"));
+}
+
+#[test]
+fn another_node_is_refused() {
+    let node = NodeId::new(9);
+    let error = refusal(&formatted(), Identity { node, ..IDENTITY });
+    assert_eq!(error, StorageError::WrongNode { found: IDENTITY.node, expected: node });
+    assert!(error.to_string().contains("check the configured directory and node id"));
+}
+
+#[test]
+fn another_version_is_refused() {
+    let disk = formatted();
+    let file = disk.open(Path::new("identity"), OpenMode::Existing).unwrap();
+    let mut bytes = [0; 64];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes[8] = 2;
+    let sum = checksum(&bytes[4..]).to_le_bytes();
+    bytes[..4].copy_from_slice(&sum);
+    file.write_at(&[bytes.to_vec().into()], 0).unwrap();
+    let path = "identity".into();
+    assert_eq!(refusal(&disk, IDENTITY), StorageError::WrongVersion { path, found: 2, expected: 1 });
+}
+
+#[test]
+fn an_identity_has_these_bytes() {
+    let file = formatted().open(Path::new("identity"), OpenMode::Existing).unwrap();
+    let mut bytes = [0; 64];
+    file.read_at(&mut bytes, 0).unwrap();
+    let mut expected = [0; 64];
+    expected[4..8].copy_from_slice(b"VRVI");
+    expected[8] = 1;
+    expected[12] = 3;
+    expected[16..24].copy_from_slice(&[0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01]);
+    assert_eq!(bytes[4..], expected[4..]);
+}
+
+#[test]
+fn an_empty_directory_is_refused_until_it_is_formatted() {
+    let disk = MemoryDisk::new();
+    assert_eq!(refusal(&disk, IDENTITY), StorageError::NotFormatted);
+    Store::format(&disk, IDENTITY).unwrap();
+    assert!(Store::open(disk, IDENTITY, Options::default(), &mut |_, _| {}).is_ok());
+}
+
+#[test]
+fn nothing_is_formatted_twice() {
+    let disk = formatted();
+    let found = "identity".into();
+    assert_eq!(Store::format(&disk, IDENTITY), Err(StorageError::AlreadyFormatted { found }));
+    disk.remove(Path::new("identity")).unwrap();
+    assert!(Store::format(&disk, IDENTITY).is_err(), "also if only the rest is there");
+}
+
+#[test]
+fn a_directory_has_one_process() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("data");
+    let disk = FileDisk::open(path.clone()).unwrap();
+    let locked = StorageError::Locked { path: path.clone() };
+    assert_eq!(FileDisk::open(path.clone()).err(), Some(locked));
+    drop(new_store(disk, Options::default()));
+    assert!(FileDisk::open(path).is_ok());
+}

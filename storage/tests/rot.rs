@@ -1,0 +1,203 @@
+//! Every single-bit flip and every truncation of every file of a small data directory: nothing panics, no prepare is
+//! altered, and nothing that a slot protects is lost in silence.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use varve_protocol::id::Op;
+use varve_protocol::prepare::Prepare;
+use varve_storage::{
+    Disk, DiskFile, Job, MemoryDisk, OpenMode, Options, RecoveredGroup, StorageError, Store,
+};
+
+use crate::support::{Branch, GROUP, IDENTITY, append, new_store, reopen, superblock};
+
+const SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 680 };
+
+/// A directory with three segments, and its log. The last round holds the last two prepares.
+struct Specimen {
+    disk: MemoryDisk,
+    log: Vec<Prepare>,
+    protected: usize,
+}
+
+fn specimen() -> Specimen {
+    let disk = MemoryDisk::new();
+    let mut store = new_store(disk.clone(), SEGMENTS);
+    let log = Branch::new(GROUP).seal_many(&[90, 0, 70, 120, 30, 20, 10, 4, 60]);
+    for round in [&log[..3], &log[3..5], &log[5..6], &log[6..7], &log[7..]] {
+        store.execute(vec![
+            append(GROUP, round),
+            Job::SaveSuperblock(superblock(GROUP, round[0].op().as_raw())),
+        ]);
+    }
+    Specimen { disk, log, protected: 7 }
+}
+
+/// As above, opened once more: that seals all of it.
+fn sealed_specimen() -> Specimen {
+    let Specimen { disk, log, .. } = specimen();
+    let (_, recovered, shown) = reopen(disk.clone(), SEGMENTS);
+    assert_eq!((shown.len(), &recovered[0].problem), (9, &None));
+    Specimen { disk, log, protected: 9 }
+}
+
+impl Specimen {
+    fn segments(&self) -> Vec<PathBuf> {
+        let dir = Path::new("groups/0000000007");
+        let names = self.disk.list(dir).unwrap();
+        assert_eq!(names.len(), 3);
+        names.iter().map(|name| dir.join(name)).collect()
+    }
+
+    /// Changes a file of a copy, and opens that.
+    fn open_with<T>(
+        &self,
+        path: &Path,
+        change: impl FnOnce(&dyn Fn(u64) -> u8, &dyn Fn(u64, u8), &dyn Fn(u64)) -> T,
+    ) -> Result<(RecoveredGroup, Vec<Prepare>), StorageError> {
+        let disk = self.disk.fork();
+        let file = disk.open(path, OpenMode::Existing).unwrap();
+        let read = |position| {
+            let mut byte = [0];
+            file.read_at(&mut byte, position).unwrap();
+            byte[0]
+        };
+        let write = |position, byte| file.write_at(&[Bytes::copy_from_slice(&[byte])], position).unwrap();
+        change(&read, &write, &|size| file.set_size(size).unwrap());
+        let mut shown = Vec::new();
+        let opened = Store::open(disk, IDENTITY, SEGMENTS, &mut |_, prepare| shown.push(prepare.clone()));
+        opened.map(|(_, mut recovered)| (recovered.remove(0), shown))
+    }
+
+    /// The log is whole, or says what is wrong, or lacks at most what no slot protects. Returns whether it is whole.
+    fn judge(&self, what: &str, opened: Result<(RecoveredGroup, Vec<Prepare>), StorageError>) -> bool {
+        let (found, shown) = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(self.log.starts_with(&shown), "{what}: no prepare is altered");
+        assert_eq!(found.superblock, superblock(GROUP, 8), "{what}");
+        match found.problem {
+            Some(StorageError::Damaged { op, .. }) => {
+                assert!(op <= Op::new(shown.len() as u64 + 1), "{what}")
+            }
+            Some(problem) => panic!("{what}: {problem}"),
+            None => {
+                assert!(shown.len() >= self.protected, "{what}: {} prepares left in silence", shown.len())
+            }
+        }
+        shown.len() == self.log.len()
+    }
+
+    fn size(&self, path: &Path) -> u64 {
+        self.disk.open(path, OpenMode::Existing).unwrap().size().unwrap()
+    }
+
+    /// All positions of a segment file, but only some of the long stretches of zeros.
+    fn positions(&self, path: &Path) -> impl Iterator<Item = u64> {
+        let used = [0..132, 508..580, 1020..1092, 4090..4096 + 800];
+        let is_used = move |position| used.iter().any(|range| range.contains(&position));
+        (0..self.size(path)).filter(move |position| is_used(*position) || position % 251 == 0)
+    }
+}
+
+fn flip_every_bit_of_segments(specimen: &Specimen) {
+    for path in specimen.segments() {
+        let mut harmed = 0;
+        for position in specimen.positions(&path) {
+            for bit in 0..8 {
+                let opened =
+                    specimen.open_with(&path, |read, write, _| write(position, read(position) ^ (1 << bit)));
+                harmed += u64::from(!specimen.judge(&format!("{} {position}.{bit}", path.display()), opened));
+            }
+        }
+        assert!(harmed > 8 * 128, "flips in prepares are noticed: {harmed}");
+    }
+}
+
+fn truncate_segments_everywhere(specimen: &Specimen) {
+    for path in specimen.segments() {
+        for size in specimen.positions(&path) {
+            let opened = specimen.open_with(&path, |_, _, cut| cut(size));
+            specimen.judge(&format!("{} cut to {size}", path.display()), opened);
+        }
+    }
+}
+
+#[test]
+fn no_flipped_bit_of_a_segment_passes() {
+    flip_every_bit_of_segments(&specimen());
+}
+
+#[test]
+fn no_flipped_bit_of_a_sealed_log_passes() {
+    flip_every_bit_of_segments(&sealed_specimen());
+}
+
+#[test]
+fn no_truncation_of_a_segment_passes() {
+    truncate_segments_everywhere(&specimen());
+    truncate_segments_everywhere(&sealed_specimen());
+}
+
+#[test]
+fn a_lost_segment_is_missed() {
+    let specimen = specimen();
+    for (at, path) in specimen.segments().iter().enumerate().take(2) {
+        let disk = specimen.disk.fork();
+        disk.remove(path).unwrap();
+        let (_, recovered, shown) = reopen(disk, SEGMENTS);
+        let expected =
+            StorageError::Damaged { path: path.clone(), position: 0, op: Op::new(shown.len() as u64 + 1) };
+        assert_eq!(recovered[0].problem, Some(expected), "segment {at}");
+    }
+}
+
+#[test]
+fn one_copy_of_the_superblocks_is_enough() {
+    let specimen = specimen();
+    for path in ["superblocks-a", "superblocks-b"].map(Path::new) {
+        for position in 0..specimen.size(path) {
+            for bit in 0..8 {
+                let opened =
+                    specimen.open_with(path, |read, write, _| write(position, read(position) ^ (1 << bit)));
+                assert!(specimen.judge(&format!("{} {position}.{bit}", path.display()), opened));
+            }
+            let opened = specimen.open_with(path, |_, _, cut| cut(position));
+            assert!(specimen.judge(&format!("{} cut to {position}", path.display()), opened));
+        }
+        let disk = specimen.disk.fork();
+        disk.remove(path).unwrap();
+        assert_eq!(reopen(disk, SEGMENTS).1[0].superblock, superblock(GROUP, 8));
+    }
+}
+
+#[test]
+fn an_entry_that_is_rotten_in_both_copies_is_an_error() {
+    let specimen = specimen();
+    let entries = specimen.size(Path::new("superblocks-a")) / 64;
+    for entry in 0..entries {
+        let disk = specimen.disk.fork();
+        for path in ["superblocks-a", "superblocks-b"].map(Path::new) {
+            let file = disk.open(path, OpenMode::Existing).unwrap();
+            file.write_at(&[Bytes::from_static(b"rot")], entry * 64 + 41).unwrap();
+        }
+        let opened = Store::open(disk, IDENTITY, SEGMENTS, &mut |_, _| {});
+        let expected = StorageError::SuperblocksDamaged { path: "superblocks-b".into(), entry };
+        assert_eq!(opened.err(), Some(expected));
+    }
+}
+
+#[test]
+fn no_damage_to_the_identity_passes() {
+    let specimen = specimen();
+    let path = Path::new("identity");
+    let damaged = StorageError::IdentityDamaged { path: path.to_owned() };
+    for position in 0..64 {
+        for bit in 0..8 {
+            let opened =
+                specimen.open_with(path, |read, write, _| write(position, read(position) ^ (1 << bit)));
+            assert_eq!(opened.err(), Some(damaged.clone()));
+        }
+        let opened = specimen.open_with(path, |_, _, cut| cut(position));
+        assert_eq!(opened.err(), Some(damaged.clone()));
+    }
+}

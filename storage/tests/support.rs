@@ -1,0 +1,119 @@
+//! A cluster, a node, and groups whose prepares are made here.
+
+use bytes::Bytes;
+use varve_protocol::id::{
+    ClusterId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
+};
+use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
+use varve_protocol::superblock::Superblock;
+use varve_storage::{Completion, Disk, Identity, Job, Options, ReadFrom, RecoveredGroup, Store};
+
+pub(crate) const IDENTITY: Identity =
+    Identity { cluster: ClusterId::new(0x0123_4567_89ab_cdef), node: NodeId::new(3) };
+
+pub(crate) const GROUP: GroupId = GroupId::new(7);
+
+/// Small segments, so that a few prepares fill one.
+pub(crate) const SMALL_SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 2000 };
+
+/// Seals prepares that continue each other; a copy is another branch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Branch {
+    pub(crate) group: GroupId,
+    pub(crate) view: View,
+    pub(crate) head: PrepareId,
+    pub(crate) next_offset: Offset,
+}
+
+impl Branch {
+    pub(crate) fn new(group: GroupId) -> Self {
+        Self { group, view: View::new(1), head: PrepareId::ROOT, next_offset: Offset::ZERO }
+    }
+
+    /// The branch that ends with this prepare.
+    pub(crate) fn behind(prepare: &Prepare) -> Self {
+        let header = prepare.header();
+        Self {
+            group: header.group(),
+            view: header.view(),
+            head: prepare.id(),
+            next_offset: header.next_offset(),
+        }
+    }
+
+    /// Seals the next prepare: `size` bytes; no records if there are no bytes.
+    pub(crate) fn seal(&mut self, size: usize) -> Prepare {
+        let op = self.head.op.next().as_raw();
+        let records = u32::from(size > 0) * 3;
+        let fields = PrepareFields {
+            cluster: IDENTITY.cluster,
+            group: self.group,
+            view: self.view,
+            parent: self.head,
+            epoch: Epoch::ZERO,
+            kind: if records > 0 { PrepareKind::Records } else { PrepareKind::Noop },
+            base_offset: self.next_offset,
+            record_count: records,
+            timestamp: Timestamp::new(1_000_000 + op),
+            producer: ProducerId::ZERO,
+            request: RequestNumber::ZERO,
+        };
+        let fill = u8::try_from(op % 251).unwrap() + 1;
+        let prepare = Prepare::seal(fields, Bytes::from(vec![fill; size]));
+        *self = Self { view: self.view, ..Self::behind(&prepare) };
+        prepare
+    }
+
+    pub(crate) fn seal_many(&mut self, sizes: &[usize]) -> Vec<Prepare> {
+        sizes.iter().map(|size| self.seal(*size)).collect()
+    }
+}
+
+pub(crate) fn superblock(group: GroupId, view: u64) -> Superblock {
+    Superblock { group, view: View::new(view), log_view: View::new(view), commit: Op::ZERO }
+}
+
+pub(crate) fn append(group: GroupId, prepares: &[Prepare]) -> Job {
+    Job::Append { group, prepares: prepares.to_vec() }
+}
+
+pub(crate) fn durable(group: GroupId, prepare: &Prepare) -> Completion {
+    Completion::Durable { group, id: prepare.id() }
+}
+
+/// A store on a disk that is formatted first, with [`GROUP`] on it.
+pub(crate) fn new_store<D: Disk>(disk: D, options: Options) -> Store<D> {
+    Store::format(&disk, IDENTITY).unwrap();
+    let (mut store, recovered) = Store::open(disk, IDENTITY, options, &mut |_, _| {}).unwrap();
+    assert_eq!(recovered, []);
+    let first = superblock(GROUP, 1);
+    assert_eq!(store.execute(vec![Job::SaveSuperblock(first)]), [Completion::SuperblockDurable(first)]);
+    store
+}
+
+/// Opens a store again, and gathers what it shows.
+pub(crate) fn reopen<D: Disk>(disk: D, options: Options) -> (Store<D>, Vec<RecoveredGroup>, Vec<Prepare>) {
+    let mut shown = Vec::new();
+    let (store, recovered) =
+        Store::open(disk, IDENTITY, options, &mut |_, prepare| shown.push(prepare.clone())).unwrap();
+    (store, recovered, shown)
+}
+
+/// Reads everything from `from` on.
+pub(crate) fn read<D: Disk>(store: &mut Store<D>, from: ReadFrom) -> Vec<Prepare> {
+    read_some(store, from, usize::MAX, Op::new(u64::MAX))
+}
+
+pub(crate) fn read_some<D: Disk>(
+    store: &mut Store<D>,
+    from: ReadFrom,
+    bytes_max: usize,
+    last: Op,
+) -> Vec<Prepare> {
+    let job = Job::Read { group: GROUP, token: 9, from, bytes_max, last };
+    let mut completions = store.execute(vec![job]);
+    match completions.pop() {
+        Some(Completion::Read { group: GROUP, token: 9, result }) => result.unwrap(),
+        other => panic!("a read is answered by a read: {other:?}"),
+    }
+}

@@ -1,0 +1,221 @@
+//! A store on a simulated disk and what its user was told: after every crash the two are compared.
+//!
+//! What must hold after a crash, for each group: it is there if its superblock was acknowledged and no deletion was
+//! tried; its superblock is the acknowledged one or a newer one that was tried; its log has no problem, holds all that was
+//! acknowledged and not asked to be cut, and nothing but prefixes of what it went through in the round of the crash.
+
+use std::collections::BTreeMap;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use varve_protocol::id::{GroupId, Op, View};
+use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::superblock::Superblock;
+use varve_storage::{Completion, Job, MemoryDisk, Options, RecoveredGroup, Store};
+
+use crate::support::{Branch, IDENTITY, SMALL_SEGMENTS, append, superblock};
+
+/// One job; groups are picked among those there are.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Create,
+    Append { pick: usize, sizes: Vec<usize> },
+    Truncate { pick: usize, back: usize },
+    Save { pick: usize },
+    Delete { pick: usize },
+}
+
+#[derive(Clone, Default, Debug)]
+struct Expected {
+    /// What was acknowledged.
+    log: Vec<Prepare>,
+    superblock: Option<Superblock>,
+    /// What was asked for since, and not answered well.
+    tried_logs: Vec<Vec<Prepare>>,
+    tried_superblocks: Vec<Superblock>,
+    tried_deletion: bool,
+    /// Views of new branches: never one of an older branch.
+    view: u64,
+}
+
+impl Expected {
+    fn newest_log(&self) -> &Vec<Prepare> {
+        self.tried_logs.last().unwrap_or(&self.log)
+    }
+
+    fn head(&self) -> PrepareId {
+        self.newest_log().last().map_or(PrepareId::ROOT, Prepare::id)
+    }
+
+    fn check(&self, found: &RecoveredGroup, shown: &[Prepare]) {
+        assert_eq!(found.problem, None, "a crash alone damages nothing");
+        assert_eq!(found.head, shown.last().map_or(PrepareId::ROOT, Prepare::id));
+        let saved =
+            self.superblock.iter().chain(&self.tried_superblocks).any(|save| *save == found.superblock);
+        assert!(saved, "a superblock never goes back: {:?} after {:?}", found.superblock, self.superblock);
+        let kept = self.tried_logs.iter().map(Vec::len).min().unwrap_or(usize::MAX).min(self.log.len());
+        assert!(shown.len() >= kept, "{} durable prepares and {} found", kept, shown.len());
+        let logs = std::iter::once(&self.log).chain(&self.tried_logs);
+        assert!(logs.into_iter().any(|log| log.starts_with(shown)), "the log is one that was written");
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) disk: MemoryDisk,
+    pub(crate) options: Options,
+    store: Option<Store<MemoryDisk>>,
+    groups: BTreeMap<GroupId, Expected>,
+    next_group: u64,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let disk = MemoryDisk::new();
+        Store::format(&disk, IDENTITY).unwrap();
+        let mut world =
+            Self { disk, options: SMALL_SEGMENTS, store: None, groups: BTreeMap::new(), next_group: 0 };
+        world.open();
+        world
+    }
+
+    /// A world in the same state on a copy of the disk; its store has to be opened.
+    pub(crate) fn fork(&self) -> Self {
+        let (groups, next_group) = (self.groups.clone(), self.next_group);
+        Self { disk: self.disk.fork(), options: self.options, store: None, groups, next_group }
+    }
+
+    /// Runs one round; false if something of it failed: then the store has to be opened again.
+    pub(crate) fn run(&mut self, steps: &[Step]) -> bool {
+        let jobs: Vec<Job> = steps.iter().filter_map(|step| self.job(step)).collect();
+        let completions = self.store.as_mut().expect("the store is open").execute(jobs);
+        let mut is_good = true;
+        for completion in completions {
+            match completion {
+                Completion::Durable { group, id } => {
+                    let expected = self.groups.get_mut(&group).unwrap();
+                    assert_eq!(id, expected.head());
+                    expected.log = expected.newest_log().clone();
+                    expected.tried_logs.clear();
+                }
+                Completion::SuperblockDurable(superblock) => {
+                    let expected = self.groups.get_mut(&superblock.group).unwrap();
+                    expected.superblock = Some(superblock);
+                    expected.tried_superblocks.retain(|tried| tried.view > superblock.view);
+                }
+                Completion::Deleted { group } => {
+                    self.groups.remove(&group);
+                }
+                Completion::Failed { .. } => is_good = false,
+                Completion::Read { .. } => panic!("nothing was read"),
+            }
+        }
+        if !is_good {
+            self.store = None;
+        }
+        is_good
+    }
+
+    fn job(&mut self, step: &Step) -> Option<Job> {
+        match step {
+            Step::Create => {
+                let group = GroupId::new(self.next_group);
+                self.next_group += 1;
+                let expected = self.groups.entry(group).or_default();
+                expected.tried_superblocks.push(superblock(group, 0));
+                Some(Job::SaveSuperblock(superblock(group, 0)))
+            }
+            Step::Append { pick, sizes } => {
+                let (group, expected) = self.pick(*pick)?;
+                let mut branch = expected.newest_log().last().map_or(Branch::new(group), Branch::behind);
+                branch.view = View::new(expected.view);
+                let prepares = branch.seal_many(sizes);
+                let mut log = expected.newest_log().clone();
+                log.extend_from_slice(&prepares);
+                expected.tried_logs.push(log);
+                Some(append(group, &prepares))
+            }
+            Step::Truncate { pick, back } => {
+                let (group, expected) = self.pick(*pick)?;
+                let mut log = expected.newest_log().clone();
+                log.truncate(log.len().saturating_sub(*back));
+                let keep = Op::new(log.len() as u64);
+                expected.tried_logs.push(log);
+                expected.view += 1;
+                Some(Job::Truncate { group, keep })
+            }
+            Step::Save { pick } => {
+                let (group, expected) = self.pick(*pick)?;
+                expected.view += 1;
+                expected.tried_superblocks.push(superblock(group, expected.view));
+                Some(Job::SaveSuperblock(superblock(group, expected.view)))
+            }
+            Step::Delete { pick } => {
+                let (group, expected) = self.pick(*pick)?;
+                expected.tried_deletion = true;
+                Some(Job::DeleteGroup { group })
+            }
+        }
+    }
+
+    fn pick(&mut self, pick: usize) -> Option<(GroupId, &mut Expected)> {
+        let mut there: Vec<_> = self.groups.iter_mut().filter(|(_, group)| !group.tried_deletion).collect();
+        let at = pick.checked_rem(there.len())?;
+        let (group, expected) = there.swap_remove(at);
+        Some((*group, expected))
+    }
+
+    /// Loses the power, and opens the store again.
+    pub(crate) fn crash(&mut self, seed: u64) {
+        self.lose_power(seed);
+        self.open();
+    }
+
+    pub(crate) fn lose_power(&mut self, seed: u64) {
+        self.store = None;
+        self.disk = self.disk.crash(&mut ChaCha8Rng::seed_from_u64(seed));
+    }
+
+    /// Kills the process, and opens the store again.
+    pub(crate) fn restart(&mut self) {
+        self.store = None;
+        self.disk = self.disk.restart();
+        self.open();
+    }
+
+    /// Opens the store, and compares it with what was told; what it shows counts as told from now on.
+    pub(crate) fn open(&mut self) {
+        assert!(self.try_open(), "a crash alone leaves a directory that can be opened");
+    }
+
+    /// As [`Self::open`]; false if the power went off meanwhile.
+    pub(crate) fn try_open(&mut self) -> bool {
+        let mut shown: BTreeMap<GroupId, Vec<Prepare>> = BTreeMap::new();
+        let opened = Store::open(self.disk.clone(), IDENTITY, self.options, &mut |group, prepare| {
+            shown.entry(group).or_default().push(prepare.clone());
+        });
+        let Ok((store, recovered)) = opened else { return false };
+        if recovered
+            .iter()
+            .any(|found| found.problem.as_ref().is_some_and(|problem| !problem.is_repairable()))
+        {
+            return false;
+        }
+        let mut recovered: BTreeMap<_, _> =
+            recovered.into_iter().map(|found| (found.superblock.group, found)).collect();
+        self.groups.retain(|group, expected| {
+            let Some(found) = recovered.remove(group) else {
+                let may_be_gone = expected.superblock.is_none() || expected.tried_deletion;
+                assert!(may_be_gone, "{group} was acknowledged and is gone");
+                return false;
+            };
+            let log = shown.remove(group).unwrap_or_default();
+            expected.check(&found, &log);
+            let view = expected.view + 1;
+            *expected = Expected { log, superblock: Some(found.superblock), view, ..Expected::default() };
+            true
+        });
+        assert!(recovered.is_empty(), "no group is there that nobody made: {recovered:?}");
+        self.store = Some(store);
+        true
+    }
+}

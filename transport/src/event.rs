@@ -1,0 +1,105 @@
+//! What an endpoint tells its node, in three bounded queues so that a flood of clients cannot hold up a pulse.
+
+use tokio::sync::mpsc;
+use varve_protocol::frame::Frame;
+use varve_protocol::id::{Incarnation, NodeId};
+
+/// One stream of one client; never used twice in the life of an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// Wraps a raw number.
+    #[must_use]
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The raw number.
+    #[must_use]
+    pub const fn as_raw(self) -> u64 {
+        self.0
+    }
+}
+
+/// Something that happened at an endpoint.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection to a peer stands, in place of any before.
+    PeerUp {
+        /// Which peer.
+        node: NodeId,
+        /// Which life of its process.
+        incarnation: Incarnation,
+    },
+    /// The connection to a peer broke.
+    PeerDown {
+        /// Which peer.
+        node: NodeId,
+    },
+    /// A peer sent a frame; its checksums are right.
+    PeerFrame {
+        /// Which peer.
+        node: NodeId,
+        /// What it sent.
+        frame: Frame,
+    },
+    /// A client sent a frame; its checksums are right.
+    ClientFrame {
+        /// On which stream.
+        session: SessionId,
+        /// What it sent.
+        frame: Frame,
+    },
+    /// A client's stream ended.
+    ClientGone {
+        /// Which stream.
+        session: SessionId,
+    },
+}
+
+/// Events of the control lane that may wait. Pulses and votes are small; more than this is a node that stands still.
+const CONTROL_EVENTS_MAX: usize = 4096;
+
+/// Frames of other lanes, and of clients, that may wait; QUIC's flow control holds back the rest. Each may be 16 MiB.
+const DATA_EVENTS_MAX: usize = 32;
+
+#[derive(Clone)]
+pub(crate) struct EventSender {
+    pub(crate) control: mpsc::Sender<Event>,
+    pub(crate) data: mpsc::Sender<Event>,
+    pub(crate) clients: mpsc::Sender<Event>,
+}
+
+/// The events of an endpoint, the urgent ones first.
+pub struct EventReceiver {
+    control: mpsc::Receiver<Event>,
+    data: mpsc::Receiver<Event>,
+    clients: mpsc::Receiver<Event>,
+}
+
+pub(crate) fn channel() -> (EventSender, EventReceiver) {
+    let (control, control_out) = mpsc::channel(CONTROL_EVENTS_MAX);
+    let (data, data_out) = mpsc::channel(DATA_EVENTS_MAX);
+    let (clients, clients_out) = mpsc::channel(DATA_EVENTS_MAX);
+    let receiver = EventReceiver { control: control_out, data: data_out, clients: clients_out };
+    (EventSender { control, data, clients }, receiver)
+}
+
+impl EventReceiver {
+    /// Waits for the next event; `None` when the endpoint is gone.
+    pub async fn recv(&mut self) -> Option<Event> {
+        tokio::select! {
+            biased;
+            event = self.control.recv() => event,
+            event = self.data.recv() => event,
+            event = self.clients.recv() => event,
+        }
+    }
+
+    /// The next event that is there already.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        let first = self.control.try_recv().or_else(|_| self.data.try_recv());
+        first.or_else(|_| self.clients.try_recv()).ok()
+    }
+}

@@ -1,0 +1,47 @@
+//! Frames on QUIC streams. Length first, then checksum, then meaning.
+
+use bytes::Bytes;
+use quinn::{ReadExactError, RecvStream, SendStream};
+use tokio::sync::mpsc;
+use varve_protocol::frame::{FRAME_HEADER_SIZE, Frame, IncomingHeader};
+
+use crate::error::TransportError;
+
+/// Frames written in one go.
+const FRAMES_PER_WRITE_MAX: usize = 64;
+
+/// Reads the next frame; `None` when the stream ends between two frames.
+pub(crate) async fn read_frame(stream: &mut RecvStream) -> Result<Option<Frame>, TransportError> {
+    let mut header = [0; FRAME_HEADER_SIZE];
+    match stream.read_exact(&mut header).await {
+        Ok(()) => {}
+        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(error) => return Err(TransportError::Broken(error.to_string())),
+    }
+    let header = IncomingHeader::decode(&header)?;
+    let mut body = vec![0; header.body_size()];
+    stream.read_exact(&mut body).await.map_err(|error| TransportError::Broken(error.to_string()))?;
+    Ok(Some(header.with_body(Bytes::from(body))?))
+}
+
+/// Writes one frame.
+pub(crate) async fn write_frame(stream: &mut SendStream, frame: &Frame) -> Result<(), TransportError> {
+    write_chunks(stream, frame.encode()).await
+}
+
+/// Writes what comes out of a queue until the queue or the stream ends.
+pub(crate) async fn write_queue(
+    stream: &mut SendStream,
+    queue: &mut mpsc::Receiver<Frame>,
+) -> Result<(), TransportError> {
+    let mut frames = Vec::with_capacity(FRAMES_PER_WRITE_MAX);
+    while queue.recv_many(&mut frames, FRAMES_PER_WRITE_MAX).await > 0 {
+        let chunks = frames.drain(..).flat_map(|frame| frame.encode()).collect();
+        write_chunks(stream, chunks).await?;
+    }
+    Ok(())
+}
+
+async fn write_chunks(stream: &mut SendStream, mut chunks: Vec<Bytes>) -> Result<(), TransportError> {
+    stream.write_all_chunks(&mut chunks).await.map_err(|error| TransportError::Broken(error.to_string()))
+}

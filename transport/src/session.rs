@@ -1,0 +1,78 @@
+//! The streams of clients: requests in, answers out, each stream a session of its own.
+//!
+//! The first frame of a client is `Hello`; the endpoint answers it with its own, which names the cluster and the node.
+
+use std::sync::Arc;
+
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::mpsc;
+use varve_protocol::frame::{Command, Frame, FrameError};
+
+use crate::error::TransportError;
+use crate::event::{Event, SessionId};
+use crate::framing::{read_frame, write_frame, write_queue};
+use crate::tasks::Tasks;
+use crate::transport::Shared;
+
+/// Serves a client's connection until it ends.
+pub(crate) async fn run(shared: Arc<Shared>, tasks: Tasks, connection: Connection) {
+    while let Ok((send, recv)) = connection.accept_bi().await {
+        tasks.spawn(serve(shared.clone(), connection.clone(), tasks.clone(), (send, recv)));
+    }
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    connection: Connection,
+    tasks: Tasks,
+    (mut send, mut recv): (SendStream, RecvStream),
+) {
+    if let Err(error) = greet(&shared, &mut send, &mut recv).await {
+        return shared.drop_unreadable(&connection, &error);
+    }
+    let session = SessionId::new(shared.new_number());
+    let (sender, queue) = mpsc::channel(shared.tuning.session_frames_max);
+    shared.sessions().insert(session, sender);
+    tasks.spawn(write_answers(connection.clone(), send, queue));
+    if let Err(error) = read_requests(&shared, session, &mut recv).await {
+        shared.drop_unreadable(&connection, &error);
+    }
+    shared.sessions().remove(&session);
+    // At shutdown nobody listens any more, and nobody needs to know.
+    let _ = shared.events.clients.send(Event::ClientGone { session }).await;
+}
+
+async fn greet(shared: &Shared, send: &mut SendStream, recv: &mut RecvStream) -> Result<(), TransportError> {
+    match read_frame(recv).await? {
+        Some(hello) if hello.header.command == Command::Hello => write_frame(send, &shared.hello()).await,
+        Some(frame) => {
+            let reason = "the first frame of a client is a hello";
+            Err(FrameError::Body { command: frame.header.command, reason }.into())
+        }
+        None => Err(TransportError::Broken("the client said nothing".to_owned())),
+    }
+}
+
+async fn read_requests(
+    shared: &Shared,
+    session: SessionId,
+    recv: &mut RecvStream,
+) -> Result<(), TransportError> {
+    while let Some(frame) = read_frame(recv).await? {
+        if shared.events.clients.send(Event::ClientFrame { session, frame }).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn write_answers(connection: Connection, mut send: SendStream, mut queue: mpsc::Receiver<Frame>) {
+    let written = tokio::select! {
+        biased;
+        written = write_queue(&mut send, &mut queue) => written,
+        error = connection.closed() => Err(TransportError::Broken(error.to_string())),
+    };
+    if let Err(error) = written {
+        tracing::debug!(remote = %connection.remote_address(), %error, "session ended");
+    }
+}
