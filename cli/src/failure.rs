@@ -69,7 +69,14 @@ impl Failure {
 
     /// The whole chain of causes in one line.
     pub(crate) fn line(&self) -> String {
-        format!("{:#}", self.error).replace('\n', " ")
+        let mut line = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            // Many errors end with the words of their cause already.
+            if !line.ends_with(&cause) {
+                line = format!("{line}: {cause}");
+            }
+        }
+        line.replace('\n', " ")
     }
 }
 
@@ -81,7 +88,20 @@ impl From<ConfigError> for Failure {
 
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
-        Self::usage(error)
+        let kind = match &error {
+            ServerError::Config(_)
+            | ServerError::Storage(_)
+            | ServerError::Transport(_)
+            | ServerError::File { .. }
+            | ServerError::UnknownNode { .. }
+            | ServerError::Address { .. } => Kind::Usage,
+            ServerError::Halted { .. }
+            | ServerError::DiskThread(_)
+            | ServerError::Entropy(_)
+            | ServerError::DiskEnded
+            | ServerError::TransportEnded => Kind::Refused,
+        };
+        Self::new(kind, error)
     }
 }
 

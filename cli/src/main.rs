@@ -10,6 +10,7 @@ mod cluster_state;
 mod command;
 mod connection;
 mod context;
+mod entropy;
 mod failure;
 mod health;
 mod logging;

@@ -12,6 +12,7 @@ use varve_replica::config::ClusterConfig;
 use varve_transport::authority::Authority;
 
 use crate::context::Context;
+use crate::entropy::draw;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
@@ -50,9 +51,9 @@ pub(crate) fn make_missing(config: &ClusterConfig) -> Outcome<Made> {
         match (exists(&node.cert)?, exists(&node.key)?) {
             (true, true) => made.kept.extend([node.cert.clone(), node.key.clone()]),
             (false, false) => {
-                let (cert, key) = authority.issue(node.id).map_err(Failure::refused)?;
-                write_new(&node.key, &key, SECRET)?;
-                write_new(&node.cert, &cert, PUBLIC)?;
+                let issued = authority.issue(node.id, draw()?).map_err(Failure::refused)?;
+                write_new(&node.key, &issued.key_pem, SECRET)?;
+                write_new(&node.cert, &issued.certificate_pem, PUBLIC)?;
                 made.made.extend([node.cert.clone(), node.key.clone()]);
             }
             (true, false) => return Err(half(&node.cert, &node.key)),
@@ -67,24 +68,37 @@ fn key_of(ca: &Path) -> PathBuf {
     ca.with_extension("key")
 }
 
+/// The authority of the cluster. Its certificate follows from its key and the cluster id.
 fn authority(config: &ClusterConfig, made: &mut Made) -> Outcome<Authority> {
     let (ca, key) = (config.ca.clone(), key_of(&config.ca));
-    match (exists(&ca)?, exists(&key)?) {
-        (true, true) => {
-            let authority = Authority::from_pem(&read(&ca)?, &read(&key)?).map_err(Failure::usage)?;
-            made.kept.extend([ca, key]);
-            Ok(authority)
-        }
-        (false, false) => {
-            let authority = Authority::new(config.cluster_id).map_err(Failure::refused)?;
-            write_new(&key, &authority.key_pem(), SECRET)?;
-            write_new(&ca, &authority.ca_pem(), PUBLIC)?;
-            made.made.extend([ca, key]);
-            Ok(authority)
-        }
-        (true, false) => Err(half(&ca, &key)),
-        (false, true) => Err(half(&key, &ca)),
+    if exists(&ca)? && !exists(&key)? {
+        return Err(half(&ca, &key));
     }
+    let authority = if exists(&key)? {
+        made.kept.push(key.clone());
+        Authority::from_key_pem(config.cluster_id, &read(&key)?)
+            .map_err(|error| Failure::usage(error).context(format!("cannot use {}", key.display())))?
+    } else {
+        let authority = Authority::from_seed(config.cluster_id, draw()?).map_err(Failure::refused)?;
+        write_new(&key, &authority.key_pem(), SECRET)?;
+        made.made.push(key.clone());
+        authority
+    };
+    let certificate = authority.certificate_pem().map_err(Failure::refused)?;
+    if !exists(&ca)? {
+        write_new(&ca, &certificate, PUBLIC)?;
+        made.made.push(ca);
+    } else if read(&ca)? == certificate {
+        made.kept.push(ca);
+    } else {
+        return Err(Failure::usage(anyhow!(
+            "{} was not made by {} for cluster {}: bring the right ones, or take both away to get new ones",
+            ca.display(),
+            key.display(),
+            config.cluster_id
+        )));
+    }
+    Ok(authority)
 }
 
 fn half(there: &Path, missing: &Path) -> Failure {

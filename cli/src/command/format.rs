@@ -27,7 +27,7 @@ struct Formatted {
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let config = ClusterConfig::load(&arguments.which.config)?;
     let node = arguments.which.node();
-    format_node(&config, node)?;
+    format_node(&config, node).map_err(|error| arguments.which.failure(&config, error))?;
     let data_dir = config.node(node).map(|node| node.data_dir.display().to_string()).unwrap_or_default();
     output::print(context.output, &Formatted { node: node.as_raw(), data_dir }, |formatted| {
         format!("node {} is ready for its first start in {}", formatted.node, formatted.data_dir)

@@ -4,11 +4,12 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use varve_protocol::id::NodeId;
 use varve_protocol::limits::NODES_MAX;
+use varve_replica::ServerError;
 use varve_replica::config::ClusterConfig;
 use varve_replica::server::run_node;
 
@@ -29,6 +30,52 @@ impl Which {
     pub(crate) fn node(&self) -> NodeId {
         NodeId::new(self.id)
     }
+
+    /// Why this node could not be run or formatted, with where it keeps its data, or how what is missing is made.
+    pub(crate) fn failure(&self, config: &ClusterConfig, error: ServerError) -> Failure {
+        let Some(node) = config.node(self.node()) else { return error.into() };
+        match &error {
+            ServerError::Storage(_) => {
+                Failure::from(error).context(format!("node {} in {}", self.id, node.data_dir.display()))
+            }
+            ServerError::File { path, .. } if [&config.ca, &node.cert, &node.key].contains(&path) => {
+                let make = format!("`varve cert --config {}` makes what is missing", self.config.display());
+                Failure::from(error).context(make)
+            }
+            ServerError::File { .. }
+            | ServerError::Config(_)
+            | ServerError::Transport(_)
+            | ServerError::UnknownNode { .. }
+            | ServerError::Address { .. }
+            | ServerError::Halted { .. }
+            | ServerError::DiskThread(_)
+            | ServerError::Entropy(_)
+            | ServerError::DiskEnded
+            | ServerError::TransportEnded => error.into(),
+        }
+    }
+
+    /// Tells a user who comes here first where to go first.
+    fn check_ready(&self, config: &ClusterConfig) -> Outcome {
+        let Some(node) = config.node(self.node()) else {
+            let (file, known) = (self.config.display(), config.node_list());
+            return Err(Failure::usage(anyhow!("{file} has no node {}; it has {known}", self.id)));
+        };
+        let empty = match node.data_dir.read_dir() {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if !empty {
+            return Ok(());
+        }
+        Err(Failure::usage(anyhow!(
+            "node {id} has no data in {}. If it is new, make it ready with `varve format --config {} --id {id}`; if it has run \
+             before, its disk is lost or not mounted",
+            node.data_dir.display(),
+            self.config.display(),
+            id = self.id
+        )))
+    }
 }
 
 /// What `varve node` takes.
@@ -44,6 +91,7 @@ pub(crate) struct Arguments {
 /// Runs a node.
 pub(crate) async fn run(arguments: &Arguments) -> Outcome {
     let config = ClusterConfig::load(&arguments.which.config)?;
+    arguments.which.check_ready(&config)?;
     let mut signals = Signals::new()?;
     let orphaned = arguments.exit_with_parent.then(end_of_stdin);
     let (asked, stop) = oneshot::channel();
@@ -63,7 +111,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Outcome {
     })
     .await;
     signals.abort();
-    Ok(ended?)
+    ended.map_err(|error| arguments.which.failure(&config, error))
 }
 
 /// The signals that ask a process to stop.

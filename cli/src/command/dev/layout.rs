@@ -16,13 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use rand::TryRngCore as _;
-use rand::rngs::OsRng;
 use varve_protocol::id::{ClusterId, NodeId};
 use varve_replica::config::{ClusterConfig, NodeSettings};
 use varve_replica::server::format_node;
 
 use crate::command::cert;
+use crate::entropy::draw;
 use crate::failure::{Failure, Outcome};
 use crate::running::Running;
 
@@ -145,11 +144,7 @@ fn make(dir: &Path, wish: Wish) -> Outcome {
             leftover.file_name().display()
         )));
     }
-    let mut raw = [0; 16];
-    OsRng
-        .try_fill_bytes(&mut raw)
-        .map_err(|error| Failure::refused(anyhow!("the system gives no randomness: {error}")))?;
-    let cluster_id = ClusterId::new(u128::from_le_bytes(raw));
+    let cluster_id = ClusterId::new(u128::from_le_bytes(draw()?));
     let count = wish.nodes.unwrap_or(NODES_DEFAULT);
     let text = config_text(cluster_id, count, wish.base_port.unwrap_or(BASE_PORT_DEFAULT))?;
     let file = config_file(dir);
