@@ -14,14 +14,22 @@ pub(crate) fn servers(context: &Context) -> Outcome<String> {
         return Ok(servers.clone());
     }
     let data_dir = context.data_dir.display();
-    let running = Running::read(&context.data_dir)
-        .with_context(|| format!("cannot read dev.json in {data_dir}"))
-        .map_err(Failure::usage)?;
-    running.map(|running| running.servers).ok_or_else(|| {
+    dev(context)?.map(|running| running.servers).ok_or_else(|| {
         Failure::usage(anyhow!(
             "which cluster? No `varve dev` runs on {data_dir}: start one, or name a cluster with --servers or VARVE_SERVERS"
         ))
     })
+}
+
+/// The `varve dev` that a command talks to; none if it was given another cluster, or nothing runs.
+pub(crate) fn dev(context: &Context) -> Outcome<Option<Running>> {
+    let data_dir = &context.data_dir;
+    let running = Running::read(data_dir)
+        .with_context(|| format!("cannot read dev.json in {}", data_dir.display()))
+        .map_err(Failure::usage)?;
+    let meant =
+        |running: &Running| context.servers.as_ref().is_none_or(|servers| *servers == running.servers);
+    Ok(running.filter(meant))
 }
 
 /// Connects to the cluster that a command talks to.

@@ -35,6 +35,8 @@ pub(crate) struct Summary {
 pub(crate) struct NodeHealth {
     pub(crate) id: u8,
     pub(crate) address: String,
+    /// Its process, where a `varve dev` on this machine runs it.
+    pub(crate) pid: Option<u32>,
     /// Why it does not answer, if so; all the numbers are zero then.
     pub(crate) unreachable: Option<String>,
     pub(crate) uptime_ms: u64,
@@ -57,6 +59,8 @@ pub(crate) struct GroupHealth {
     pub(crate) available: bool,
     /// Who leads it, as it says itself.
     pub(crate) primary: Option<u8>,
+    /// Its process, where a `varve dev` on this machine runs it.
+    pub(crate) primary_pid: Option<u32>,
     pub(crate) view: u64,
     pub(crate) replicas: Vec<u8>,
     /// The replicas that work in that view.
@@ -92,6 +96,16 @@ impl Summary {
         Self { health, nodes, groups }
     }
 
+    /// Adds which processes the nodes are.
+    pub(crate) fn add_pids(&mut self, pid_of: impl Fn(u8) -> Option<u32>) {
+        for node in &mut self.nodes {
+            node.pid = pid_of(node.id);
+        }
+        for group in &mut self.groups {
+            group.primary_pid = group.primary.and_then(&pid_of);
+        }
+    }
+
     /// The groups that cannot take writes.
     pub(crate) fn unavailable(&self) -> impl Iterator<Item = &GroupHealth> {
         self.groups.iter().filter(|group| !group.available)
@@ -115,6 +129,7 @@ impl NodeHealth {
         let mut health = Self {
             id: entry.node.as_raw(),
             address: entry.address.clone(),
+            pid: None,
             unreachable: answer.as_ref().err().cloned(),
             uptime_ms: 0,
             hears: Vec::new(),
@@ -167,6 +182,7 @@ impl GroupHealth {
             name,
             available: primary.is_some() && working.len() > replicas.len() / 2,
             primary: primary.map(NodeId::as_raw),
+            primary_pid: None,
             view: view.as_raw(),
             replicas: raw(replicas),
             working: raw(&working),

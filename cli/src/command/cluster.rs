@@ -4,11 +4,14 @@ use anyhow::anyhow;
 use clap::Subcommand;
 
 use crate::cluster_state;
-use crate::connection::connect;
+use crate::connection::{self, connect};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::health::{GroupHealth, Health, NodeHealth, Summary};
 use crate::output::{self, counted, table};
+
+/// Groups that are listed one by one; where there are more, only those that are not well.
+const GROUPS_SHOWN_MAX: usize = 24;
 
 /// What `varve cluster` takes.
 #[derive(clap::Args, Debug)]
@@ -27,7 +30,10 @@ enum Verb {
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let Verb::Status = arguments.verb;
     let client = connect(context).await?;
-    let summary = cluster_state::summary(&client).await?;
+    let mut summary = cluster_state::summary(&client).await?;
+    if let Some(running) = connection::dev(context)? {
+        summary.add_pids(|id| running.nodes.iter().find(|node| node.id == id).and_then(|node| node.pid));
+    }
     output::print(context.output, &summary, text)?;
     match summary.unavailable().count() {
         0 => Ok(()),
@@ -50,19 +56,22 @@ fn text(summary: &Summary) -> String {
         counted(summary.nodes.len(), "node"),
         counted(summary.groups.len(), "group")
     );
-    let head = ["NODE", "ADDRESS", "STATE", "UP FOR", "PRIMARY OF", "BACKUP OF", "NOT WORKING", "HEARS"];
-    text += &table(&head, &[0, 3, 4, 5, 6], summary.nodes.iter().map(node_row));
-    let unwell: Vec<&GroupHealth> = summary.groups.iter().filter(|group| !group.is_well()).collect();
-    if !unwell.is_empty() {
+    let head =
+        ["NODE", "PID", "ADDRESS", "STATE", "UP FOR", "PRIMARY OF", "BACKUP OF", "NOT WORKING", "HEARS"];
+    text += &table(&head, &[0, 1, 4, 5, 6, 7], summary.nodes.iter().map(node_row));
+    let all = summary.groups.len() <= GROUPS_SHOWN_MAX;
+    let shown: Vec<&GroupHealth> = summary.groups.iter().filter(|group| all || !group.is_well()).collect();
+    if !shown.is_empty() {
         let head = ["GROUP", "NAME", "WRITES", "PRIMARY", "VIEW", "WORKING", "PROBLEM"];
         text += "\n";
-        text += &table(&head, &[0, 3, 4], unwell.into_iter().map(group_row));
+        text += &table(&head, &[0, 3, 4], shown.into_iter().map(group_row));
     }
     text
 }
 
 fn node_row(node: &NodeHealth) -> Vec<String> {
-    let mut row = vec![node.id.to_string(), node.address.clone()];
+    let pid = node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let mut row = vec![node.id.to_string(), pid, node.address.clone()];
     match &node.unreachable {
         Some(why) => row.push(format!("unreachable: {why}")),
         None => {

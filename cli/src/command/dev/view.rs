@@ -174,6 +174,7 @@ mod tests {
         NodeHealth {
             id: 2,
             address: "127.0.0.1:7102".to_owned(),
+            pid: None,
             unreachable: unreachable.map(str::to_owned),
             uptime_ms: 5,
             hears: vec![1, 2],
