@@ -146,7 +146,7 @@ async fn ranges(client: &Client, arguments: &Arguments, topic: &TopicEntry) -> O
 }
 
 fn start(from: Start, offsets: PartitionOffsets) -> Outcome<Offset> {
-    let PartitionOffsets { log_start: earliest, high_watermark: next } = offsets;
+    let PartitionOffsets { log_start: earliest, high_watermark: next, .. } = offsets;
     match from {
         Start::First => Ok(earliest),
         Start::Last => Ok(next),
