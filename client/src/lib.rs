@@ -1,1 +1,48 @@
 //! The leader-aware client of Varve.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), varve_client::ClientError> {
+//! use varve_client::{Client, From, ProducerConfig, Record, Target};
+//!
+//! let client = Client::connect("varve://127.0.0.1:7101,127.0.0.1:7102/?ca=varve-data/tls/ca.crt").await?;
+//! let producer = client.producer("shop/orders", ProducerConfig::default()).await?;
+//! let ack = producer.send(Target::Partition(0), Record { payload: "one".into(), ..Record::default() }).await?;
+//! println!("stored at {}", ack.wait().await?);
+//!
+//! let mut consumer = client.consumer("shop/orders", 0, From::First).await?;
+//! for (offset, record) in consumer.next_batch().await?.records {
+//!     println!("{offset}: {:?}", record.payload);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! * [`Client`] knows the nodes and the cluster map, and finds out who leads what.
+//! * [`Producer`] keeps one pipeline per partition: batches are numbered, sent ahead of their acknowledgements, and sent
+//!   again in order, with the same numbers, to whoever leads after a failover. The cluster appends each exactly once.
+//! * [`Consumer`] reads a partition in order, waiting at its end.
+//! * [`Admin`] changes streams and topics, exactly once as well.
+//!
+//! Everything runs on tokio. The UDP socket and the names come through a seam ([`Seams`]), so that a simulator can bring its
+//! own.
+
+mod admin;
+mod caller;
+mod client;
+mod config;
+mod connection_string;
+mod consumer;
+mod error;
+mod link;
+mod nodes;
+mod pipeline;
+mod producer;
+
+pub use admin::Admin;
+pub use client::Client;
+pub use config::{ClientConfig, Seams};
+pub use connection_string::{ConnectionString, ConnectionStringError};
+pub use consumer::{Consumer, Fetched, From};
+pub use error::{ClientError, Outcome};
+pub use producer::{Ack, Producer, ProducerConfig, Target};
+pub use varve_protocol::id::Offset;
+pub use varve_protocol::record::Record;

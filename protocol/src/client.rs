@@ -74,6 +74,10 @@ pub struct PartitionOffsets {
     pub log_start: Offset,
     /// First offset that consumers cannot read yet.
     pub high_watermark: Offset,
+    /// The view this replica is in.
+    pub view: View,
+    /// Who leads that view; zero while the replica is between views.
+    pub primary: NodeId,
 }
 
 /// How a node is.

@@ -111,7 +111,14 @@ impl Node {
         match self.groups.get(&header.group).and_then(Group::replica) {
             Some(replica) => {
                 let high_watermark = replica.next_offset_committed();
-                let offsets = PartitionOffsets { log_start: Offset::ZERO, high_watermark };
+                let is_normal = replica.status() == Status::Normal;
+                let primary = self.groups[&header.group].primary_node();
+                let offsets = PartitionOffsets {
+                    log_start: Offset::ZERO,
+                    high_watermark,
+                    view: replica.view(),
+                    primary: if is_normal { primary } else { NodeId::ZERO },
+                };
                 self.respond(session, header.correlation, &Response::Offsets(offsets));
             }
             None => {

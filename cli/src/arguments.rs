@@ -1,0 +1,93 @@
+//! The command line as typed. What each command takes stands in the command's own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::command::{cert, cluster, consume, dev, format, node, produce, stream, topic};
+use crate::output::Format;
+
+/// What `--help` ends with.
+const AFTER_HELP: &str = "\
+Which cluster: --servers, or else the `varve dev` that runs on --data-dir.
+
+Exit codes:
+  0  done
+  1  the cluster refused or failed; the message says what was and what was not done
+  2  wrong usage, or a configuration or data directory that cannot be used
+  3  the cluster cannot be reached";
+
+/// A clustered log: what is acknowledged is on disk at a majority.
+#[derive(Parser, Debug)]
+#[command(name = "varve", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The cluster: `varve://host:port,host:port/?ca=FILE`
+    #[arg(long, global = true, env = "VARVE_SERVERS", value_name = "URL")]
+    pub(crate) servers: Option<String>,
+    /// Where `varve dev` keeps its data, and where other commands look for it
+    #[arg(long, global = true, env = "VARVE_DATA_DIR", value_name = "DIR", default_value = "varve-data")]
+    pub(crate) data_dir: PathBuf,
+    /// How results are printed: text or json
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true
+    )]
+    pub(crate) output: Format,
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as `varve_replica=debug`
+    #[arg(long, global = true, env = "VARVE_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a whole cluster on this machine, for trying things
+    ///
+    /// Makes a new cluster in --data-dir if there is none, or brings the one that is there back. Each node is a process of its
+    /// own; kill one and see what happens. Ctrl-C stops the cluster, the data stays.
+    Dev(dev::Arguments),
+    /// Run one node of a cluster
+    ///
+    /// Runs until SIGTERM or SIGINT; a second one ends it at once. Nothing that was acknowledged is lost either way.
+    Node(node::Arguments),
+    /// Make the data directory of a node ready for its first start
+    ///
+    /// Refuses a directory that holds data already. Never format the directory of a node that has run before: it would vote as
+    /// if it had promised nothing.
+    Format(format::Arguments),
+    /// Make the authority of a cluster and a certificate for each node
+    ///
+    /// Makes what is missing of the files that the configuration names, and the authority's key beside its certificate.
+    /// Overwrites nothing.
+    Cert(cert::Arguments),
+    /// Create, list, describe and delete streams
+    Stream(stream::Arguments),
+    /// Create, list, describe and delete topics
+    Topic(topic::Arguments),
+    /// Append the lines of stdin or a file as records
+    ///
+    /// Each line becomes a record: without its newline, otherwise byte for byte. A last line without a newline becomes one,
+    /// too. Ends when every record is acknowledged, which means on disk at a majority, or says how many were.
+    Produce(produce::Arguments),
+    /// Print records
+    ///
+    /// Prints each record and a newline, so that a file of lines comes back as it was. Follows what is appended until Ctrl-C,
+    /// unless --count or --until-end say where to end. Records of one partition come in order.
+    Consume(consume::Arguments),
+    /// See how the cluster is
+    Cluster(cluster::Arguments),
+}

@@ -1,0 +1,45 @@
+//! Asking the nodes of a cluster how they are.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use varve_client::Client;
+
+use crate::health::{Answer, Summary};
+
+/// The pause between two rounds of questions.
+const POLL_PAUSE: Duration = Duration::from_millis(250);
+
+/// Asks every node of the cluster once.
+pub(crate) async fn summary(client: &Client) -> Result<Summary, varve_client::ClientError> {
+    let admin = client.admin();
+    let map = admin.map().await?;
+    let answers: Vec<Answer> = admin
+        .statuses()
+        .await?
+        .into_iter()
+        .map(|(entry, answer)| (entry, answer.map_err(|error| error.to_string())))
+        .collect();
+    Ok(Summary::new(&map, &answers))
+}
+
+/// Asks again and again until nobody wants to know any more. What cannot be asked yet is asked later.
+pub(crate) async fn poll_summary(servers: String, report: watch::Sender<Option<Summary>>) {
+    let mut client = None;
+    while !report.is_closed() {
+        if client.is_none() {
+            client = Client::connect(&servers).await.ok();
+        }
+        if let Some(client) = &client
+            && let Ok(summary) = summary(client).await
+        {
+            report.send_if_modified(|current| {
+                let changed = current.as_ref() != Some(&summary);
+                *current = Some(summary);
+                changed
+            });
+        }
+        sleep(POLL_PAUSE).await;
+    }
+}

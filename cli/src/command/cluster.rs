@@ -1,0 +1,107 @@
+//! `varve cluster`: how the cluster is.
+
+use anyhow::anyhow;
+use clap::Subcommand;
+
+use crate::cluster_state;
+use crate::connection::{self, connect};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::health::{GroupHealth, Health, NodeHealth, Summary};
+use crate::output::{self, counted, table};
+
+/// Groups that are listed one by one; where there are more, only those that are not well.
+const GROUPS_SHOWN_MAX: usize = 24;
+
+/// What `varve cluster` takes.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Print nodes, their roles, and what is not well; exit code 1 if some group cannot take writes
+    Status,
+}
+
+/// Prints how the cluster is.
+pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
+    let Verb::Status = arguments.verb;
+    let client = connect(context).await?;
+    let mut summary = cluster_state::summary(&client).await?;
+    if let Some(running) = connection::dev(context)? {
+        summary.add_pids(|id| running.nodes.iter().find(|node| node.id == id).and_then(|node| node.pid));
+    }
+    output::print(context.output, &summary, text)?;
+    match summary.unavailable().count() {
+        0 => Ok(()),
+        count => Err(Failure::refused(anyhow!(
+            "{} cannot take writes: no primary has a majority of the replicas behind it",
+            counted(count, "group")
+        ))),
+    }
+}
+
+fn text(summary: &Summary) -> String {
+    let health = match summary.health {
+        Health::Healthy => "healthy",
+        Health::Degraded => "degraded: everything can be written and read, but not everything is up",
+        Health::Unavailable => "unavailable: some groups cannot take writes",
+    };
+    let up = summary.nodes.iter().filter(|node| node.unreachable.is_none()).count();
+    let mut text = format!(
+        "{health}\n{up} of {} up, {}\n\n",
+        counted(summary.nodes.len(), "node"),
+        counted(summary.groups.len(), "group")
+    );
+    let head =
+        ["NODE", "PID", "ADDRESS", "STATE", "UP FOR", "PRIMARY OF", "BACKUP OF", "NOT WORKING", "HEARS"];
+    text += &table(&head, &[0, 1, 4, 5, 6, 7], summary.nodes.iter().map(node_row));
+    let all = summary.groups.len() <= GROUPS_SHOWN_MAX;
+    let shown: Vec<&GroupHealth> = summary.groups.iter().filter(|group| all || !group.is_well()).collect();
+    if !shown.is_empty() {
+        let head = ["GROUP", "NAME", "WRITES", "PRIMARY", "VIEW", "WORKING", "PROBLEM"];
+        text += "\n";
+        text += &table(&head, &[0, 3, 4], shown.into_iter().map(group_row));
+    }
+    text
+}
+
+fn node_row(node: &NodeHealth) -> Vec<String> {
+    let pid = node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let mut row = vec![node.id.to_string(), pid, node.address.clone()];
+    match &node.unreachable {
+        Some(why) => row.push(format!("unreachable: {why}")),
+        None => {
+            let uptime = std::time::Duration::from_secs(node.uptime_ms / 1_000);
+            row.extend([
+                if node.is_well() { "up".to_owned() } else { "not well".to_owned() },
+                humantime::format_duration(uptime).to_string(),
+                node.primary_of.to_string(),
+                node.backup_of.to_string(),
+                (node.changing + node.faulty).to_string(),
+                list(&node.hears),
+            ]);
+        }
+    }
+    row
+}
+
+fn group_row(group: &GroupHealth) -> Vec<String> {
+    let problem = |(node, problem): &(u8, String)| format!("node {node}: {problem}");
+    vec![
+        group.group.to_string(),
+        group.name.clone(),
+        if group.available { "yes".to_owned() } else { "no".to_owned() },
+        group.primary.map_or_else(|| "-".to_owned(), |primary| primary.to_string()),
+        group.view.to_string(),
+        format!("{} of {}", group.working.len(), group.replicas.len()),
+        group.problems.iter().map(problem).collect::<Vec<_>>().join("; "),
+    ]
+}
+
+fn list(nodes: &[u8]) -> String {
+    nodes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,14 @@
+//! The binary as users meet it: a cluster of real processes, real certificates and real disks, driven by commands.
+//!
+//! Every test has a folder and ports of its own. Nothing waits for luck: what takes time is polled until a deadline.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+#[path = "main/cluster.rs"]
+mod cluster;
+#[path = "main/failover.rs"]
+mod failover;
+#[path = "main/mistakes.rs"]
+mod mistakes;
+#[path = "main/tour.rs"]
+mod tour;

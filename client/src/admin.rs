@@ -1,0 +1,214 @@
+//! Streams, topics and nodes: changed and looked at.
+//!
+//! Changes go to the primary of the metadata group, numbered in a session of their own, so that one that is repeated over a
+//! failover happens once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use varve_protocol::client::{NodeStatus, PartitionOffsets, Refusal, Request, Response, encode_archive};
+use varve_protocol::frame::{Command, Frame, FrameHeader};
+use varve_protocol::id::{ClusterId, GroupId, Op, ProducerId, RequestNumber};
+use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
+
+use crate::client::{Backoff, Shared, is_over, nonsense, read_response};
+use crate::error::ClientError;
+
+/// How long a change may take, failovers included.
+const CHANGE_MAX: Duration = Duration::from_secs(15);
+
+/// How long one try of a change may take before another node is asked who leads.
+const TRY_MAX: Duration = Duration::from_millis(500);
+
+/// How long a node may take to tell its status.
+const STATUS_MAX: Duration = Duration::from_secs(1);
+
+/// The session in which a client makes its changes.
+#[derive(Debug, Default)]
+pub(crate) struct AdminSession {
+    producer: Option<ProducerId>,
+    last: RequestNumber,
+}
+
+/// Changes and looks at streams, topics and nodes.
+pub struct Admin {
+    shared: Arc<Shared>,
+}
+
+impl Admin {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The cluster map, as the primary of the metadata has it if there is one.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn map(&self) -> Result<ClusterMap, ClientError> {
+        Ok(self.shared.fresh_map().await?.as_ref().clone())
+    }
+
+    /// How every node is, or why that cannot be learnt.
+    ///
+    /// # Errors
+    /// When no node answers at all.
+    pub async fn statuses(&self) -> Result<Vec<(NodeEntry, Result<NodeStatus, ClientError>)>, ClientError> {
+        let map = self.shared.refresh_map().await?;
+        let mut statuses = Vec::new();
+        for node in &map.nodes {
+            let answer =
+                self.shared.request(&node.address, GroupId::METADATA, &Request::GetStatus, STATUS_MAX).await;
+            let status = match answer {
+                Ok(Response::Status(status)) => Ok(status),
+                Ok(other @ (Response::Map(_) | Response::Changed(_) | Response::Offsets(_))) => {
+                    Err(nonsense(&other))
+                }
+                Err(error) => {
+                    self.shared.nodes.forget(&node.address);
+                    Err(error)
+                }
+            };
+            statuses.push((node.clone(), status));
+        }
+        Ok(statuses)
+    }
+
+    /// Creates a stream.
+    ///
+    /// # Errors
+    /// When the name is taken or not legal, or the cluster cannot be changed at the moment.
+    pub async fn create_stream(&self, stream: &str) -> Result<(), ClientError> {
+        self.change(MetadataOp::CreateStream { stream: stream.to_owned() }).await
+    }
+
+    /// Deletes a stream without topics.
+    ///
+    /// # Errors
+    /// When there is no such stream, or it has topics, or the cluster cannot be changed at the moment.
+    pub async fn delete_stream(&self, stream: &str) -> Result<(), ClientError> {
+        self.change(MetadataOp::DeleteStream { stream: stream.to_owned() }).await
+    }
+
+    /// Creates a topic and waits until all its partitions have a primary.
+    ///
+    /// # Errors
+    /// When the name is taken or not legal, the numbers are out of bounds, or the cluster cannot be changed at the moment.
+    pub async fn create_topic(
+        &self,
+        stream: &str,
+        topic: &str,
+        partitions: u32,
+        replication_factor: u8,
+    ) -> Result<(), ClientError> {
+        let (stream, name) = (stream.to_owned(), topic.to_owned());
+        let full_name = format!("{stream}/{name}");
+        self.change(MetadataOp::CreateTopic { stream, topic: name, partitions, replication_factor }).await?;
+        self.wait_for_primaries(&full_name).await
+    }
+
+    /// Deletes a topic with all its records.
+    ///
+    /// # Errors
+    /// When there is no such topic, or the cluster cannot be changed at the moment.
+    pub async fn delete_topic(&self, stream: &str, topic: &str) -> Result<(), ClientError> {
+        self.change(MetadataOp::DeleteTopic { stream: stream.to_owned(), topic: topic.to_owned() }).await
+    }
+
+    /// The ends of a partition, as its primary sees them.
+    ///
+    /// # Errors
+    /// When the partition has no primary for a while.
+    pub async fn offsets(&self, group: GroupId) -> Result<PartitionOffsets, ClientError> {
+        let start = Instant::now();
+        let mut backoff = Backoff::new();
+        loop {
+            if let Some(leader) = self.shared.find_leader(group, None).await
+                && let Ok(offsets) = self.shared.offsets(&leader.address, group).await
+                && offsets.primary == leader.node
+            {
+                return Ok(offsets);
+            }
+            if is_over(start, CHANGE_MAX) {
+                return Err(Refusal::NoPrimary { group }.into());
+            }
+            backoff.wait(&self.shared).await;
+        }
+    }
+
+    async fn wait_for_primaries(&self, topic: &str) -> Result<(), ClientError> {
+        let entry = self.shared.topic(topic).await?;
+        for partition in entry.partitions {
+            self.offsets(partition.group).await?;
+        }
+        Ok(())
+    }
+
+    async fn change(&self, operation: MetadataOp) -> Result<(), ClientError> {
+        match change(&self.shared, operation).await? {
+            MetadataOutcome::Done => Ok(()),
+            MetadataOutcome::Refused(error) => Err(error.into()),
+            outcome @ MetadataOutcome::Producer(_) => {
+                Err(ClientError::Nonsense { reason: format!("{outcome:?}") })
+            }
+        }
+    }
+}
+
+/// Registers a producer.
+pub(crate) async fn register_producer(shared: &Arc<Shared>) -> Result<ProducerId, ClientError> {
+    // Without a session: a try that is repeated may use up an id, and nothing else.
+    let session = (ProducerId::ZERO, RequestNumber::ZERO);
+    match try_change(shared, &MetadataOp::RegisterProducer, session).await? {
+        MetadataOutcome::Producer(producer) => Ok(producer),
+        outcome @ (MetadataOutcome::Done | MetadataOutcome::Refused(_)) => {
+            Err(ClientError::Nonsense { reason: format!("{outcome:?}") })
+        }
+    }
+}
+
+/// Makes a change in the client's session.
+async fn change(shared: &Arc<Shared>, operation: MetadataOp) -> Result<MetadataOutcome, ClientError> {
+    let mut session = shared.admin.lock().await;
+    let producer = match session.producer {
+        Some(producer) => producer,
+        None => *session.producer.insert(register_producer(shared).await?),
+    };
+    session.last = session.last.next();
+    let outcome = try_change(shared, &operation, (producer, session.last)).await;
+    if outcome.is_err() {
+        // Whether this number was used up is not known: the next change begins another session.
+        *session = AdminSession::default();
+    }
+    outcome
+}
+
+/// Asks for a change until it is answered for good.
+async fn try_change(
+    shared: &Arc<Shared>,
+    operation: &MetadataOp,
+    (producer, number): (ProducerId, RequestNumber),
+) -> Result<MetadataOutcome, ClientError> {
+    let mut header = FrameHeader::new(Command::Request, ClusterId::default());
+    header.op = Op::new(number.as_raw());
+    header.commit = producer.as_raw();
+    let frame = Frame { header, body: encode_archive(&Request::Change(operation.clone())).into() };
+    let start = Instant::now();
+    let mut backoff = Backoff::new();
+    let mut reason = "the metadata group has no primary".to_owned();
+    while !is_over(start, CHANGE_MAX) {
+        if let Some(leader) = shared.find_leader(GroupId::METADATA, None).await {
+            let answer = shared.nodes.call(&leader.address, frame.clone(), TRY_MAX).await;
+            match answer.and_then(|answer| read_response(&answer)) {
+                Ok(Response::Changed(outcome)) => return Ok(outcome),
+                Ok(other @ (Response::Map(_) | Response::Offsets(_) | Response::Status(_))) => {
+                    return Err(nonsense(&other));
+                }
+                Err(error) if error.is_retryable() => reason = error.to_string(),
+                Err(error) => return Err(error),
+            }
+        }
+        backoff.wait(shared).await;
+    }
+    Err(ClientError::TimedOut { what: "the change", limit: CHANGE_MAX, reason })
+}
