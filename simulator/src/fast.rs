@@ -18,6 +18,7 @@ mod nemesis;
 mod operator;
 mod producer;
 mod reader;
+pub mod real;
 mod universe;
 mod watch;
 mod wire;
@@ -32,4 +33,10 @@ use universe::Universe;
 #[must_use]
 pub fn run_with<M: Machine>(scenario: Scenario, printing: Printing) -> Report {
     Universe::<M>::new(scenario, printing).run()
+}
+
+/// Plays a scenario with the real node.
+#[must_use]
+pub fn run(scenario: Scenario, printing: Printing) -> Report {
+    run_with::<real::RealNode>(scenario, printing)
 }

@@ -20,6 +20,7 @@ pub mod panics;
 pub mod quic;
 pub mod random;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod trace;
 pub mod workload;

@@ -58,6 +58,8 @@ pub struct Statistics {
     pub acked_under_faults: u64,
     /// Records read.
     pub records_read: u64,
+    /// Answers to a session within its window that it is not remembered.
+    pub sessions_forgotten: u64,
     /// Processes stopped at once, those of power failures included.
     pub crashes: u64,
     /// Crashes that interrupted a round of writes.
@@ -91,6 +93,7 @@ impl AddAssign for Statistics {
         self.tally.unknown += other.tally.unknown;
         self.acked_under_faults += other.acked_under_faults;
         self.records_read += other.records_read;
+        self.sessions_forgotten += other.sessions_forgotten;
         self.crashes += other.crashes;
         self.crashes_in_writes += other.crashes_in_writes;
         self.power_failures += other.power_failures;
@@ -117,6 +120,7 @@ impl fmt::Display for Statistics {
         write!(f, " acked={} (under faults {})", tally.acked, self.acked_under_faults)?;
         write!(f, " records={} read={}", tally.records_acked, self.records_read)?;
         write!(f, " refused={} unknown={}", tally.refused, tally.unknown)?;
+        write!(f, " sessions_forgotten={}", self.sessions_forgotten)?;
         write!(f, " crashes={} (in writes {})", self.crashes, self.crashes_in_writes)?;
         write!(f, " power_failures={} pauses={}", self.power_failures, self.pauses)?;
         write!(f, " network_partitions={}", self.network_partitions)?;

@@ -157,9 +157,11 @@ pub enum Fault {
         /// Who does not hear them.
         to: NodeId,
     },
-    /// Stops a process at once; what its disk has not synced may be lost. It starts again when the fault ends.
+    /// Stops a process at once; the kernel keeps what it has written. It starts again when the fault ends.
+    Kill(Victim),
+    /// Stops a computer at once; what its disk has not synced may be lost. It starts again when the fault ends.
     Crash(Victim),
-    /// Stops every process at once.
+    /// Stops every computer at once.
     PowerFailure,
     /// Freezes a process; its clock runs on.
     Pause(Victim),
@@ -218,7 +220,7 @@ impl Scenario {
             nodes,
             partitions,
             replication_factor: pick(rng, factors),
-            load: Load::draw(rng, world),
+            load: Load::draw(rng, world, partitions),
             link: Link::draw(rng),
             disk: Disk::draw(rng),
             clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
@@ -241,12 +243,12 @@ impl Scenario {
 }
 
 impl Load {
-    fn draw(rng: &mut ChaCha8Rng, world: World) -> Self {
+    fn draw(rng: &mut ChaCha8Rng, world: World, partitions: u32) -> Self {
         let think_us: u64 = match world {
             World::Fast => pick(rng, &[500, 2_000, 10_000, 50_000]),
             World::Quic => pick(rng, &[5_000, 20_000, 50_000]),
         };
-        Self {
+        let mut load = Self {
             producers: rng.random_range(1..=3),
             amnesiacs: rng.random_range(0..=1),
             readers: rng.random_range(1..=2),
@@ -255,7 +257,17 @@ impl Load {
             payload_bytes_max: pick(rng, &[32, 256, 2048]),
             think: Duration::from_micros(think_us),
             patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
-        }
+        };
+        load.think = load.think.max(load.think_min(partitions));
+        load
+    }
+
+    /// The pause that keeps all producers together below a few hundred thousand bytes and a few hundred appends per
+    /// second: more of the same finds nothing more, and takes long.
+    fn think_min(&self, partitions: u32) -> Duration {
+        let lanes = u64::from(self.producers + self.amnesiacs) * u64::from(partitions);
+        let append_bytes = u64::from(self.batch_records_max) * u64::from(self.payload_bytes_max) / 4;
+        Duration::from_micros(lanes * append_bytes * 2 + lanes * 1_000)
     }
 }
 
@@ -315,7 +327,7 @@ impl Weather {
             choices.extend([Fault::Mute(victim), Fault::Deafen(victim)]);
         }
         if self.crash {
-            choices.extend([Fault::Crash(victim), Fault::Crash(victim)]);
+            choices.extend([Fault::Kill(victim), Fault::Crash(victim)]);
         }
         if self.power {
             choices.push(Fault::PowerFailure);

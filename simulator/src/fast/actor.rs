@@ -49,12 +49,22 @@ pub(crate) struct Orders<'a> {
     pub(crate) wake_at: Option<Duration>,
     /// Records read.
     pub(crate) records_read: u64,
+    /// Answers that a session is not remembered.
+    pub(crate) sessions_forgotten: u64,
 }
 
 impl<'a> Orders<'a> {
     /// No orders yet.
     pub(crate) fn new(now: Duration, client: u32, oracle: &'a mut Oracle) -> Self {
-        Self { now, client, oracle, frames: Vec::new(), wake_at: None, records_read: 0 }
+        Self {
+            now,
+            client,
+            oracle,
+            frames: Vec::new(),
+            wake_at: None,
+            records_read: 0,
+            sessions_forgotten: 0,
+        }
     }
 
     /// Sends a frame.
