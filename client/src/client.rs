@@ -27,6 +27,9 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// How long a connection's first question may take, handshake included.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(3);
 
+/// How long one node is waited for before the next is asked as well.
+const HEDGE_AFTER: Duration = Duration::from_millis(100);
+
 /// How long replicas are given to say who leads them, before what has come is taken.
 const WHO_LEADS_MAX: Duration = Duration::from_millis(50);
 
@@ -123,16 +126,25 @@ impl Shared {
         self.map.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks one node after the other for the map, until one answers.
-    pub(crate) async fn refresh_map(&self) -> Result<Arc<ClusterMap>, ClientError> {
+    /// Asks one node after the other for the map, the next whenever one fails or is slow, until one answers.
+    pub(crate) async fn refresh_map(self: &Arc<Self>) -> Result<Arc<ClusterMap>, ClientError> {
+        let mut addresses = self.addresses().into_iter();
+        let mut asked = JoinSet::new();
         let mut last = ClientError::Unreachable { reason: "it has no nodes".to_owned() };
-        for address in self.addresses() {
-            match self.map_from(&address).await {
-                Ok(map) => return Ok(map),
-                Err(error) => last = error,
+        loop {
+            let next = addresses.next();
+            if let Some(address) = &next {
+                let (shared, address) = (self.clone(), address.clone());
+                asked.spawn(async move { shared.map_from(&address).await });
+            }
+            let patience = if next.is_some() { HEDGE_AFTER } else { FIRST_ANSWER_MAX };
+            match tokio::time::timeout(patience, asked.join_next()).await {
+                Ok(Some(Ok(Ok(map)))) => return Ok(map),
+                Ok(Some(Ok(Err(error)))) => last = error,
+                Ok(None) if next.is_none() => return Err(last),
+                Ok(None | Some(Err(_))) | Err(_) => {}
             }
         }
-        Err(last)
     }
 
     /// Asks one node for the map.
