@@ -51,10 +51,6 @@ impl Failure {
         Self::new(Kind::Usage, error)
     }
 
-    pub(crate) fn unreachable(error: impl Into<anyhow::Error>) -> Self {
-        Self::new(Kind::Unreachable, error)
-    }
-
     /// Says in front of it what was being done.
     pub(crate) fn context(self, doing: impl std::fmt::Display + Send + Sync + 'static) -> Self {
         Self { kind: self.kind, error: self.error.context(doing) }
@@ -107,6 +103,21 @@ impl From<ServerError> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        Self::unreachable(error)
+        let kind = match &error {
+            ClientError::ConnectionString(_)
+            | ClientError::File { .. }
+            | ClientError::Setup { .. }
+            | ClientError::TopicName { .. }
+            | ClientError::PartitionUnknown { .. } => Kind::Usage,
+            ClientError::Unreachable { .. } => Kind::Unreachable,
+            ClientError::Refused(_)
+            | ClientError::Metadata(_)
+            | ClientError::Record(_)
+            | ClientError::TimedOut { .. }
+            | ClientError::EarlierFailed { .. }
+            | ClientError::Dropped
+            | ClientError::Nonsense { .. } => Kind::Refused,
+        };
+        Self::new(kind, error)
     }
 }

@@ -80,9 +80,11 @@ impl Layout {
         self.dir.join(format!("node-{}.log", node.as_raw()))
     }
 
-    /// How clients connect.
-    pub(crate) fn servers(&self) -> String {
-        let addresses: Vec<&str> = self.config.nodes.iter().map(|node| node.address.as_str()).collect();
+    /// How clients connect: the nodes that they had better ask last stand last.
+    pub(crate) fn servers(&self, is_last: impl Fn(&NodeSettings) -> bool) -> String {
+        let (last, first): (Vec<&NodeSettings>, Vec<&NodeSettings>) =
+            self.config.nodes.iter().partition(|node| is_last(node));
+        let addresses: Vec<&str> = first.iter().chain(&last).map(|node| node.address.as_str()).collect();
         format!("varve://{}/?ca={}", addresses.join(","), self.config.ca.display())
     }
 
