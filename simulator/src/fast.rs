@@ -10,14 +10,10 @@
 //! There is no runtime and no thread; simulated time jumps from event to event. A simulated second costs as many steps as
 //! something happens in it.
 
-mod actor;
 mod heap;
 mod host;
 pub mod machine;
 mod nemesis;
-mod operator;
-mod producer;
-mod reader;
 pub mod real;
 mod universe;
 mod watch;

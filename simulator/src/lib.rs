@@ -14,6 +14,7 @@
 //!
 //! The same seed gives the same universe, event by event: two runs print the same `trace`.
 
+mod actor;
 pub mod fast;
 pub mod oracle;
 pub mod panics;

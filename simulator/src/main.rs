@@ -1,10 +1,11 @@
 //! Plays seeds and says what they came to.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use simulator::run::{AfterFailure, Plan, play_all};
+use simulator::run::{AfterFailure, Outcome, Plan, play_all};
 use simulator::scenario::World;
 use simulator::trace::Printing;
 
@@ -77,16 +78,23 @@ impl Arguments {
 fn main() -> ExitCode {
     let plan = Arguments::parse().plan();
     let began = Instant::now();
-    let outcome = play_all(&plan, simulator::report::Report::print);
-    let elapsed = began.elapsed().as_secs_f64();
-    for (world, sum) in &outcome.sums {
-        let speed = sum.simulated.as_secs_f64() / elapsed;
-        println!("{} in all: {sum}", world.name());
-        println!("  {speed:.1} simulated seconds per second ({elapsed:.1} s for all worlds)");
-    }
-    for (world, seed, verdict) in &outcome.failures {
-        println!("FAILED {} seed {seed}: {verdict}", world.name());
-    }
+    let out = &mut std::io::stdout();
+    // Who stops listening misses the rest; the seeds are played to the end all the same.
+    let outcome = play_all(&plan, |report| report.print(out).unwrap_or_default());
+    summarise(&outcome, began.elapsed(), out).unwrap_or_default();
     let worst = outcome.failures.iter().map(|(_, _, verdict)| verdict.exit_code()).max();
     ExitCode::from(worst.unwrap_or_default())
+}
+
+fn summarise(outcome: &Outcome, elapsed: Duration, out: &mut impl Write) -> io::Result<()> {
+    let elapsed = elapsed.as_secs_f64();
+    for (world, sum) in &outcome.sums {
+        let speed = sum.simulated.as_secs_f64() / elapsed;
+        writeln!(out, "{} in all: {sum}", world.name())?;
+        writeln!(out, "  {speed:.1} simulated seconds per second ({elapsed:.1} s for all worlds)")?;
+    }
+    for (world, seed, verdict) in &outcome.failures {
+        writeln!(out, "FAILED {} seed {seed}: {verdict}", world.name())?;
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a run came to: a verdict in one line, numbers that show whether anything happened, and how to see it again.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -151,21 +152,24 @@ pub struct Report {
 }
 
 impl Report {
-    /// Prints the line of this universe and, if it failed, all that helps to understand why.
-    pub fn print(&self) {
+    /// The line of this universe and, if it failed, all that helps to understand why.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { seed, verdict, statistics, .. } = self;
         let world = self.world.name();
-        println!("{world} seed {seed}: {verdict}");
-        println!("  {statistics}");
-        println!("  trace {:016x}", self.trace);
+        writeln!(out, "{world} seed {seed}: {verdict}")?;
+        writeln!(out, "  {statistics}")?;
+        writeln!(out, "  trace {:016x}", self.trace)?;
         if *verdict == Verdict::Pass {
-            return;
+            return Ok(());
         }
-        println!("  at {:.6}s of simulated time; the last events:", statistics.simulated.as_secs_f64());
+        writeln!(out, "  at {:.6}s of simulated time; the last events:", statistics.simulated.as_secs_f64())?;
         for line in &self.last {
-            println!("    {line}");
+            writeln!(out, "    {line}")?;
         }
-        println!("  {:?}", Scenario::draw(*seed, self.world));
-        println!("  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}");
+        writeln!(out, "  {}", Scenario::draw(*seed, self.world).summary())?;
+        writeln!(out, "  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}")
     }
 }

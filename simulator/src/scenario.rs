@@ -236,6 +236,17 @@ impl Scenario {
         2 * self.link.idle_timeout + Duration::from_secs(20)
     }
 
+    /// The scenario in a few words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Self { nodes, partitions, replication_factor, load, link, disk, safety, strikes, .. } = self;
+        format!(
+            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, {load:?}, {link:?}, \
+             {disk:?}",
+            strikes.len()
+        )
+    }
+
     /// All nodes.
     pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes).map(NodeId::new)
@@ -354,15 +365,17 @@ fn draw_victim(rng: &mut ChaCha8Rng, nodes: u8, partitions: u32) -> Victim {
 
 fn draw_strikes(rng: &mut ChaCha8Rng, nodes: u8, partitions: u32, safety: Duration) -> Vec<Strike> {
     let weather = Weather::draw(rng);
-    let pause_max = Duration::from_millis(pick(rng, &[500, 2_000, 10_000]));
+    let pause_max = Duration::from_millis(pick(rng, &[300, 2_000, 10_000]));
     let lasts_max = Duration::from_millis(pick(rng, &[50, 500, 3_000, 10_000]));
+    let may_overlap = chance(rng, 400);
     let mut strikes = Vec::new();
     let mut at = duration_between(rng, Duration::ZERO, Duration::from_secs(2));
     while at < safety {
         let Some(fault) = weather.draw_fault(rng, nodes, partitions) else { break };
         let lasts = duration_between(rng, Duration::from_millis(5), lasts_max).min(safety - at);
         strikes.push(Strike { at, lasts, fault });
-        // Faults may overlap: the next one starts some time after this one has begun, not after it has ended.
+        // Where faults overlap there is still some time on the whole in which the cluster can work.
+        at += if may_overlap { lasts / 2 } else { lasts };
         at += duration_between(rng, Duration::from_millis(20), pause_max);
     }
     strikes

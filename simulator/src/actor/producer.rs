@@ -16,7 +16,7 @@ use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId, RequestNumber};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 
-use super::actor::{Actor, Answer, Happening, Orders, Placement, append_frame, request_frame};
+use super::{Actor, Answer, Happening, Orders, Placement, append_frame, request_frame};
 use crate::oracle::{AppendId, Invocation, Violation};
 use crate::random::{duration_between, long_tail};
 use crate::scenario::Load;

@@ -1,7 +1,11 @@
-//! The clients of the fast world: small state machines that speak frames.
+//! Clients as small state machines that speak frames; the fast world has no others.
 //!
 //! An actor is told what happened and answers with orders: frames to send, and when it wants to be woken. It never blocks,
 //! knows no connection (frames to a node without one make the wire dial) and tells the oracle what it learns.
+
+pub(crate) mod operator;
+pub(crate) mod producer;
+pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
