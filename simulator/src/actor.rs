@@ -6,12 +6,15 @@
 pub(crate) mod operator;
 pub(crate) mod producer;
 pub(crate) mod reader;
+pub(crate) mod scout;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use varve_protocol::client::{FetchOptions, Refusal, Request, Response, decode_archive, encode_archive};
+use varve_protocol::client::{
+    FetchOptions, NodeStatus, Refusal, Request, Response, decode_archive, encode_archive,
+};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber};
 use varve_protocol::prepare::{Prepare, PrepareKind};
@@ -55,6 +58,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) records_read: u64,
     /// Answers that a session is not remembered.
     pub(crate) sessions_forgotten: u64,
+    /// How nodes said they are.
+    pub(crate) statuses: Vec<NodeStatus>,
 }
 
 impl<'a> Orders<'a> {
@@ -68,6 +73,7 @@ impl<'a> Orders<'a> {
             wake_at: None,
             records_read: 0,
             sessions_forgotten: 0,
+            statuses: Vec::new(),
         }
     }
 

@@ -34,6 +34,19 @@ impl World {
     }
 }
 
+/// What the universe is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Faults strike.
+    Safety,
+    /// Everything must work again.
+    Liveness,
+    /// Everything is read.
+    Audit,
+    /// It is over.
+    Over,
+}
+
 /// Everything that is decided before a universe starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scenario {

@@ -20,7 +20,7 @@ use crate::actor::{Actor, Happening, Orders, Placement};
 use crate::oracle::{Oracle, Violation};
 use crate::random::{duration_between, long_tail, stream};
 use crate::report::{Report, Statistics, Verdict};
-use crate::scenario::Scenario;
+use crate::scenario::{Phase, Scenario};
 use crate::trace::{ConnectionState, Endpoint, Event as Trail, Printing, Trace};
 
 /// How often the nodes are looked at.
@@ -63,19 +63,6 @@ impl From<WireEvent> for Event {
     fn from(event: WireEvent) -> Self {
         Self::Wire(event)
     }
-}
-
-/// What the universe is doing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Phase {
-    /// Faults strike.
-    Safety,
-    /// Everything must work again.
-    Liveness,
-    /// Everything is read.
-    Audit,
-    /// It is over.
-    Over,
 }
 
 /// A client and its timer.

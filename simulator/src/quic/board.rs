@@ -1,0 +1,115 @@
+//! What all parts of a QUIC universe share: the oracle, the trace, the phase, and who still waits for what.
+//!
+//! A lock protects it because quinn wants its parts sendable; all of it runs on one thread.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use varve_protocol::client::NodeStatus;
+use varve_protocol::id::{GroupId, NodeId};
+
+use crate::actor::Placement;
+use crate::oracle::{Oracle, Violation};
+use crate::report::Statistics;
+use crate::scenario::Phase;
+use crate::trace::{Event, Printing, Trace};
+
+/// The state itself.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) oracle: Oracle,
+    pub(crate) trace: Trace,
+    pub(crate) statistics: Statistics,
+    pub(crate) phase: Phase,
+    /// Where the partitions are, once somebody knows.
+    pub(crate) placement: Option<Placement>,
+    /// The first broken promise.
+    pub(crate) violation: Option<Violation>,
+    /// What each client still waits for before the phase may end.
+    pub(crate) waits: BTreeMap<u32, String>,
+    /// How nodes said they are, last.
+    pub(crate) statuses: BTreeMap<NodeId, NodeStatus>,
+    /// The newest view of each group that anybody told.
+    pub(crate) views: BTreeMap<GroupId, u64>,
+    /// Where each replica ended when all was read.
+    pub(crate) ends: BTreeMap<GroupId, BTreeMap<NodeId, u64>>,
+}
+
+impl State {
+    /// Notes how a node says it is.
+    pub(crate) fn note_status(&mut self, status: NodeStatus) {
+        for replica in &status.groups {
+            let newest = self.views.entry(replica.group).or_default();
+            *newest = replica.view.as_raw().max(*newest);
+        }
+        self.statuses.insert(status.node, status);
+    }
+}
+
+/// A handle of the state.
+#[derive(Clone, Debug)]
+pub(crate) struct Board(Arc<Mutex<State>>);
+
+impl Board {
+    /// A universe at its beginning.
+    pub(crate) fn new(printing: Printing) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            oracle: Oracle::new(),
+            trace: Trace::new(printing),
+            statistics: Statistics { seeds: 1, ..Statistics::default() },
+            phase: Phase::Safety,
+            placement: None,
+            violation: None,
+            waits: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+            views: BTreeMap::new(),
+            ends: BTreeMap::new(),
+        })))
+    }
+
+    /// Looks at the state or changes it; never held while anything waits.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the universe is doing.
+    pub(crate) fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    /// Writes into the trace, from inside a simulated host.
+    pub(crate) fn record(&self, event: Event) {
+        let at = turmoil::sim_elapsed().unwrap_or_default();
+        self.lock().trace.record(at, event);
+    }
+
+    /// Notes what a client waits for; `None`: nothing.
+    pub(crate) fn set_waits(&self, client: u32, waits_for: Option<String>) {
+        let waits = &mut self.lock().waits;
+        match waits_for {
+            Some(what) => waits.insert(client, what),
+            None => waits.remove(&client),
+        };
+    }
+
+    /// Keeps a broken promise, if it is the first.
+    pub(crate) fn check(&self, result: Result<(), Violation>) {
+        if let Err(violation) = result {
+            self.lock().violation.get_or_insert(violation);
+        }
+    }
+
+    /// Waits, looking every few milliseconds, until the topic exists.
+    pub(crate) async fn placement(&self) -> Placement {
+        loop {
+            if let Some(placement) = &self.lock().placement {
+                return placement.clone();
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// How often the parts of a universe look at the board.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);

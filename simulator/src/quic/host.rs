@@ -1,0 +1,309 @@
+//! A computer of the QUIC world: the server as it ships, on a disk in memory that outlives its processes.
+//!
+//! The disk works as in production, round by round, but on simulated time. When the process dies in the middle of a round,
+//! the writes of that round get as far as the seed says.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
+use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
+use varve_replica::server::disk::{DiskWorker, link};
+use varve_replica::server::{Clock, Parts, run};
+use varve_replica::{Node, NodeConfig, Recovery, Timing};
+use varve_storage::{Identity, Job, MemoryDisk, Options, Store};
+use varve_transport::authority::Authority;
+use varve_transport::{Resolve, Resolving, Transport, TransportConfig, Tuning};
+
+use super::board::Board;
+use super::socket::{OnPacket, SharedWeather, SimulatedRuntime, SimulatedSocket};
+use crate::fast::machine::Ending;
+use crate::random::{chance, duration_between, long_tail, nanos, seed_bytes, stream};
+use crate::scenario::{Disk, Scenario};
+use crate::trace::{Endpoint, Event};
+
+/// The port of every node.
+pub(crate) const PORT: u16 = 4400;
+
+/// Microseconds since 1970 when a universe begins.
+const EPOCH_US: u64 = 1_800_000_000_000_000;
+
+/// How much slower a disk is while that fault lasts.
+const SLOWNESS: u32 = 20;
+
+/// Bytes of a segment: small, so that many are sealed.
+const SEGMENT_BYTES: u64 = 256 << 10;
+
+/// The host name of a node.
+pub(crate) fn host_name(node: NodeId) -> String {
+    format!("n{}", node.as_raw())
+}
+
+/// The address of a node.
+pub(crate) fn address(node: NodeId) -> String {
+    format!("{}:{PORT}", host_name(node))
+}
+
+/// Finds hosts by the names that the simulated network knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SimulatedResolver;
+
+impl Resolve for SimulatedResolver {
+    fn resolve<'a>(&'a self, address: &'a str) -> Resolving<'a> {
+        Box::pin(async move {
+            let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "not `host:port`");
+            let (name, port) = address.split_once(':').ok_or_else(unknown)?;
+            let port = port.parse().map_err(|_| unknown())?;
+            Ok(SocketAddr::new(turmoil::lookup(name), port))
+        })
+    }
+}
+
+/// The settings of every endpoint of a universe.
+pub(crate) fn tuning(scenario: &Scenario) -> Tuning {
+    Tuning {
+        path_mtu_max: 1452,
+        idle_timeout: scenario.link.idle_timeout,
+        keep_alive: scenario.link.idle_timeout / 3,
+        ..Tuning::default()
+    }
+}
+
+/// Writes every packet of an endpoint into the trace.
+pub(crate) fn packet_observer(board: &Board, from: Endpoint, ends: &Arc<Ends>) -> OnPacket {
+    let (board, ends) = (board.clone(), Arc::clone(ends));
+    Arc::new(move |destination, size, fate| {
+        let to = ends.find(destination).unwrap_or(from);
+        board.record(Event::Packet { from, to, size, fate });
+        board.lock().statistics.packets_harmed += u64::from(fate != crate::trace::Fate::Arrives);
+    })
+}
+
+/// Who has which address.
+#[derive(Debug, Default)]
+pub(crate) struct Ends(Mutex<BTreeMap<std::net::IpAddr, Endpoint>>);
+
+impl Ends {
+    /// Notes an address.
+    pub(crate) fn insert(&self, address: std::net::IpAddr, end: Endpoint) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address, end);
+    }
+
+    fn find(&self, address: SocketAddr) -> Option<Endpoint> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address.ip()).copied()
+    }
+}
+
+/// The disk of a host and what runs on it.
+struct Drive {
+    disk: MemoryDisk,
+    store: Option<Store<MemoryDisk>>,
+    /// The round under way.
+    round: Option<Vec<Job>>,
+    rng: ChaCha8Rng,
+}
+
+/// A computer.
+pub(crate) struct Host {
+    cluster: ClusterId,
+    node: NodeId,
+    scenario: Scenario,
+    board: Board,
+    ends: Arc<Ends>,
+    weather: SharedWeather,
+    drive: Mutex<Drive>,
+    lives: AtomicU64,
+    wall_offset_us: AtomicI64,
+    /// Faults that slow the disk at the moment.
+    slow: AtomicU32,
+    is_calm: AtomicU32,
+}
+
+impl Host {
+    /// A computer with an empty, formatted disk.
+    pub(crate) fn new(
+        (cluster, node): (ClusterId, NodeId),
+        scenario: &Scenario,
+        board: &Board,
+        (ends, weather): (&Arc<Ends>, &SharedWeather),
+    ) -> Arc<Self> {
+        let disk = MemoryDisk::new();
+        Store::format(&disk, Identity { cluster, node }).expect("an empty disk can be formatted");
+        let rng = stream(scenario.seed, &format!("drive {node}"));
+        Arc::new(Self {
+            cluster,
+            node,
+            scenario: scenario.clone(),
+            board: board.clone(),
+            ends: Arc::clone(ends),
+            weather: weather.clone(),
+            drive: Mutex::new(Drive { disk, store: None, round: None, rng }),
+            lives: AtomicU64::new(0),
+            wall_offset_us: AtomicI64::new(0),
+            slow: AtomicU32::new(0),
+            is_calm: AtomicU32::new(0),
+        })
+    }
+
+    fn drive(&self) -> MutexGuard<'_, Drive> {
+        self.drive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One life of the process.
+    pub(crate) async fn live(self: Arc<Self>) -> turmoil::Result {
+        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        let seed = |name: &str| seed_bytes(self.scenario.seed, &format!("{name} {} life {life}", self.node));
+        self.board.record(Event::Note(format!("{} starts its life {life}", self.node)));
+        let identity = Identity { cluster: self.cluster, node: self.node };
+        let disk = self.drive().disk.clone();
+        let options = Options { segment_size_bytes_max: SEGMENT_BYTES };
+        let (store, recovery) = Recovery::open(disk, identity, options)?;
+        self.drive().store = Some(store);
+        let rng = stream(self.scenario.seed, &format!("socket {} life {life}", self.node));
+        let observer = packet_observer(&self.board, Endpoint::Node(self.node), &self.ends);
+        let socket = SimulatedSocket::bind(PORT, (self.weather.clone(), rng), observer).await?;
+        let members: BTreeMap<NodeId, String> =
+            self.scenario.node_ids().map(|node| (node, address(node))).collect();
+        let clock = self.clock();
+        let incarnation = Incarnation::new(u64::from(self.node.as_raw()) << 32 | life);
+        let node_config = NodeConfig {
+            cluster: self.cluster,
+            node: self.node,
+            incarnation,
+            members: members.clone(),
+            timing: Timing::default(),
+            seed: seed("node"),
+        };
+        let transport_config = self.transport_config(incarnation, members, seed("transport"))?;
+        let (transport, events) = Transport::start(
+            transport_config,
+            Arc::new(SimulatedRuntime),
+            socket,
+            Arc::new(SimulatedResolver),
+        )?;
+        let (disk, worker) = link();
+        tokio::spawn(Arc::clone(&self).work(worker));
+        let node = Node::new(node_config, clock.now(), clock.wall(), recovery);
+        let parts = Parts { node, transport, events, disk, clock };
+        Ok(run(parts, std::future::pending()).await?)
+    }
+
+    fn transport_config(
+        &self,
+        incarnation: Incarnation,
+        mut peers: BTreeMap<NodeId, String>,
+        seed: [u8; 32],
+    ) -> turmoil::Result<TransportConfig> {
+        let universe = self.scenario.seed;
+        let authority = authority(universe, self.cluster)?;
+        let issued = authority.issue(self.node, seed_bytes(universe, &format!("key {}", self.node)))?;
+        let identity = varve_transport::Identity::from_pem(
+            authority.certificate_pem()?.as_bytes(),
+            issued.certificate_pem.as_bytes(),
+            issued.key_pem.as_bytes(),
+        )?;
+        peers.remove(&self.node);
+        let half = seed_bytes(universe, &format!("reset {}", self.node));
+        let mut reset_key = [0; 64];
+        reset_key[..32].copy_from_slice(&half);
+        Ok(TransportConfig {
+            cluster: self.cluster,
+            node: self.node,
+            incarnation,
+            identity,
+            peers,
+            tuning: tuning(&self.scenario),
+            seed: Some(seed),
+            reset_key,
+        })
+    }
+
+    fn clock(self: &Arc<Self>) -> Clock {
+        let began = turmoil::sim_elapsed().unwrap_or_default();
+        let start = Instant::now();
+        let host = Arc::clone(self);
+        Clock::new(Box::new(move || {
+            let elapsed_us = i128::from(nanos(began + start.elapsed()) / 1000);
+            let offset_us = i128::from(host.wall_offset_us.load(Ordering::Relaxed));
+            let wall = i128::from(EPOCH_US) + elapsed_us + offset_us;
+            Timestamp::new(u64::try_from(wall).unwrap_or_default())
+        }))
+    }
+
+    /// The disk: takes a round, lets time pass, does it, reports.
+    async fn work(self: Arc<Self>, mut worker: DiskWorker) {
+        while let Some(jobs) = worker.next_round().await {
+            self.drive().round = Some(jobs);
+            tokio::time::sleep(self.round_latency()).await;
+            let completions = {
+                let drive = &mut *self.drive();
+                let (Some(store), Some(jobs)) = (&mut drive.store, drive.round.take()) else { return };
+                store.execute(jobs)
+            };
+            if !worker.report(completions) {
+                return;
+            }
+        }
+    }
+
+    fn round_latency(&self) -> Duration {
+        let Disk { latency, spike_permille, spike_max } = self.scenario.disk;
+        let is_slow = self.slow.load(Ordering::Relaxed) > 0;
+        let is_calm = self.is_calm.load(Ordering::Relaxed) > 0;
+        let rng = &mut self.drive().rng;
+        let usual = latency / 2 + long_tail(rng, latency / 2);
+        if is_calm {
+            return usual.min(Duration::from_millis(2));
+        }
+        let slowed = if is_slow { usual * SLOWNESS } else { usual };
+        if chance(rng, spike_permille) { slowed + duration_between(rng, latency, spike_max) } else { slowed }
+    }
+
+    /// The process is gone: what has become of its disk. Returns whether a round of writes was broken off.
+    pub(crate) fn lose_process(&self, ending: Ending) -> bool {
+        let drive = &mut *self.drive();
+        let round = drive.round.take();
+        let was_in_round = round.is_some();
+        if let (Some(mut store), Some(jobs)) = (drive.store.take(), round) {
+            // The round gets anywhere between its first call and its last; each job takes a few calls.
+            let calls = drive.rng.random_range(0..=4 * jobs.len() as u64 + 4);
+            drive.disk.power_off_after(drive.disk.calls() + calls);
+            store.execute(jobs);
+        }
+        drive.disk = match ending {
+            Ending::Process => drive.disk.restart(),
+            Ending::Power => drive.disk.crash(&mut drive.rng),
+        };
+        was_in_round
+    }
+
+    /// Moves the wall clock.
+    pub(crate) fn jump_clock(&self, by_ms: i64) {
+        self.wall_offset_us.fetch_add(by_ms * 1000, Ordering::Relaxed);
+    }
+
+    /// One more fault slows the disk.
+    pub(crate) fn slow_down(&self) {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One fault less slows the disk.
+    pub(crate) fn speed_up(&self) {
+        self.slow.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The disk is well from now on.
+    pub(crate) fn calm(&self) {
+        self.is_calm.store(1, Ordering::Relaxed);
+    }
+}
+
+/// The authority that everybody in a universe believes.
+pub(crate) fn authority(seed: u64, cluster: ClusterId) -> Result<Authority, varve_transport::TransportError> {
+    Authority::from_seed(cluster, seed_bytes(seed, "authority"))
+}

@@ -1,0 +1,241 @@
+//! Carries out the strikes of a scenario in the QUIC world, and takes them back.
+//!
+//! What this world cannot do is done as nearly as it can: a process cannot be frozen, so that it is cut off from everybody
+//! instead; and connections cannot be reset from outside, so that this strike is left to the fast world.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turmoil::Sim;
+use varve_protocol::client::Role;
+use varve_protocol::id::{GroupId, NodeId};
+
+use super::board::Board;
+use super::host::{Host, host_name};
+use super::world::client_name;
+use crate::fast::machine::Ending;
+use crate::scenario::{Fault, Reach, Scenario, Strike, Victim};
+
+/// What has to be taken back when a fault ends.
+#[derive(Debug, Default)]
+struct Undo {
+    cuts: Vec<(String, String)>,
+    crashed: Vec<NodeId>,
+    slowed: Vec<NodeId>,
+}
+
+/// The schedule, and what is broken at the moment.
+#[derive(Debug)]
+pub(crate) struct Nemesis {
+    nodes: Vec<NodeId>,
+    clients: u32,
+    strikes: Vec<Strike>,
+    next: usize,
+    open: BTreeMap<usize, Undo>,
+    /// How many faults cut a direction.
+    cuts: BTreeMap<(String, String), u32>,
+    /// How many faults keep a node down.
+    down: BTreeMap<NodeId, u32>,
+}
+
+impl Nemesis {
+    /// The nemesis of a scenario, before its first strike.
+    pub(crate) fn new(scenario: &Scenario, clients: u32) -> Self {
+        Self {
+            nodes: scenario.node_ids().collect(),
+            clients,
+            strikes: scenario.strikes.clone(),
+            next: 0,
+            open: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            down: BTreeMap::new(),
+        }
+    }
+
+    /// Begins and ends what is due.
+    pub(crate) fn strike(
+        &mut self,
+        now: Duration,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) {
+        let is_over = |index: &&usize| self.strikes[**index].at + self.strikes[**index].lasts <= now;
+        let over: Vec<usize> = self.open.keys().filter(is_over).copied().collect();
+        for index in over {
+            self.relieve(index, sim, board, hosts);
+        }
+        while let Some(strike) = self.strikes.get(self.next).filter(|strike| strike.at <= now).copied() {
+            board.lock().trace.note(now, format!("fault begins: {:?} for {:?}", strike.fault, strike.lasts));
+            let undo = self.inflict(strike.fault, sim, board, hosts);
+            self.open.insert(self.next, undo);
+            self.next += 1;
+        }
+    }
+
+    /// Ends everything.
+    pub(crate) fn heal(&mut self, sim: &mut Sim<'_>, board: &Board, hosts: &BTreeMap<NodeId, Arc<Host>>) {
+        self.next = self.strikes.len();
+        let open: Vec<usize> = self.open.keys().copied().collect();
+        for index in open {
+            self.relieve(index, sim, board, hosts);
+        }
+        for host in hosts.values() {
+            host.calm();
+        }
+    }
+
+    fn inflict(
+        &mut self,
+        fault: Fault,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) -> Undo {
+        let mut undo = Undo::default();
+        let mut ending = Ending::Power;
+        let find = |victim| find(victim, board);
+        match fault {
+            Fault::Isolate(victim, Reach::Nodes) => {
+                let node = find(victim);
+                undo.cuts = self.cuts_between(|a, b| a == node || b == node);
+            }
+            Fault::Isolate(victim, Reach::NodesAndClients) => undo.cuts = self.cuts_around(find(victim)),
+            Fault::Pause(victim) => {
+                undo.cuts = self.cuts_around(find(victim));
+                board.lock().statistics.pauses += 1;
+            }
+            Fault::Halves { mask } => {
+                let side = |node: NodeId| mask >> (node.as_raw() - 1) & 1;
+                undo.cuts = self.cuts_between(|a, b| side(a) != side(b));
+            }
+            Fault::Ring => {
+                let count = self.nodes.len();
+                undo.cuts = self.cuts_between(|a, b| {
+                    let distance = usize::from(a.as_raw().abs_diff(b.as_raw()));
+                    distance != 1 && distance != count - 1
+                });
+            }
+            Fault::Mute(victim) => {
+                let node = find(victim);
+                undo.cuts = self.cuts_between(|a, _| a == node);
+            }
+            Fault::Deafen(victim) => {
+                let node = find(victim);
+                undo.cuts = self.cuts_between(|_, b| b == node);
+            }
+            Fault::OneWay { from, to } => undo.cuts = self.cuts_between(|a, b| (a, b) == (from, to)),
+            Fault::Kill(victim) => {
+                undo.crashed.push(find(victim));
+                ending = Ending::Process;
+            }
+            Fault::Crash(victim) => undo.crashed.push(find(victim)),
+            Fault::PowerFailure => {
+                undo.crashed = self.nodes.clone();
+                board.lock().statistics.power_failures += 1;
+            }
+            Fault::ResetConnections => {}
+            Fault::SlowDisk(victim) => undo.slowed.push(find(victim)),
+            Fault::JumpClock { victim, by_ms } => hosts[&find(victim)].jump_clock(by_ms),
+        }
+        board.lock().statistics.network_partitions += u64::from(!undo.cuts.is_empty());
+        for (from, to) in undo.cuts.clone() {
+            let count = self.cuts.entry((from.clone(), to.clone())).or_default();
+            *count += 1;
+            if *count == 1 {
+                sim.partition_oneway(from.as_str(), to.as_str());
+            }
+        }
+        for node in &undo.crashed {
+            self.crash(*node, ending, sim, (board, hosts));
+        }
+        for node in &undo.slowed {
+            hosts[node].slow_down();
+        }
+        undo
+    }
+
+    fn relieve(
+        &mut self,
+        index: usize,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) {
+        let Some(undo) = self.open.remove(&index) else { return };
+        let fault = self.strikes[index].fault;
+        board.lock().trace.note(sim.elapsed(), format!("fault ends: {fault:?}"));
+        for (from, to) in undo.cuts {
+            let count = self.cuts.entry((from.clone(), to.clone())).or_default();
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                sim.repair_oneway(from.as_str(), to.as_str());
+            }
+        }
+        for node in undo.crashed {
+            let down = self.down.entry(node).or_default();
+            *down = down.saturating_sub(1);
+            if *down == 0 {
+                sim.bounce(host_name(node));
+            }
+        }
+        for node in undo.slowed {
+            hosts[&node].speed_up();
+        }
+    }
+
+    fn crash(
+        &mut self,
+        node: NodeId,
+        ending: Ending,
+        sim: &mut Sim<'_>,
+        (board, hosts): (&Board, &BTreeMap<NodeId, Arc<Host>>),
+    ) {
+        let down = self.down.entry(node).or_default();
+        *down += 1;
+        if *down > 1 {
+            return;
+        }
+        sim.crash(host_name(node));
+        let was_in_round = hosts[&node].lose_process(ending);
+        let state = &mut *board.lock();
+        state.statuses.remove(&node);
+        state.statistics.crashes += 1;
+        state.statistics.crashes_in_writes += u64::from(was_in_round);
+    }
+
+    /// Everything from and to a node.
+    fn cuts_around(&self, node: NodeId) -> Vec<(String, String)> {
+        let node = host_name(node);
+        let others = self.nodes.iter().map(|other| host_name(*other)).filter(|other| *other != node);
+        let others = others.chain((0..self.clients).map(client_name));
+        others.flat_map(|other| [(other.clone(), node.clone()), (node.clone(), other)]).collect()
+    }
+
+    /// All directed pairs of nodes that `is_cut` chooses.
+    fn cuts_between(&self, is_cut: impl Fn(NodeId, NodeId) -> bool) -> Vec<(String, String)> {
+        let nodes = &self.nodes;
+        let all = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
+        all.filter(|(a, b)| a != b && is_cut(*a, *b)).map(|(a, b)| (host_name(a), host_name(b))).collect()
+    }
+}
+
+/// Who is meant by a victim, as far as the nodes have told lately.
+fn find(victim: Victim, board: &Board) -> NodeId {
+    let number = match victim {
+        Victim::Node(node) => return node,
+        Victim::Primary(number) => number,
+    };
+    let state = board.lock();
+    let partition = number.checked_sub(1).and_then(|partition| {
+        let placement = state.placement.as_ref()?;
+        placement.get(partition as usize).map(|(group, _)| *group)
+    });
+    let group = partition.unwrap_or(GroupId::METADATA);
+    let leads = state.statuses.values().filter_map(|status| {
+        let replica = status.groups.iter().find(|replica| replica.group == group)?;
+        (replica.role == Role::Primary).then_some((replica.view, status.node))
+    });
+    leads.max().map_or(NodeId::new(1), |(_, node)| node)
+}

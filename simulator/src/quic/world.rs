@@ -1,0 +1,262 @@
+//! The QUIC world itself: steps the simulated network, lets the nemesis strike, and moves through the three phases.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turmoil::Sim;
+use varve_protocol::id::{ClusterId, NodeId};
+
+use super::board::Board;
+use super::client::{Surroundings, act, consume, operate, produce};
+use super::host::{Ends, Host, host_name};
+use super::nemesis::Nemesis;
+use super::socket::{SharedWeather, Weather};
+use crate::actor::Actor;
+use crate::actor::producer::Producer;
+use crate::actor::reader::{Auditor, Wanderer};
+use crate::actor::scout::Scout;
+use crate::oracle::Violation;
+use crate::panics;
+use crate::random::stream;
+use crate::report::{Report, Verdict};
+use crate::scenario::{Phase, Scenario};
+use crate::trace::{Endpoint, Printing};
+
+/// The latency of every link: turmoil's smallest step.
+const LINK_LATENCY_MIN: Duration = Duration::from_millis(1);
+
+/// Packets that may wait in one socket.
+const SOCKET_PACKETS_MAX: usize = 4096;
+
+/// A universe.
+pub(crate) struct World<'a> {
+    scenario: Scenario,
+    sim: Sim<'a>,
+    board: Board,
+    weather: SharedWeather,
+    hosts: BTreeMap<NodeId, Arc<Host>>,
+    nemesis: Nemesis,
+    phase_until: Duration,
+}
+
+impl World<'_> {
+    /// The universe of a scenario, at its beginning.
+    pub(crate) fn new(scenario: Scenario, printing: Printing) -> Self {
+        let cluster = ClusterId::new(u128::from(scenario.seed) << 64 | 0x9_1c);
+        let board = Board::new(printing);
+        let mut sim = simulation(&scenario);
+        let ends = Arc::new(Ends::default());
+        let weather = SharedWeather::new(Weather {
+            loss_permille: scenario.link.loss_permille,
+            duplicate_permille: scenario.link.duplicate_permille,
+            reorder_permille: scenario.link.reorder_permille,
+        });
+        let mut hosts = BTreeMap::new();
+        for node in scenario.node_ids() {
+            let host = Host::new((cluster, node), &scenario, &board, (&ends, &weather));
+            hosts.insert(node, Arc::clone(&host));
+            sim.host(host_name(node), move || Arc::clone(&host).live());
+            ends.insert(sim.lookup(host_name(node)), Endpoint::Node(node));
+        }
+        let around = |client| Surroundings {
+            scenario: scenario.clone(),
+            cluster,
+            client,
+            board: board.clone(),
+            ends: Arc::clone(&ends),
+            weather: weather.clone(),
+        };
+        let clients = add_clients(&mut sim, &scenario, around);
+        for client in 0..clients {
+            ends.insert(sim.lookup(client_name(client)), Endpoint::Client(client));
+        }
+        let nemesis = Nemesis::new(&scenario, clients);
+        Self { phase_until: scenario.safety, scenario, sim, board, weather, hosts, nemesis }
+    }
+
+    /// Lets everything happen.
+    pub(crate) fn run(mut self) -> Report {
+        let keeping = panics::Keeping::begin();
+        let result = self.play();
+        let simulated = self.sim.elapsed();
+        // The processes end while the network still stands.
+        drop(self.sim);
+        drop(keeping);
+        let verdict = match result {
+            Ok(()) if self.board.lock().oracle.tally().acked == 0 => Verdict::NothingHappened,
+            Ok(()) => Verdict::Pass,
+            Err(violation) => Verdict::Violation(violation),
+        };
+        let state = &mut *self.board.lock();
+        let mut statistics = state.statistics;
+        statistics.simulated = simulated;
+        statistics.events = state.trace.events();
+        statistics.tally = state.oracle.tally();
+        statistics.view_changes = state.views.values().sum();
+        state.trace.note(simulated, format!("{verdict}; {:?}", statistics.tally));
+        Report {
+            seed: self.scenario.seed,
+            world: self.scenario.world,
+            verdict,
+            statistics,
+            trace: state.trace.digest(),
+            last: state.trace.last_lines(),
+        }
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
+        loop {
+            let stepped = self.sim.step();
+            if let Some(panic) = panics::take() {
+                return Err(Violation::new("a node stopped", panic));
+            }
+            if let Err(error) = stepped {
+                return Err(Violation::new("a node stopped", error.to_string()));
+            }
+            if let Some(violation) = self.board.lock().violation.take() {
+                return Err(violation);
+            }
+            let now = self.sim.elapsed();
+            self.nemesis.strike(now, &mut self.sim, &self.board, &self.hosts);
+            if self.advance(now)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves to the next phase when this one is over; true at the end.
+    fn advance(&mut self, now: Duration) -> Result<bool, Violation> {
+        let phase = self.board.phase();
+        let is_waiting = !self.board.lock().waits.is_empty();
+        match phase {
+            Phase::Safety if now >= self.phase_until => {
+                self.nemesis.heal(&mut self.sim, &self.board, &self.hosts);
+                self.weather.set(Weather::default());
+                self.begin(Phase::Liveness, now);
+                let state = &mut *self.board.lock();
+                state.statistics.acked_under_faults = state.oracle.tally().acked;
+            }
+            Phase::Liveness if !is_waiting => self.begin(Phase::Audit, now),
+            Phase::Audit if !is_waiting && !self.board.lock().ends.is_empty() => {
+                let state = &mut *self.board.lock();
+                for (group, ends) in &state.ends {
+                    state.oracle.verify_end(*group, ends)?;
+                }
+                state.phase = Phase::Over;
+                return Ok(true);
+            }
+            Phase::Liveness | Phase::Audit if now >= self.phase_until => return Err(self.too_late(phase)),
+            Phase::Safety | Phase::Liveness | Phase::Audit | Phase::Over => {}
+        }
+        Ok(false)
+    }
+
+    fn begin(&mut self, phase: Phase, now: Duration) {
+        let state = &mut *self.board.lock();
+        state.trace.note(now, format!("{phase:?} begins"));
+        state.phase = phase;
+        self.phase_until = now + self.scenario.recovery_max();
+        if phase == Phase::Audit {
+            // Removed by the auditor when it has seen everything.
+            state.waits.insert(u32::MAX, "nothing has been read".to_owned());
+        }
+    }
+
+    fn too_late(&self, phase: Phase) -> Violation {
+        let state = self.board.lock();
+        let waits: Vec<String> =
+            state.waits.iter().map(|(client, what)| format!("client {client}: {what}")).collect();
+        let replicas = state.statuses.values().flat_map(|status| {
+            status.groups.iter().map(|replica| {
+                let (node, group, role) = (status.node, replica.group, replica.role);
+                format!("{node} {group} {role:?} {} op{}", replica.view, replica.commit)
+            })
+        });
+        let replicas: Vec<String> = replicas.collect();
+        let limit = self.scenario.recovery_max();
+        let detail = format!(
+            "{limit:?} after {phase:?} began: {}; as told last: {}",
+            waits.join("; "),
+            replicas.join(", ")
+        );
+        Violation::new("did not recover in time", detail)
+    }
+}
+
+/// The host name of a client.
+pub(crate) fn client_name(client: u32) -> String {
+    format!("c{client}")
+}
+
+fn simulation<'a>(scenario: &Scenario) -> Sim<'a> {
+    let latency = scenario.link.latency.max(LINK_LATENCY_MIN);
+    let mut builder = turmoil::Builder::new();
+    builder
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(latency)
+        .max_message_latency(latency)
+        .udp_capacity(SOCKET_PACKETS_MAX)
+        .rng_seed(scenario.seed)
+        .simulation_duration(Duration::from_secs(24 * 3600));
+    builder.build()
+}
+
+/// Adds all clients of a scenario and gives their number: the operator, producers, amnesiacs, a consumer, readers, the scout
+/// and, last, the auditor.
+fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> Surroundings) -> u32 {
+    let load = &scenario.load;
+    let nodes: Vec<NodeId> = scenario.node_ids().collect();
+    let mut count = 0;
+    let mut next = || {
+        count += 1;
+        around(count - 1)
+    };
+    let client = next();
+    sim.client(client_name(client.client), operate(client));
+    for _ in 0..load.producers {
+        let client = next();
+        sim.client(client_name(client.client), produce(client));
+    }
+    for _ in 0..load.amnesiacs {
+        let client = next();
+        let rng = stream(scenario.seed, "amnesiac");
+        let (number, load, cluster) = (client.client, load.clone(), (client.cluster, nodes.clone()));
+        let make = move |_: &Board| -> Option<Box<dyn Actor>> {
+            Some(Box::new(Producer::without_session(number, cluster, load, rng)))
+        };
+        sim.client(client_name(number), act(client, make));
+    }
+    let client = next();
+    sim.client(client_name(client.client), consume(client));
+    for index in 0..load.readers {
+        let client = next();
+        let rng = stream(scenario.seed, &format!("reader {index}"));
+        let cluster = client.cluster;
+        let make = move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Wanderer::new(cluster, rng))) };
+        sim.client(client_name(client.client), act(client, make));
+    }
+    let client = next();
+    let (cluster, scouted) = (client.cluster, nodes.clone());
+    let make = move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Scout::new(cluster, &scouted))) };
+    sim.client(client_name(client.client), act(client, make));
+    let client = next();
+    sim.client(client_name(client.client), audit(client, nodes));
+    count
+}
+
+/// Waits for the audit to begin, and reads everything.
+async fn audit(around: Surroundings, nodes: Vec<NodeId>) -> turmoil::Result {
+    while around.board.phase() != Phase::Audit {
+        tokio::time::sleep(super::board::LOOK_EVERY).await;
+    }
+    let board = around.board.clone();
+    board.set_waits(around.client, Some("nothing has been read".to_owned()));
+    board.set_waits(u32::MAX, None);
+    let cluster = around.cluster;
+    let make = move |board: &Board| -> Option<Box<dyn Actor>> {
+        let placement = board.lock().placement.clone()?;
+        Some(Box::new(Auditor::new(cluster, &nodes, placement)))
+    };
+    act(around, make).await
+}
