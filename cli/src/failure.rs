@@ -118,6 +118,13 @@ impl From<ClientError> for Failure {
             | ClientError::Dropped
             | ClientError::Nonsense { .. } => Kind::Refused,
         };
-        Self::new(kind, error)
+        let is_distrust =
+            matches!(&error, ClientError::Unreachable { reason } if reason.contains("certificate"));
+        let failure = Self::new(kind, error);
+        if is_distrust {
+            failure.context("is the `ca` of the connection string that of this cluster?")
+        } else {
+            failure
+        }
     }
 }

@@ -12,7 +12,7 @@ mod spread;
 mod tally;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,9 +20,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
-use varve_client::{Ack, ClientError, Producer, ProducerConfig, Target};
+use varve_client::{Ack, Client, ClientError, Producer, ProducerConfig, Target};
 use varve_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 
+use crate::cluster_state;
 use crate::command::topic::find;
 use crate::connection::connect;
 use crate::context::Context;
@@ -76,14 +77,15 @@ pub(crate) fn separator(text: &str) -> Result<u8, String> {
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let (input, size) = open(arguments.file.as_deref())?;
     let client = connect(context).await?;
-    let partitions = partition_count(&find(&client.admin().map().await?, &arguments.topic)?.partitions);
+    let partitions =
+        partition_count(&find(&cluster_state::map(&client).await?, &arguments.topic)?.partitions);
     let spread = spread(arguments, partitions)?;
     let config = ProducerConfig {
         batch_bytes_max: usize::try_from(arguments.batch_bytes).unwrap_or(BATCH_BYTES_MAX),
         timeout: arguments.timeout,
         ..ProducerConfig::default()
     };
-    let producer = client.producer(&arguments.topic.to_string(), config).await?;
+    let producer = register(&client, arguments, config).await?;
 
     let (await_ack, awaited) = mpsc::channel(RECORDS_AWAITED_MAX);
     let stop = Arc::new(AtomicBool::new(false));
@@ -92,6 +94,19 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let counted = count.await.context("the task that counts has ended").map_err(Failure::refused)?;
     let sums = conclude(sent, counted)?;
     output::print(context.output, &sums, Sums::text)
+}
+
+/// Registers a producer; that needs a primary of the metadata.
+async fn register(client: &Client, arguments: &Arguments, config: ProducerConfig) -> Outcome<Producer> {
+    let topic = arguments.topic.to_string();
+    let registered = tokio::time::timeout(arguments.timeout, client.producer(&topic, config)).await;
+    let registered = registered.map_err(|_| {
+        let limit = humantime::format_duration(arguments.timeout);
+        Failure::refused(anyhow!(
+            "nothing was sent: the cluster has not registered a producer within {limit}; see `varve cluster status`"
+        ))
+    });
+    Ok(registered??)
 }
 
 /// Partitions of a topic.
@@ -129,7 +144,13 @@ fn spread(arguments: &Arguments, partitions: u32) -> Outcome<Spread> {
 /// The input, and its size if that is known.
 fn open(file: Option<&Path>) -> Outcome<(Box<dyn Read + Send>, Option<u64>)> {
     match file {
-        None => Ok((Box::new(io::stdin()), None)),
+        None => {
+            if io::stdin().is_terminal() {
+                // If stderr is gone, nobody is left to tell.
+                let _ = writeln!(io::stderr(), "each line you type becomes a record; Ctrl-D ends");
+            }
+            Ok((Box::new(io::stdin()), None))
+        }
         Some(path) => {
             let failed = || format!("cannot read {}", path.display());
             let file = File::open(path).with_context(failed).map_err(Failure::usage)?;
