@@ -1,34 +1,19 @@
 //! Asking the nodes of a cluster how they are.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 use varve_client::{Client, ClientError};
-use varve_protocol::metadata::ClusterMap;
 
 use crate::health::{Answer, Summary};
 
 /// The pause between two rounds of questions.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long the map is asked for again while the cluster changes primaries.
-const MAP_WAIT: Duration = Duration::from_secs(5);
-
-/// The cluster map. If whoever leads the metadata has just died, whoever comes next is waited for.
-pub(crate) async fn map(client: &Client) -> Result<ClusterMap, ClientError> {
-    let start = Instant::now();
-    loop {
-        match client.admin().map().await {
-            Err(error) if error.is_retryable() && start.elapsed() < MAP_WAIT => sleep(POLL_PAUSE).await,
-            other => return other,
-        }
-    }
-}
-
 /// Asks every node of the cluster once.
 pub(crate) async fn summary(client: &Client) -> Result<Summary, ClientError> {
-    let map = map(client).await?;
+    let map = client.admin().map().await?;
     let answers: Vec<Answer> = client
         .admin()
         .statuses()

@@ -208,10 +208,14 @@ impl Shared {
 
     /// The map as the primary of the metadata has it; as any node has it, if there is no primary.
     pub(crate) async fn fresh_map(self: &Arc<Self>) -> Result<Arc<ClusterMap>, ClientError> {
-        match self.find_leader(GroupId::METADATA, None).await {
-            Some(leader) => self.map_from(&leader.address).await,
-            None => self.refresh_map().await,
+        if let Some(leader) = self.find_leader(GroupId::METADATA, None).await
+            && let Ok(map) = tokio::time::timeout(ANSWER_MAX, self.map_from(&leader.address)).await
+            && map.is_ok()
+        {
+            return map;
         }
+        // Nobody leads, or whoever is said to lead has just died.
+        self.refresh_map().await
     }
 
     /// Asks all replicas of a group who leads it. Without `newer_than`, the first that says "I do" is believed; with it, the

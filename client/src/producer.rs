@@ -93,7 +93,7 @@ impl Producer {
     ) -> Result<Self, ClientError> {
         let config = ProducerConfig { window: config.window.clamp(1, CLIENT_TABLE_REQUESTS_MAX), ..config };
         let entry = shared.topic(topic).await?;
-        let producer = register_producer(&shared).await?;
+        let producer = register_producer(&shared, config.timeout).await?;
         let mut slots = Vec::new();
         let mut lanes = Vec::new();
         for partition in entry.partitions {

@@ -10,14 +10,11 @@
 //! There is no runtime and no thread; simulated time jumps from event to event. A simulated second costs as many steps as
 //! something happens in it.
 
-mod actor;
 mod heap;
 mod host;
 pub mod machine;
 mod nemesis;
-mod operator;
-mod producer;
-mod reader;
+pub mod real;
 mod universe;
 mod watch;
 mod wire;
@@ -32,4 +29,10 @@ use universe::Universe;
 #[must_use]
 pub fn run_with<M: Machine>(scenario: Scenario, printing: Printing) -> Report {
     Universe::<M>::new(scenario, printing).run()
+}
+
+/// Plays a scenario with the real node.
+#[must_use]
+pub fn run(scenario: Scenario, printing: Printing) -> Report {
+    run_with::<real::RealNode>(scenario, printing)
 }

@@ -14,12 +14,14 @@
 //!
 //! The same seed gives the same universe, event by event: two runs print the same `trace`.
 
+mod actor;
 pub mod fast;
 pub mod oracle;
 pub mod panics;
 pub mod quic;
 pub mod random;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod trace;
 pub mod workload;

@@ -1,6 +1,7 @@
 //! What a run came to: a verdict in one line, numbers that show whether anything happened, and how to see it again.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct Statistics {
     pub acked_under_faults: u64,
     /// Records read.
     pub records_read: u64,
+    /// Answers to a session within its window that it is not remembered.
+    pub sessions_forgotten: u64,
     /// Processes stopped at once, those of power failures included.
     pub crashes: u64,
     /// Crashes that interrupted a round of writes.
@@ -91,6 +94,7 @@ impl AddAssign for Statistics {
         self.tally.unknown += other.tally.unknown;
         self.acked_under_faults += other.acked_under_faults;
         self.records_read += other.records_read;
+        self.sessions_forgotten += other.sessions_forgotten;
         self.crashes += other.crashes;
         self.crashes_in_writes += other.crashes_in_writes;
         self.power_failures += other.power_failures;
@@ -117,6 +121,7 @@ impl fmt::Display for Statistics {
         write!(f, " acked={} (under faults {})", tally.acked, self.acked_under_faults)?;
         write!(f, " records={} read={}", tally.records_acked, self.records_read)?;
         write!(f, " refused={} unknown={}", tally.refused, tally.unknown)?;
+        write!(f, " sessions_forgotten={}", self.sessions_forgotten)?;
         write!(f, " crashes={} (in writes {})", self.crashes, self.crashes_in_writes)?;
         write!(f, " power_failures={} pauses={}", self.power_failures, self.pauses)?;
         write!(f, " network_partitions={}", self.network_partitions)?;
@@ -147,21 +152,24 @@ pub struct Report {
 }
 
 impl Report {
-    /// Prints the line of this universe and, if it failed, all that helps to understand why.
-    pub fn print(&self) {
+    /// The line of this universe and, if it failed, all that helps to understand why.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { seed, verdict, statistics, .. } = self;
         let world = self.world.name();
-        println!("{world} seed {seed}: {verdict}");
-        println!("  {statistics}");
-        println!("  trace {:016x}", self.trace);
+        writeln!(out, "{world} seed {seed}: {verdict}")?;
+        writeln!(out, "  {statistics}")?;
+        writeln!(out, "  trace {:016x}", self.trace)?;
         if *verdict == Verdict::Pass {
-            return;
+            return Ok(());
         }
-        println!("  at {:.6}s of simulated time; the last events:", statistics.simulated.as_secs_f64());
+        writeln!(out, "  at {:.6}s of simulated time; the last events:", statistics.simulated.as_secs_f64())?;
         for line in &self.last {
-            println!("    {line}");
+            writeln!(out, "    {line}")?;
         }
-        println!("  {:?}", Scenario::draw(*seed, self.world));
-        println!("  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}");
+        writeln!(out, "  {}", Scenario::draw(*seed, self.world).summary())?;
+        writeln!(out, "  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}")
     }
 }

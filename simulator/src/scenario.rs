@@ -157,9 +157,11 @@ pub enum Fault {
         /// Who does not hear them.
         to: NodeId,
     },
-    /// Stops a process at once; what its disk has not synced may be lost. It starts again when the fault ends.
+    /// Stops a process at once; the kernel keeps what it has written. It starts again when the fault ends.
+    Kill(Victim),
+    /// Stops a computer at once; what its disk has not synced may be lost. It starts again when the fault ends.
     Crash(Victim),
-    /// Stops every process at once.
+    /// Stops every computer at once.
     PowerFailure,
     /// Freezes a process; its clock runs on.
     Pause(Victim),
@@ -218,7 +220,7 @@ impl Scenario {
             nodes,
             partitions,
             replication_factor: pick(rng, factors),
-            load: Load::draw(rng, world),
+            load: Load::draw(rng, world, partitions),
             link: Link::draw(rng),
             disk: Disk::draw(rng),
             clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
@@ -234,6 +236,17 @@ impl Scenario {
         2 * self.link.idle_timeout + Duration::from_secs(20)
     }
 
+    /// The scenario in a few words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Self { nodes, partitions, replication_factor, load, link, disk, safety, strikes, .. } = self;
+        format!(
+            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, {load:?}, {link:?}, \
+             {disk:?}",
+            strikes.len()
+        )
+    }
+
     /// All nodes.
     pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes).map(NodeId::new)
@@ -241,12 +254,12 @@ impl Scenario {
 }
 
 impl Load {
-    fn draw(rng: &mut ChaCha8Rng, world: World) -> Self {
+    fn draw(rng: &mut ChaCha8Rng, world: World, partitions: u32) -> Self {
         let think_us: u64 = match world {
             World::Fast => pick(rng, &[500, 2_000, 10_000, 50_000]),
             World::Quic => pick(rng, &[5_000, 20_000, 50_000]),
         };
-        Self {
+        let mut load = Self {
             producers: rng.random_range(1..=3),
             amnesiacs: rng.random_range(0..=1),
             readers: rng.random_range(1..=2),
@@ -255,7 +268,17 @@ impl Load {
             payload_bytes_max: pick(rng, &[32, 256, 2048]),
             think: Duration::from_micros(think_us),
             patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
-        }
+        };
+        load.think = load.think.max(load.think_min(partitions));
+        load
+    }
+
+    /// The pause that keeps all producers together below a few hundred thousand bytes and a few hundred appends per
+    /// second: more of the same finds nothing more, and takes long.
+    fn think_min(&self, partitions: u32) -> Duration {
+        let lanes = u64::from(self.producers + self.amnesiacs) * u64::from(partitions);
+        let append_bytes = u64::from(self.batch_records_max) * u64::from(self.payload_bytes_max) / 4;
+        Duration::from_micros(lanes * append_bytes * 2 + lanes * 1_000)
     }
 }
 
@@ -315,7 +338,7 @@ impl Weather {
             choices.extend([Fault::Mute(victim), Fault::Deafen(victim)]);
         }
         if self.crash {
-            choices.extend([Fault::Crash(victim), Fault::Crash(victim)]);
+            choices.extend([Fault::Kill(victim), Fault::Crash(victim)]);
         }
         if self.power {
             choices.push(Fault::PowerFailure);
@@ -342,15 +365,17 @@ fn draw_victim(rng: &mut ChaCha8Rng, nodes: u8, partitions: u32) -> Victim {
 
 fn draw_strikes(rng: &mut ChaCha8Rng, nodes: u8, partitions: u32, safety: Duration) -> Vec<Strike> {
     let weather = Weather::draw(rng);
-    let pause_max = Duration::from_millis(pick(rng, &[500, 2_000, 10_000]));
+    let pause_max = Duration::from_millis(pick(rng, &[300, 2_000, 10_000]));
     let lasts_max = Duration::from_millis(pick(rng, &[50, 500, 3_000, 10_000]));
+    let may_overlap = chance(rng, 400);
     let mut strikes = Vec::new();
     let mut at = duration_between(rng, Duration::ZERO, Duration::from_secs(2));
     while at < safety {
         let Some(fault) = weather.draw_fault(rng, nodes, partitions) else { break };
         let lasts = duration_between(rng, Duration::from_millis(5), lasts_max).min(safety - at);
         strikes.push(Strike { at, lasts, fault });
-        // Faults may overlap: the next one starts some time after this one has begun, not after it has ended.
+        // Where faults overlap there is still some time on the whole in which the cluster can work.
+        at += if may_overlap { lasts / 2 } else { lasts };
         at += duration_between(rng, Duration::from_millis(20), pause_max);
     }
     strikes

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::io::Write;
 use std::time::Duration;
 
 use varve_protocol::frame::FrameHeader;
@@ -201,7 +202,8 @@ impl Trace {
         self.digest.write_u64(crate::random::nanos(at));
         event.digest(&mut self.digest);
         if self.printing == Printing::On {
-            println!("{}", line(at, &event));
+            // Who stops listening misses the rest.
+            writeln!(std::io::stdout(), "{}", line(at, &event)).unwrap_or_default();
         }
         if self.last.len() == KEPT {
             self.last.pop_front();

@@ -45,8 +45,8 @@ impl Value {
         payload.extend_from_slice(&self.counter.to_le_bytes());
         let filler = self.filler();
         while payload.len() < size {
-            let index = payload.len() % filler.len();
-            payload.push(filler[index]);
+            let rest = (size - payload.len()).min(filler.len());
+            payload.extend_from_slice(&filler[..rest]);
         }
         payload.into()
     }
@@ -55,11 +55,11 @@ impl Value {
     #[must_use]
     pub fn from_payload(payload: &[u8]) -> Option<Self> {
         let producer = u32::from_le_bytes(payload.get(0..4)?.try_into().ok()?);
-        let counter = u64::from_le_bytes(payload.get(4..12)?.try_into().ok()?);
+        let counter = u64::from_le_bytes(payload.get(4..IDENTITY_SIZE)?.try_into().ok()?);
         let value = Self { producer, counter };
         let filler = value.filler();
-        let sound = |(index, byte): (usize, &u8)| *byte == filler[index % filler.len()];
-        payload.iter().enumerate().skip(IDENTITY_SIZE).all(sound).then_some(value)
+        let is_sound = |chunk: &[u8]| *chunk == filler[..chunk.len()];
+        payload[IDENTITY_SIZE..].chunks(filler.len()).all(is_sound).then_some(value)
     }
 
     fn filler(self) -> [u8; 8] {

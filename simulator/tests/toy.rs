@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use simulator::fast::machine::{Clocks, Effect, Input, Machine, Setup, Work};
+use simulator::fast::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use simulator::fast::run_with;
 use simulator::report::{Report, Verdict};
 use simulator::scenario::{Fault, Scenario, Strike, Victim, World};
@@ -228,7 +228,7 @@ impl<const BUG: u8> Machine for Toy<BUG> {
         None
     }
 
-    fn status(&self, _: Moment) -> NodeStatus {
+    fn status(&self) -> NodeStatus {
         let group = |(group, log): (&GroupId, &Vec<Prepare>)| GroupStatus {
             group: *group,
             role: Role::Primary,
@@ -265,7 +265,7 @@ impl<const BUG: u8> Machine for Toy<BUG> {
         self.synced = state;
     }
 
-    fn crash(self, rng: &mut ChaCha8Rng) -> State {
+    fn crash(self, _: Ending, rng: &mut ChaCha8Rng) -> State {
         match self.in_round {
             Some((_, state)) if rng.random_bool(0.5) => state,
             _ => self.synced,

@@ -16,7 +16,6 @@ use varve_protocol::client::{PartitionOffsets, Refusal};
 use varve_protocol::id::{GroupId, Offset};
 use varve_protocol::metadata::TopicEntry;
 
-use crate::cluster_state;
 use crate::command::produce::{check_partition, partition_count, separator};
 use crate::command::topic::find;
 use crate::connection::connect;
@@ -90,7 +89,7 @@ struct Range {
 /// Prints records.
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let client = connect(context).await?;
-    let map = cluster_state::map(&client).await?;
+    let map = client.admin().map().await?;
     let topic = find(&map, &arguments.topic)?;
     let ranges = ranges(&client, arguments, topic).await?;
 

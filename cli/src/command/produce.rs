@@ -20,10 +20,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
-use varve_client::{Ack, Client, ClientError, Producer, ProducerConfig, Target};
+use varve_client::{Ack, ClientError, Producer, ProducerConfig, Target};
 use varve_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 
-use crate::cluster_state;
 use crate::command::topic::find;
 use crate::connection::connect;
 use crate::context::Context;
@@ -77,15 +76,15 @@ pub(crate) fn separator(text: &str) -> Result<u8, String> {
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let (input, size) = open(arguments.file.as_deref())?;
     let client = connect(context).await?;
-    let partitions =
-        partition_count(&find(&cluster_state::map(&client).await?, &arguments.topic)?.partitions);
+    let partitions = partition_count(&find(&client.admin().map().await?, &arguments.topic)?.partitions);
     let spread = spread(arguments, partitions)?;
     let config = ProducerConfig {
         batch_bytes_max: usize::try_from(arguments.batch_bytes).unwrap_or(BATCH_BYTES_MAX),
         timeout: arguments.timeout,
         ..ProducerConfig::default()
     };
-    let producer = register(&client, arguments, config).await?;
+    let producer = client.producer(&arguments.topic.to_string(), config).await;
+    let producer = producer.map_err(|error| Failure::from(error).context("nothing was sent"))?;
 
     let (await_ack, awaited) = mpsc::channel(RECORDS_AWAITED_MAX);
     let stop = Arc::new(AtomicBool::new(false));
@@ -94,19 +93,6 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let counted = count.await.context("the task that counts has ended").map_err(Failure::refused)?;
     let sums = conclude(sent, counted)?;
     output::print(context.output, &sums, Sums::text)
-}
-
-/// Registers a producer; that needs a primary of the metadata.
-async fn register(client: &Client, arguments: &Arguments, config: ProducerConfig) -> Outcome<Producer> {
-    let topic = arguments.topic.to_string();
-    let registered = tokio::time::timeout(arguments.timeout, client.producer(&topic, config)).await;
-    let registered = registered.map_err(|_| {
-        let limit = humantime::format_duration(arguments.timeout);
-        Failure::refused(anyhow!(
-            "nothing was sent: the cluster has not registered a producer within {limit}; see `varve cluster status`"
-        ))
-    });
-    Ok(registered??)
 }
 
 /// Partitions of a topic.

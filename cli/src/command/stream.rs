@@ -8,7 +8,6 @@ use serde::Serialize;
 use varve_client::Client;
 use varve_protocol::metadata::{MetadataError, StreamEntry};
 
-use crate::cluster_state;
 use crate::connection::connect;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -121,7 +120,7 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
 }
 
 async fn list(context: &Context, client: &Client) -> Outcome {
-    let map = cluster_state::map(client).await?;
+    let map = client.admin().map().await?;
     let streams: Vec<StreamLine> = map.streams.iter().map(StreamLine::from).collect();
     output::print(context.output, &streams, |streams| {
         let rows = streams.iter().map(|stream| vec![stream.name.clone(), stream.topics.len().to_string()]);
@@ -130,7 +129,7 @@ async fn list(context: &Context, client: &Client) -> Outcome {
 }
 
 async fn describe(context: &Context, client: &Client, name: &str) -> Outcome {
-    let map = cluster_state::map(client).await?;
+    let map = client.admin().map().await?;
     let stream = map.streams.iter().find(|stream| stream.name == name);
     let stream = stream.ok_or_else(|| Failure::refused(MetadataError::StreamUnknown(name.to_owned())))?;
     output::print(context.output, &StreamLine::from(stream), |stream| {

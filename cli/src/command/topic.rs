@@ -7,7 +7,6 @@ use varve_protocol::id::GroupId;
 use varve_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use varve_protocol::metadata::{ClusterMap, MetadataError, TopicEntry};
 
-use crate::cluster_state;
 use crate::command::stream::{Consent, print_done};
 use crate::connection::connect;
 use crate::context::Context;
@@ -92,7 +91,7 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
             let client = connect(context).await?;
             let replicas = match replication_factor {
                 Some(replicas) => replicas,
-                None => replicas_default(&cluster_state::map(&client).await?),
+                None => replicas_default(&client.admin().map().await?),
             };
             client.admin().create_topic(&topic.stream, &topic.topic, partitions, replicas).await?;
             print_done(context, "created topic", &topic.to_string())
@@ -120,7 +119,7 @@ pub(crate) fn find<'a>(map: &'a ClusterMap, name: &TopicName) -> Outcome<&'a Top
 }
 
 async fn list(context: &Context, client: &Client, only: Option<&str>) -> Outcome {
-    let map = cluster_state::map(client).await?;
+    let map = client.admin().map().await?;
     if let Some(only) = only.filter(|only| map.streams.iter().all(|stream| stream.name != *only)) {
         return Err(Failure::refused(MetadataError::StreamUnknown(only.to_owned())));
     }
@@ -144,7 +143,7 @@ async fn list(context: &Context, client: &Client, only: Option<&str>) -> Outcome
 }
 
 async fn describe(context: &Context, client: &Client, name: &TopicName) -> Outcome {
-    let map = cluster_state::map(client).await?;
+    let map = client.admin().map().await?;
     let topic = find(&map, name)?;
     let mut partitions = Vec::with_capacity(topic.partitions.len());
     for (number, entry) in topic.partitions.iter().enumerate() {

@@ -39,6 +39,7 @@ impl Node {
         for prepare in metadata_tail {
             group.tail.push(prepare);
         }
+        self.tail_bytes += group.tail.bytes();
         self.perform_outputs(GroupId::METADATA);
     }
 

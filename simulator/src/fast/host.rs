@@ -8,7 +8,7 @@ use varve_protocol::id::{Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 
 use super::heap::EventHeap;
-use super::machine::{Clocks, Effect, Input, Machine, Setup, Work};
+use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use super::universe::Event;
 use crate::oracle::Violation;
 use crate::panics::guard;
@@ -110,12 +110,12 @@ impl<M: Machine> Host<M> {
     }
 
     /// Ends the process at once; `Some(true)` if that broke off a round of writes.
-    pub(crate) fn crash(&mut self) -> Option<bool> {
+    pub(crate) fn crash(&mut self, ending: Ending) -> Option<bool> {
         let machine = self.machine.take()?;
         let work = machine.work();
         self.past_work.truncations += work.truncations;
         self.past_work.repairs += work.repairs;
-        self.platter = Some(machine.crash(&mut self.rng));
+        self.platter = Some(machine.crash(ending, &mut self.rng));
         self.stash.clear();
         self.armed = None;
         Some(std::mem::take(&mut self.is_in_round))
@@ -173,11 +173,6 @@ impl<M: Machine> Host<M> {
         self.machine.as_ref()
     }
 
-    /// The monotonic clock of the process.
-    pub(crate) fn moment(&self, now: Duration) -> Moment {
-        self.clocks(now).now
-    }
-
     /// What all processes here have done.
     pub(crate) fn work(&self) -> Work {
         let present = self.machine.as_ref().map(Machine::work).unwrap_or_default();
@@ -192,6 +187,9 @@ impl<M: Machine> Host<M> {
         let node = self.node();
         let Some(machine) = &mut self.machine else { return Ok(Vec::new()) };
         let effects = guard(node, || std::iter::from_fn(|| machine.poll_effect()).collect())?;
+        if let Some(reason) = machine.halted() {
+            return Err(Violation::new("a node stopped", format!("{node}: {reason}")));
+        }
         if !self.is_in_round
             && let Some(jobs) = guard(node, || machine.begin_round())?
         {

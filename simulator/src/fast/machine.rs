@@ -91,6 +91,15 @@ pub enum Effect {
     },
 }
 
+/// How a process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The kernel lives on: what was written is still read back, synced or not.
+    Process,
+    /// The power fails: what was not synced may be there or not, sector by sector.
+    Power,
+}
+
 /// What is known of a node's work beyond its status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Work {
@@ -124,7 +133,7 @@ pub trait Machine: Sized {
     fn next_timeout(&self) -> Option<Moment>;
 
     /// How it is.
-    fn status(&self, now: Moment) -> NodeStatus;
+    fn status(&self) -> NodeStatus;
 
     /// Takes all waiting disk jobs as one round and says how many there are; `None` if nothing waits or a round is
     /// under way.
@@ -133,10 +142,14 @@ pub trait Machine: Sized {
     /// Performs the round and tells the node.
     fn finish_round(&mut self, clocks: Clocks);
 
-    /// Ends the process at once. A round under way is broken off at any point of its writes; what was not synced may or
-    /// may not be there afterwards.
-    fn crash(self, rng: &mut ChaCha8Rng) -> Self::Disk;
+    /// Ends the process at once. A round under way is broken off at any point of its writes.
+    fn crash(self, ending: Ending, rng: &mut ChaCha8Rng) -> Self::Disk;
 
     /// What it has done so far in this life.
     fn work(&self) -> Work;
+
+    /// Why it wants its process to end, if it does.
+    fn halted(&self) -> Option<&str> {
+        None
+    }
 }

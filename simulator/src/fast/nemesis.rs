@@ -3,7 +3,7 @@
 use varve_protocol::client::Role;
 use varve_protocol::id::{GroupId, NodeId};
 
-use super::machine::Machine;
+use super::machine::{Ending, Machine};
 use super::universe::{Event, Universe};
 use super::wire::Presence;
 use crate::oracle::Violation;
@@ -68,6 +68,7 @@ impl<M: Machine> Universe<M> {
 
     fn inflict(&mut self, fault: Fault) -> Undo {
         let mut undo = Undo::default();
+        let mut ending = Ending::Power;
         let others = |this: &Self, node: NodeId| -> Vec<NodeId> {
             this.scenario.node_ids().filter(|other| *other != node).collect()
         };
@@ -107,6 +108,10 @@ impl<M: Machine> Universe<M> {
                 undo.cuts = others(self, node).into_iter().map(cut).collect();
             }
             Fault::OneWay { from, to } => undo.cuts.push((Endpoint::Node(from), Endpoint::Node(to))),
+            Fault::Kill(victim) => {
+                undo.crashed.push(self.find(victim));
+                ending = Ending::Process;
+            }
             Fault::Crash(victim) => undo.crashed.push(self.find(victim)),
             Fault::PowerFailure => {
                 undo.crashed = self.scenario.node_ids().collect();
@@ -120,17 +125,17 @@ impl<M: Machine> Universe<M> {
                 self.host(node).jump_clock(by_ms);
             }
         }
-        self.apply(&undo);
+        self.apply(&undo, ending);
         undo
     }
 
-    fn apply(&mut self, undo: &Undo) {
+    fn apply(&mut self, undo: &Undo, ending: Ending) {
         self.statistics.network_partitions += u64::from(!undo.cuts.is_empty());
         for (from, to) in &undo.cuts {
             self.wire.cut(*from, *to, &mut self.heap);
         }
         for node in &undo.crashed {
-            self.crash(*node);
+            self.crash(*node, ending);
         }
         for node in &undo.frozen {
             self.freeze(*node);
@@ -140,12 +145,12 @@ impl<M: Machine> Universe<M> {
         }
     }
 
-    fn crash(&mut self, node: NodeId) {
+    fn crash(&mut self, node: NodeId, ending: Ending) {
         let host = self.host(node);
         host.down += 1;
         // A process that is killed while it is frozen starts anew without being frozen.
         host.frozen = 0;
-        let Some(in_round) = host.crash() else { return };
+        let Some(in_round) = host.crash(ending) else { return };
         self.statistics.crashes += 1;
         self.statistics.crashes_in_writes += u64::from(in_round);
         self.wire.set_presence(Endpoint::Node(node), Presence::Absent, &mut self.heap);
@@ -199,9 +204,8 @@ impl<M: Machine> Universe<M> {
                 partition.map_or(GroupId::METADATA, |(group, _)| *group)
             }
         };
-        let now = self.heap.now();
         let leads = self.hosts.iter().filter_map(|(node, host)| {
-            let status = host.machine()?.status(host.moment(now));
+            let status = host.machine()?.status();
             let replica = status.groups.into_iter().find(|replica| replica.group == group)?;
             (replica.role == Role::Primary).then_some((replica.view, *node))
         });

@@ -7,16 +7,16 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
 
-use super::actor::{Actor, Happening, Orders, Placement};
 use super::heap::EventHeap;
 use super::host::Host;
 use super::machine::{Effect, Input, Machine, Setup};
 use super::nemesis::Undo;
-use super::operator::Operator;
-use super::producer::Producer;
-use super::reader::{Auditor, Wanderer};
 use super::watch::Watch;
 use super::wire::{Delivery, Presence, Wire, WireEvent};
+use crate::actor::operator::Operator;
+use crate::actor::producer::Producer;
+use crate::actor::reader::{Auditor, Wanderer};
+use crate::actor::{Actor, Happening, Orders, Placement};
 use crate::oracle::{Oracle, Violation};
 use crate::random::{duration_between, long_tail, stream};
 use crate::report::{Report, Statistics, Verdict};
@@ -368,8 +368,9 @@ impl<M: Machine> Universe<M> {
         let mut orders = Orders::new(self.heap.now(), client, &mut self.oracle);
         let actor = &mut self.clients[client as usize].actor;
         actor.handle(happening, &mut orders)?;
-        let Orders { frames, wake_at, records_read, .. } = orders;
+        let Orders { frames, wake_at, records_read, sessions_forgotten, .. } = orders;
         self.statistics.records_read += records_read;
+        self.statistics.sessions_forgotten += sessions_forgotten;
         for (node, frame) in frames {
             let ends = (Endpoint::Client(client), Endpoint::Node(node));
             let lane = frame.header.group.as_raw();
@@ -453,7 +454,7 @@ impl<M: Machine> Universe<M> {
         let now = self.heap.now();
         for (node, host) in &self.hosts {
             let Some(machine) = host.machine() else { continue };
-            let status = machine.status(host.moment(now));
+            let status = machine.status();
             for (group, view) in self.watch.look(*node, host.life, &status)? {
                 self.trace.record(now, Trail::View { node: *node, group, view: view.as_raw() });
             }
@@ -478,11 +479,10 @@ impl<M: Machine> Universe<M> {
     }
 
     fn describe_groups(&self) -> String {
-        let now = self.heap.now();
         let mut lines = Vec::new();
         for (node, host) in &self.hosts {
             let Some(machine) = host.machine() else { continue };
-            for replica in machine.status(host.moment(now)).groups {
+            for replica in machine.status().groups {
                 lines.push(format!(
                     "{node} {} {:?} {} head=op{} durable=op{} commit=op{}{}",
                     replica.group,

@@ -16,7 +16,7 @@ use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId, RequestNumber};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 
-use super::actor::{Actor, Answer, Happening, Orders, Placement, append_frame, request_frame};
+use super::{Actor, Answer, Happening, Orders, Placement, append_frame, request_frame};
 use crate::oracle::{AppendId, Invocation, Violation};
 use crate::random::{duration_between, long_tail};
 use crate::scenario::Load;
@@ -191,7 +191,7 @@ impl Producer {
             }
             Answer::Refused(refusal) if has_session => {
                 if attempt == lane.attempt & ATTEMPT_MASK {
-                    lane.on_refused(&refusal, orders.now + pause)?;
+                    lane.on_refused(&refusal, orders.now + pause, orders)?;
                 }
             }
             Answer::Refused(refusal) => lane.on_refused_for_good(request, &refusal, (node, orders))?,
@@ -317,7 +317,12 @@ impl Lane {
         Ok(())
     }
 
-    fn on_refused(&mut self, refusal: &Refusal, resend_at: Duration) -> Result<(), Violation> {
+    fn on_refused(
+        &mut self,
+        refusal: &Refusal,
+        resend_at: Duration,
+        orders: &mut Orders<'_>,
+    ) -> Result<(), Violation> {
         match refusal {
             Refusal::NotPrimary { primary, .. } if *primary != NodeId::ZERO => self.target = *primary,
             Refusal::NotPrimary { .. }
@@ -325,9 +330,11 @@ impl Lane {
             | Refusal::Busy
             | Refusal::UnknownGroup { .. }
             | Refusal::OutOfOrder { .. }
+            | Refusal::ViewEnded { .. }
             | Refusal::Storage { .. } => {}
-            Refusal::UnknownOutcome
-            | Refusal::BadBatch { .. }
+            // Allowed, since the session may have been evicted; here none is, so that it is counted, and tried again.
+            Refusal::UnknownOutcome => orders.sessions_forgotten += 1,
+            Refusal::BadBatch { .. }
             | Refusal::BatchTooLarge { .. }
             | Refusal::OffsetOutOfRange { .. }
             | Refusal::Malformed { .. }
@@ -361,6 +368,7 @@ impl Lane {
             | Refusal::UnknownGroup { .. }
             | Refusal::OutOfOrder { .. }
             | Refusal::UnknownOutcome
+            | Refusal::ViewEnded { .. }
             | Refusal::BadBatch { .. }
             | Refusal::BatchTooLarge { .. }
             | Refusal::OffsetOutOfRange { .. }
@@ -372,7 +380,7 @@ impl Lane {
             }
         };
         self.append_at = self.append_at.max(orders.now + RETRY);
-        if *refusal == Refusal::UnknownOutcome {
+        if matches!(refusal, Refusal::UnknownOutcome | Refusal::ViewEnded { .. }) {
             orders.oracle.unknown(append);
             Ok(())
         } else {

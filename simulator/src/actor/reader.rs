@@ -9,8 +9,8 @@ use varve_protocol::client::{FetchOptions, Refusal, Request, Response};
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
 
-use super::actor::{Actor, Answer, Happening, Orders, Placement, fetch_frame, observe_fetch, request_frame};
 use super::operator::placement;
+use super::{Actor, Answer, Happening, Orders, Placement, fetch_frame, observe_fetch, request_frame};
 use crate::oracle::Violation;
 use crate::random::{chance, long_tail, pick};
 

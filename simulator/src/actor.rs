@@ -1,7 +1,11 @@
-//! The clients of the fast world: small state machines that speak frames.
+//! Clients as small state machines that speak frames; the fast world has no others.
 //!
 //! An actor is told what happened and answers with orders: frames to send, and when it wants to be woken. It never blocks,
 //! knows no connection (frames to a node without one make the wire dial) and tells the oracle what it learns.
+
+pub(crate) mod operator;
+pub(crate) mod producer;
+pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,12 +53,22 @@ pub(crate) struct Orders<'a> {
     pub(crate) wake_at: Option<Duration>,
     /// Records read.
     pub(crate) records_read: u64,
+    /// Answers that a session is not remembered.
+    pub(crate) sessions_forgotten: u64,
 }
 
 impl<'a> Orders<'a> {
     /// No orders yet.
     pub(crate) fn new(now: Duration, client: u32, oracle: &'a mut Oracle) -> Self {
-        Self { now, client, oracle, frames: Vec::new(), wake_at: None, records_read: 0 }
+        Self {
+            now,
+            client,
+            oracle,
+            frames: Vec::new(),
+            wake_at: None,
+            records_read: 0,
+            sessions_forgotten: 0,
+        }
     }
 
     /// Sends a frame.

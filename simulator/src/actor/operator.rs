@@ -7,7 +7,7 @@ use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, NodeId};
 use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome};
 
-use super::actor::{Actor, Answer, Happening, Orders, Placement, request_frame};
+use super::{Actor, Answer, Happening, Orders, Placement, request_frame};
 use crate::oracle::Violation;
 use crate::scenario::Scenario;
 

@@ -1,0 +1,170 @@
+//! The real node as a machine of the fast world: the deterministic node over a store on a disk in memory.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::client::NodeStatus;
+use varve_protocol::frame::Command;
+use varve_protocol::id::{Incarnation, NodeId, Timestamp};
+use varve_protocol::time::Moment;
+use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
+use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
+use varve_transport::Lane;
+
+use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
+use crate::random::{chance, seed_bytes, stream};
+
+/// The sizes that segments may have, so that some universes seal many of them.
+const SEGMENT_SIZES: [u64; 3] = [32 << 10, 512 << 10, 16 << 20];
+
+/// A node and its disk.
+pub struct RealNode {
+    node: Node,
+    store: Store<MemoryDisk>,
+    disk: MemoryDisk,
+    waiting: Vec<Job>,
+    in_round: Option<Vec<Job>>,
+    work: Work,
+    /// Why the node wants to be stopped.
+    halted: Option<String>,
+}
+
+fn identity(setup: &Setup) -> Identity {
+    Identity { cluster: setup.cluster, node: setup.node }
+}
+
+/// The address of a node, which nobody dials in this world.
+#[must_use]
+pub fn address(node: NodeId) -> String {
+    format!("n{}:4400", node.as_raw())
+}
+
+impl Machine for RealNode {
+    type Disk = MemoryDisk;
+
+    fn format(setup: &Setup) -> MemoryDisk {
+        let disk = MemoryDisk::new();
+        Store::format(&disk, identity(setup)).expect("an empty disk can be formatted");
+        disk
+    }
+
+    fn start(setup: &Setup, incarnation: Incarnation, disk: MemoryDisk) -> Result<Self, String> {
+        let size = SEGMENT_SIZES[stream(setup.seed, "segments").random_range(0..SEGMENT_SIZES.len())];
+        let options = Options { segment_size_bytes_max: size };
+        let (store, recovery) = Recovery::open(disk.clone(), identity(setup), options)
+            .map_err(|error| format!("the store cannot be opened: {error}"))?;
+        let members: BTreeMap<NodeId, String> =
+            setup.members.iter().map(|node| (*node, address(*node))).collect();
+        let config = NodeConfig {
+            cluster: setup.cluster,
+            node: setup.node,
+            incarnation,
+            members,
+            timing: Timing::default(),
+            seed: seed_bytes(setup.seed, &format!("node {} {incarnation}", setup.node)),
+        };
+        let wall = Timestamp::new(1);
+        Ok(Self {
+            node: Node::new(config, Moment::ZERO, wall, recovery),
+            store,
+            disk,
+            waiting: Vec::new(),
+            in_round: None,
+            work: Work::default(),
+            halted: None,
+        })
+    }
+
+    fn step(&mut self, clocks: Clocks, input: Input) {
+        let input = match input {
+            Input::PeerUp { node, incarnation } => NodeInput::PeerUp { node, incarnation },
+            Input::PeerDown { node } => NodeInput::PeerDown { node },
+            Input::PeerFrame { node, frame } => {
+                self.work.repairs += u64::from(frame.header.command == Command::RepairPrepare);
+                NodeInput::PeerFrame { node, frame }
+            }
+            Input::ClientFrame { session, frame } => {
+                NodeInput::ClientFrame { session: Session(session), frame }
+            }
+            Input::ClientGone { session } => NodeInput::ClientGone { session: Session(session) },
+            Input::Tick => NodeInput::Tick,
+        };
+        self.node.step(clocks.now, clocks.wall, input);
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        loop {
+            match self.node.poll_effect()? {
+                NodeEffect::ToPeer { node, lane, frame } => {
+                    return Some(Effect::ToPeer { node, lane: lane_number(lane), frame });
+                }
+                NodeEffect::ToClient { session, frame } => {
+                    return Some(Effect::ToClient { session: session.0, frame });
+                }
+                NodeEffect::Disk(job) => {
+                    self.work.truncations += u64::from(matches!(job, Job::Truncate { .. }));
+                    self.waiting.push(job);
+                }
+                NodeEffect::Halt { reason } => {
+                    self.halted.get_or_insert(reason);
+                }
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Moment> {
+        self.node.next_timeout()
+    }
+
+    fn status(&self) -> NodeStatus {
+        self.node.status()
+    }
+
+    fn begin_round(&mut self) -> Option<usize> {
+        if self.in_round.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        let jobs = self.in_round.insert(std::mem::take(&mut self.waiting));
+        Some(jobs.len())
+    }
+
+    fn finish_round(&mut self, clocks: Clocks) {
+        let jobs = self.in_round.take().unwrap_or_default();
+        let completions: Vec<Completion> = self.store.execute(jobs);
+        for completion in completions {
+            self.node.step(clocks.now, clocks.wall, NodeInput::Disk(completion));
+        }
+    }
+
+    fn crash(mut self, ending: Ending, rng: &mut ChaCha8Rng) -> MemoryDisk {
+        if let Some(jobs) = self.in_round.take() {
+            // The round gets anywhere between its first call and its last; each job takes a few calls.
+            let calls_max = 4 * jobs.len() as u64 + 4;
+            let calls = if chance(rng, 100) { u64::MAX / 2 } else { rng.random_range(0..=calls_max) };
+            self.disk.power_off_after(self.disk.calls() + calls);
+            self.store.execute(jobs);
+        }
+        match ending {
+            Ending::Process => self.disk.restart(),
+            Ending::Power => self.disk.crash(rng),
+        }
+    }
+
+    fn work(&self) -> Work {
+        self.work
+    }
+
+    fn halted(&self) -> Option<&str> {
+        self.halted.as_deref()
+    }
+}
+
+/// Frames of one lane stay in order.
+fn lane_number(lane: Lane) -> u64 {
+    match lane {
+        Lane::Control => 0,
+        Lane::Bulk => 1,
+        Lane::Data(stream) => 2 + u64::from(stream),
+    }
+}
