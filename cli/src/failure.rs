@@ -67,8 +67,8 @@ impl Failure {
     pub(crate) fn line(&self) -> String {
         let mut line = self.error.to_string();
         for cause in self.error.chain().skip(1).map(ToString::to_string) {
-            // Many errors end with the words of their cause already.
-            if !line.ends_with(&cause) {
+            // Many errors have the words of their cause in theirs.
+            if !line.contains(&cause) {
                 line = format!("{line}: {cause}");
             }
         }

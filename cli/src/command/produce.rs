@@ -22,6 +22,7 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
 use varve_client::{Ack, ClientError, Producer, ProducerConfig, Target};
 use varve_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, RECORD_BYTES_MAX};
+use varve_protocol::record::BATCH_HEADER_SIZE;
 
 use crate::command::topic::find;
 use crate::connection::connect;
@@ -202,6 +203,12 @@ impl Sender<'_> {
             let (place, record) = self.spread.place(bytes).ok_or_else(|| self.no_key(line))?;
             if record.encoded_size() > RECORD_BYTES_MAX {
                 return Err(Failure::refused(LinesError::TooLong { line }));
+            }
+            let batch_bytes = self.arguments.batch_bytes;
+            if (record.encoded_size() + BATCH_HEADER_SIZE) as u64 > batch_bytes {
+                return Err(Failure::usage(anyhow!(
+                    "line {line} does not fit a batch of {batch_bytes} bytes; raise --batch-bytes"
+                )));
             }
             let bytes = record.payload.len() + record.key.as_ref().map_or(0, bytes::Bytes::len);
             let target = match place {
