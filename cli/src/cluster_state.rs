@@ -13,10 +13,14 @@ const POLL_PAUSE: Duration = Duration::from_millis(250);
 
 /// Asks every node of the cluster once.
 pub(crate) async fn summary(client: &Client) -> Result<Summary, ClientError> {
-    let admin = client.admin();
-    let map = admin.map().await?;
-    let answers: Vec<Answer> =
-        admin.statuses().await?.into_iter().map(|(entry, answer)| (entry, answer.map_err(why))).collect();
+    let map = client.admin().map().await?;
+    let answers: Vec<Answer> = client
+        .admin()
+        .statuses()
+        .await?
+        .into_iter()
+        .map(|(entry, answer)| (entry, answer.map_err(why)))
+        .collect();
     Ok(Summary::new(&map, &answers))
 }
 

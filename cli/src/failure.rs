@@ -67,8 +67,8 @@ impl Failure {
     pub(crate) fn line(&self) -> String {
         let mut line = self.error.to_string();
         for cause in self.error.chain().skip(1).map(ToString::to_string) {
-            // Many errors end with the words of their cause already.
-            if !line.ends_with(&cause) {
+            // Many errors have the words of their cause in theirs.
+            if !line.contains(&cause) {
                 line = format!("{line}: {cause}");
             }
         }
@@ -118,6 +118,13 @@ impl From<ClientError> for Failure {
             | ClientError::Dropped
             | ClientError::Nonsense { .. } => Kind::Refused,
         };
-        Self::new(kind, error)
+        let is_distrust =
+            matches!(&error, ClientError::Unreachable { reason } if reason.contains("certificate"));
+        let failure = Self::new(kind, error);
+        if is_distrust {
+            failure.context("is the `ca` of the connection string that of this cluster?")
+        } else {
+            failure
+        }
     }
 }

@@ -156,7 +156,13 @@ impl Dev {
             self.mourned.retain(|node| {
                 NodeView::health_in(summary.as_ref(), *node).is_none_or(|health| health.unreachable.is_none())
             });
+            // After a change of ports the map has the old ones until the nodes have registered the new.
+            let is_known = |node: &NodeSettings| {
+                NodeView::health_in(summary.as_ref(), node.id)
+                    .is_some_and(|health| health.address == node.address)
+            };
             summary.as_ref().is_some_and(|summary| summary.health != Health::Unavailable)
+                && self.layout.config.nodes.iter().all(is_known)
         };
         if available && !self.ready {
             self.ready = true;
