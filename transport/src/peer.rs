@@ -164,6 +164,8 @@ impl Peer {
             ))
         } else if self.expected.is_some_and(|expected| expected != node) {
             Some("another node than the one dialled answers: check the addresses".to_owned())
+        } else if !self.shared.peers.contains(&node) {
+            Some(format!("{node} is not in this node's configuration: give all nodes the same"))
         } else if !is_shown_by(&self.connection, own, node) {
             Some(format!("its certificate is not that of {node} of this cluster: check `tls`"))
         } else {

@@ -3,7 +3,7 @@
 //! Of two nodes the one with the lower id dials, again and again until it is answered; so there is one connection per pair.
 //! A newer connection of a peer takes the place of the older: that is how a restarted peer comes back at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
+    /// The other nodes of the configuration.
+    pub(crate) peers: BTreeSet<NodeId>,
     pub(crate) tuning: Tuning,
     pub(crate) events: EventSender,
     /// Held for a map operation only, by the node's task and when a connection comes or goes.
@@ -132,6 +134,7 @@ impl Transport {
         resolver: Arc<dyn Resolve>,
     ) -> Result<(Self, EventReceiver), TransportError> {
         let TransportConfig { cluster, node, incarnation, identity, peers, tuning, seed, reset_key } = config;
+        identity.check_is_of(cluster, node)?;
         let server = identity.server_config(&tuning, &reset_key)?;
         let endpoint_config = tuning.endpoint_config(&reset_key, seed)?;
         let mut endpoint = Endpoint::new_with_abstract_socket(endpoint_config, Some(server), socket, runtime)
@@ -143,6 +146,7 @@ impl Transport {
             cluster,
             node,
             incarnation,
+            peers: peers.keys().copied().collect(),
             tuning,
             events,
             links: Mutex::default(),
