@@ -13,7 +13,7 @@ use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, Op, ProducerId, RequestNumber};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
 
-use crate::client::{Backoff, Shared, is_over, nonsense, read_response};
+use crate::cluster::{AdminSession, Backoff, Shared, is_over, nonsense, read_response};
 use crate::error::ClientError;
 
 /// How long a change may take, failovers included.
@@ -24,13 +24,6 @@ const TRY_MAX: Duration = Duration::from_millis(500);
 
 /// How long a node may take to tell its status.
 const STATUS_MAX: Duration = Duration::from_secs(1);
-
-/// The session in which a client makes its changes.
-#[derive(Debug, Default)]
-pub(crate) struct AdminSession {
-    producer: Option<ProducerId>,
-    last: RequestNumber,
-}
 
 /// Changes and looks at streams, topics and nodes.
 pub struct Admin {

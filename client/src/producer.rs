@@ -18,7 +18,7 @@ use varve_protocol::limits::{BATCH_BYTES_DEFAULT, CLIENT_TABLE_REQUESTS_MAX};
 use varve_protocol::record::Record;
 
 use crate::admin::register_producer;
-use crate::client::Shared;
+use crate::cluster::Shared;
 use crate::error::ClientError;
 use crate::producer::building::Slot;
 use crate::producer::lane::Lane;
