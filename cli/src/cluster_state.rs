@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use varve_client::Client;
+use varve_client::{Client, ClientError};
 
 use crate::health::{Answer, Summary};
 
@@ -12,16 +12,21 @@ use crate::health::{Answer, Summary};
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 
 /// Asks every node of the cluster once.
-pub(crate) async fn summary(client: &Client) -> Result<Summary, varve_client::ClientError> {
-    let admin = client.admin();
-    let map = admin.map().await?;
-    let answers: Vec<Answer> = admin
+pub(crate) async fn summary(client: &Client) -> Result<Summary, ClientError> {
+    let map = client.admin().map().await?;
+    let answers: Vec<Answer> = client
+        .admin()
         .statuses()
         .await?
         .into_iter()
-        .map(|(entry, answer)| (entry, answer.map_err(|error| error.to_string())))
+        .map(|(entry, answer)| (entry, answer.map_err(why)))
         .collect();
     Ok(Summary::new(&map, &answers))
+}
+
+/// Why one node does not answer.
+fn why(error: ClientError) -> String {
+    if let ClientError::Unreachable { reason } = error { reason } else { error.to_string() }
 }
 
 /// Asks again and again until nobody wants to know any more. What cannot be asked yet is asked later.

@@ -51,10 +51,6 @@ impl Failure {
         Self::new(Kind::Usage, error)
     }
 
-    pub(crate) fn unreachable(error: impl Into<anyhow::Error>) -> Self {
-        Self::new(Kind::Unreachable, error)
-    }
-
     /// Says in front of it what was being done.
     pub(crate) fn context(self, doing: impl std::fmt::Display + Send + Sync + 'static) -> Self {
         Self { kind: self.kind, error: self.error.context(doing) }
@@ -71,8 +67,8 @@ impl Failure {
     pub(crate) fn line(&self) -> String {
         let mut line = self.error.to_string();
         for cause in self.error.chain().skip(1).map(ToString::to_string) {
-            // Many errors end with the words of their cause already.
-            if !line.ends_with(&cause) {
+            // Many errors have the words of their cause in theirs.
+            if !line.contains(&cause) {
                 line = format!("{line}: {cause}");
             }
         }
@@ -107,6 +103,28 @@ impl From<ServerError> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        Self::unreachable(error)
+        let kind = match &error {
+            ClientError::ConnectionString(_)
+            | ClientError::File { .. }
+            | ClientError::Setup { .. }
+            | ClientError::TopicName { .. }
+            | ClientError::PartitionUnknown { .. } => Kind::Usage,
+            ClientError::Unreachable { .. } => Kind::Unreachable,
+            ClientError::Refused(_)
+            | ClientError::Metadata(_)
+            | ClientError::Record(_)
+            | ClientError::TimedOut { .. }
+            | ClientError::EarlierFailed { .. }
+            | ClientError::Dropped
+            | ClientError::Nonsense { .. } => Kind::Refused,
+        };
+        let is_distrust =
+            matches!(&error, ClientError::Unreachable { reason } if reason.contains("certificate"));
+        let failure = Self::new(kind, error);
+        if is_distrust {
+            failure.context("is the `ca` of the connection string that of this cluster?")
+        } else {
+            failure
+        }
     }
 }

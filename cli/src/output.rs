@@ -45,6 +45,9 @@ pub(crate) fn table(head: &[&str], right: &[usize], rows: impl IntoIterator<Item
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head.to_vec());
     table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     for column in right {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_protocol::client::{NodeStatus, PartitionOffsets, Refusal, Request, Response, encode_archive};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, Op, ProducerId, RequestNumber};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
 
-use crate::client::{Backoff, Shared, is_over, nonsense, read_response};
+use crate::cluster::{AdminSession, Backoff, Shared, is_over, nonsense, read_response};
 use crate::error::ClientError;
 
 /// How long a change may take, failovers included.
@@ -23,13 +24,6 @@ const TRY_MAX: Duration = Duration::from_millis(500);
 
 /// How long a node may take to tell its status.
 const STATUS_MAX: Duration = Duration::from_secs(1);
-
-/// The session in which a client makes its changes.
-#[derive(Debug, Default)]
-pub(crate) struct AdminSession {
-    producer: Option<ProducerId>,
-    last: RequestNumber,
-}
 
 /// Changes and looks at streams, topics and nodes.
 pub struct Admin {
@@ -55,23 +49,17 @@ impl Admin {
     /// When no node answers at all.
     pub async fn statuses(&self) -> Result<Vec<(NodeEntry, Result<NodeStatus, ClientError>)>, ClientError> {
         let map = self.shared.refresh_map().await?;
-        let mut statuses = Vec::new();
-        for node in &map.nodes {
-            let answer =
-                self.shared.request(&node.address, GroupId::METADATA, &Request::GetStatus, STATUS_MAX).await;
-            let status = match answer {
-                Ok(Response::Status(status)) => Ok(status),
-                Ok(other @ (Response::Map(_) | Response::Changed(_) | Response::Offsets(_))) => {
-                    Err(nonsense(&other))
-                }
-                Err(error) => {
-                    self.shared.nodes.forget(&node.address);
-                    Err(error)
-                }
-            };
-            statuses.push((node.clone(), status));
+        let mut asked = JoinSet::new();
+        for (place, node) in map.nodes.iter().cloned().enumerate() {
+            let shared = self.shared.clone();
+            asked.spawn(async move { (place, status_of(&shared, &node.address).await, node) });
         }
-        Ok(statuses)
+        let mut statuses = Vec::new();
+        while let Some(answered) = asked.join_next().await {
+            statuses.extend(answered.ok());
+        }
+        statuses.sort_by_key(|(place, ..)| *place);
+        Ok(statuses.into_iter().map(|(_, status, node)| (node, status)).collect())
     }
 
     /// Creates a stream.
@@ -155,11 +143,25 @@ impl Admin {
     }
 }
 
+async fn status_of(shared: &Shared, address: &str) -> Result<NodeStatus, ClientError> {
+    match shared.request(address, GroupId::METADATA, &Request::GetStatus, STATUS_MAX).await {
+        Ok(Response::Status(status)) => Ok(status),
+        Ok(other @ (Response::Map(_) | Response::Changed(_) | Response::Offsets(_))) => Err(nonsense(&other)),
+        Err(error) => {
+            shared.nodes.forget(address);
+            Err(error)
+        }
+    }
+}
+
 /// Registers a producer.
-pub(crate) async fn register_producer(shared: &Arc<Shared>) -> Result<ProducerId, ClientError> {
+pub(crate) async fn register_producer(
+    shared: &Arc<Shared>,
+    limit: Duration,
+) -> Result<ProducerId, ClientError> {
     // Without a session: a try that is repeated may use up an id, and nothing else.
     let session = (ProducerId::ZERO, RequestNumber::ZERO);
-    match try_change(shared, &MetadataOp::RegisterProducer, session).await? {
+    match try_change(shared, &MetadataOp::RegisterProducer, session, limit).await? {
         MetadataOutcome::Producer(producer) => Ok(producer),
         outcome @ (MetadataOutcome::Done | MetadataOutcome::Refused(_)) => {
             Err(ClientError::Nonsense { reason: format!("{outcome:?}") })
@@ -172,10 +174,10 @@ async fn change(shared: &Arc<Shared>, operation: MetadataOp) -> Result<MetadataO
     let mut session = shared.admin.lock().await;
     let producer = match session.producer {
         Some(producer) => producer,
-        None => *session.producer.insert(register_producer(shared).await?),
+        None => *session.producer.insert(register_producer(shared, CHANGE_MAX).await?),
     };
     session.last = session.last.next();
-    let outcome = try_change(shared, &operation, (producer, session.last)).await;
+    let outcome = try_change(shared, &operation, (producer, session.last), CHANGE_MAX).await;
     if outcome.is_err() {
         // Whether this number was used up is not known: the next change begins another session.
         *session = AdminSession::default();
@@ -188,6 +190,7 @@ async fn try_change(
     shared: &Arc<Shared>,
     operation: &MetadataOp,
     (producer, number): (ProducerId, RequestNumber),
+    limit: Duration,
 ) -> Result<MetadataOutcome, ClientError> {
     let mut header = FrameHeader::new(Command::Request, ClusterId::default());
     header.op = Op::new(number.as_raw());
@@ -196,7 +199,7 @@ async fn try_change(
     let start = Instant::now();
     let mut backoff = Backoff::new();
     let mut reason = "the metadata group has no primary".to_owned();
-    while !is_over(start, CHANGE_MAX) {
+    while !is_over(start, limit) {
         if let Some(leader) = shared.find_leader(GroupId::METADATA, None).await {
             let answer = shared.nodes.call(&leader.address, frame.clone(), TRY_MAX).await;
             match answer.and_then(|answer| read_response(&answer)) {
@@ -210,5 +213,5 @@ async fn try_change(
         }
         backoff.wait(shared).await;
     }
-    Err(ClientError::TimedOut { what: "the change", limit: CHANGE_MAX, reason })
+    Err(ClientError::TimedOut { what: "a change of the metadata", limit, reason })
 }

@@ -15,7 +15,7 @@ use varve_protocol::prepare::Prepare;
 use varve_protocol::record::{Batch, Record};
 
 use crate::admin::Admin;
-use crate::client::{Backoff, Shared, is_over, read_refusal, replicas_of};
+use crate::cluster::{Backoff, Shared, is_over, read_refusal, replicas_of};
 use crate::error::ClientError;
 
 /// How long a node holds a fetch open when there is nothing to read.

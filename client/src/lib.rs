@@ -28,6 +28,7 @@
 mod admin;
 mod caller;
 mod client;
+mod cluster;
 mod config;
 mod connection_string;
 mod consumer;

@@ -18,7 +18,7 @@ use varve_protocol::limits::{BATCH_BYTES_DEFAULT, CLIENT_TABLE_REQUESTS_MAX};
 use varve_protocol::record::Record;
 
 use crate::admin::register_producer;
-use crate::client::Shared;
+use crate::cluster::Shared;
 use crate::error::ClientError;
 use crate::producer::building::Slot;
 use crate::producer::lane::Lane;
@@ -93,7 +93,7 @@ impl Producer {
     ) -> Result<Self, ClientError> {
         let config = ProducerConfig { window: config.window.clamp(1, CLIENT_TABLE_REQUESTS_MAX), ..config };
         let entry = shared.topic(topic).await?;
-        let producer = register_producer(&shared).await?;
+        let producer = register_producer(&shared, config.timeout).await?;
         let mut slots = Vec::new();
         let mut lanes = Vec::new();
         for partition in entry.partitions {

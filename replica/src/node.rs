@@ -83,6 +83,8 @@ pub struct Node {
     /// Bytes of prepares kept in memory, over all groups.
     tail_bytes: usize,
     frames_dropped: u64,
+    /// Frames that did not even reach this node, as its driver says.
+    frames_unreadable: u64,
     effects: VecDeque<Effect>,
 }
 
@@ -115,6 +117,7 @@ impl Node {
             writing_bytes: 0,
             tail_bytes: 0,
             frames_dropped: 0,
+            frames_unreadable: 0,
             effects: VecDeque::new(),
         };
         node.timers.set(now, Due::Pulse);
@@ -151,6 +154,11 @@ impl Node {
         self.timers.next()
     }
 
+    /// Tells the node, for its status, how many frames its driver could not read so far.
+    pub fn set_frames_unreadable(&mut self, count: u64) {
+        self.frames_unreadable = count;
+    }
+
     /// Which node this is.
     #[must_use]
     pub fn id(&self) -> NodeId {
@@ -169,7 +177,7 @@ impl Node {
             uptime_ms: u64::try_from(self.now.since(Moment::ZERO).as_millis()).unwrap_or(u64::MAX),
             hears,
             groups: self.groups.iter().map(|(id, group)| group_status(*id, group)).collect(),
-            frames_dropped: self.frames_dropped,
+            frames_dropped: self.frames_dropped + self.frames_unreadable,
         }
     }
 

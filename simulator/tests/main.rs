@@ -1,6 +1,8 @@
 //! Tests of the simulator and, by it, of everything else.
 
+mod determinism;
 mod oracle;
+mod seeds;
 mod socket;
 mod tidy;
 mod toy;

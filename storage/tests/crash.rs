@@ -81,8 +81,8 @@ fn a_crash_while_recovering_from_a_crash_loses_nothing() {
             let mut world = world.fork();
             world.lose_power(seed * 1000 + calls);
             world.disk.power_off_after(world.disk.calls() + seed);
-            while !world.try_open() {
-                world.lose_power(seed);
+            if !world.try_open() {
+                world.crash(seed);
             }
             world.crash(seed + 1);
             go_on(&mut world);

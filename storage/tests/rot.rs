@@ -139,6 +139,29 @@ fn no_truncation_of_a_segment_passes() {
 }
 
 #[test]
+fn what_was_cut_does_not_come_back_behind_its_parent() {
+    let Specimen { disk, log, .. } = specimen();
+    let newest = Path::new("groups/0000000007")
+        .join(disk.list(Path::new("groups/0000000007")).unwrap().pop().unwrap());
+    let file = disk.open(&newest, OpenMode::Existing).unwrap();
+    let position = 4096 + log[6].header().total_size() as u64;
+    file.write_at(&[Bytes::from_static(b"torn")], position).unwrap();
+    let (mut store, recovered, shown) = reopen(disk.clone(), SEGMENTS);
+    assert_eq!(
+        (shown.len(), &recovered[0].problem),
+        (7, &None),
+        "the first prepare of the last round is torn"
+    );
+    store.execute(vec![append(GROUP, &log[7..8])]);
+    let (_, recovered, shown) = reopen(disk.restart(), SEGMENTS);
+    assert_eq!(
+        (shown.len(), &recovered[0].problem),
+        (8, &None),
+        "the second one was said to be absent, and is"
+    );
+}
+
+#[test]
 fn a_lost_segment_is_missed() {
     let specimen = specimen();
     for (at, path) in specimen.segments().iter().enumerate().take(2) {

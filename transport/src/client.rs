@@ -10,8 +10,8 @@ use varve_protocol::id::{ClusterId, NodeId};
 use crate::error::TransportError;
 use crate::framing::{read_frame, write_frame};
 use crate::identity::{ANY_NODE_NAME, client_config};
+use crate::shared::{close, code};
 use crate::socket::Resolve;
-use crate::transport::{close, code};
 use crate::tuning::{Tuning, seed_or_entropy};
 
 /// How long a handshake may take.

@@ -11,9 +11,9 @@ use varve_protocol::id::NodeId;
 use crate::error::TransportError;
 use crate::identity::node_name;
 use crate::peer;
+use crate::shared::Shared;
 use crate::socket::Resolve;
 use crate::tasks::Tasks;
-use crate::transport::Shared;
 
 /// The wait after the first failure; it doubles with each further one.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -64,7 +64,7 @@ impl Dialler {
         let resolved = self.resolver.resolve(&self.address).await;
         let address =
             resolved.map_err(|source| TransportError::Resolve { address: self.address.clone(), source })?;
-        let name = node_name(self.shared.cluster, self.peer);
+        let name = node_name(self.shared.who.cluster, self.peer);
         let connecting = self.endpoint.connect(address, &name).map_err(|error| refused(error.to_string()))?;
         match tokio::time::timeout(ATTEMPT_MAX, connecting).await {
             Ok(Ok(connection)) => Ok(connection),

@@ -97,6 +97,12 @@ impl EventReceiver {
         }
     }
 
+    /// Whether an event of the control lane, or of a peer's coming and going, is there already.
+    #[must_use]
+    pub fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
     /// The next event that is there already.
     pub fn try_recv(&mut self) -> Option<Event> {
         let first = self.control.try_recv().or_else(|_| self.data.try_recv());

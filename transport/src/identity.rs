@@ -71,6 +71,15 @@ impl Identity {
         Ok(Self { chain, key, roots: roots(ca)? })
     }
 
+    /// Refuses to start with the certificate of somebody else: every peer would turn this node away.
+    pub(crate) fn check_is_of(&self, cluster: ClusterId, node: NodeId) -> Result<(), TransportError> {
+        if self.chain.first().is_some_and(|certificate| names(certificate, cluster, node)) {
+            return Ok(());
+        }
+        let reason = format!("it is not that of {node} of cluster {cluster}; issue one with `varve cert`");
+        Err(TransportError::Certificate { what: "certificate of the node", reason })
+    }
+
     /// Takes nodes that show a certificate of the authority, and clients without one.
     pub(crate) fn server_config(
         &self,
@@ -136,7 +145,14 @@ pub(crate) fn alpn_of(connection: &quinn::Connection) -> Option<Vec<u8>> {
 pub(crate) fn is_shown_by(connection: &quinn::Connection, cluster: ClusterId, node: NodeId) -> bool {
     let shown =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let Some(certificate) = shown.as_ref().and_then(|chain| chain.first()) else { return false };
+    shown
+        .as_ref()
+        .and_then(|chain| chain.first())
+        .is_some_and(|certificate| names(certificate, cluster, node))
+}
+
+/// Whether a certificate is that of a node of a cluster.
+fn names(certificate: &CertificateDer<'_>, cluster: ClusterId, node: NodeId) -> bool {
     let Ok(name) = ServerName::try_from(node_name(cluster, node)) else { return false };
     webpki::EndEntityCert::try_from(certificate)
         .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())

@@ -22,6 +22,7 @@ mod lane;
 mod peer;
 mod serve;
 mod session;
+mod shared;
 mod socket;
 mod tasks;
 mod transport;

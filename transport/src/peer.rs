@@ -11,31 +11,13 @@ use tokio::sync::{mpsc, watch};
 use varve_protocol::frame::{Command, Frame};
 use varve_protocol::id::{Incarnation, NodeId};
 
-use crate::error::{SendError, TransportError};
+use crate::error::TransportError;
 use crate::event::Event;
 use crate::framing::{read_frame, write_frame, write_queue};
 use crate::identity::is_shown_by;
 use crate::lane::{CONTROL_TAG, Lane};
+use crate::shared::{Link, Shared, close, code};
 use crate::tasks::Tasks;
-use crate::transport::{Shared, close, code};
-
-/// The lanes of a connection.
-#[derive(Clone)]
-pub(crate) struct Link {
-    /// Tells this connection from those before and after it.
-    number: u64,
-    lanes: Vec<mpsc::Sender<Frame>>,
-    connection: Connection,
-}
-
-impl Link {
-    pub(crate) fn send(&self, lane: Lane, frame: Frame) -> Result<(), SendError> {
-        self.lanes[lane.index()].try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::Busy,
-            mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
-        })
-    }
-}
 
 /// One connection to a peer, as its tasks share it.
 struct Peer {
@@ -154,7 +136,7 @@ impl Peer {
     }
 
     fn why_stranger(&self, hello: &Frame, node: NodeId) -> Option<String> {
-        let own = self.shared.cluster;
+        let own = self.shared.who.cluster;
         if hello.header.command != Command::Hello {
             Some("its first word is no hello".to_owned())
         } else if hello.header.cluster != own {
@@ -164,6 +146,8 @@ impl Peer {
             ))
         } else if self.expected.is_some_and(|expected| expected != node) {
             Some("another node than the one dialled answers: check the addresses".to_owned())
+        } else if !self.shared.who.peers.contains(&node) {
+            Some(format!("{node} is not in this node's configuration: give all nodes the same"))
         } else if !is_shown_by(&self.connection, own, node) {
             Some(format!("its certificate is not that of {node} of this cluster: check `tls`"))
         } else {

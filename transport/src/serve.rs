@@ -7,8 +7,8 @@ use quinn::{Endpoint, Incoming};
 use crate::identity::{CLIENT_ALPN, NODE_ALPN, alpn_of};
 use crate::peer;
 use crate::session;
+use crate::shared::{Shared, close, code};
 use crate::tasks::Tasks;
-use crate::transport::{Shared, close, code};
 
 /// Takes connections until the endpoint closes.
 pub(crate) async fn accept(shared: Arc<Shared>, endpoint: Endpoint, tasks: Tasks) {

@@ -11,8 +11,8 @@ use varve_protocol::frame::{Command, Frame, FrameError};
 use crate::error::TransportError;
 use crate::event::{Event, SessionId};
 use crate::framing::{read_frame, write_frame, write_queue};
+use crate::shared::Shared;
 use crate::tasks::Tasks;
-use crate::transport::Shared;
 
 /// Serves a client's connection until it ends.
 pub(crate) async fn run(shared: Arc<Shared>, tasks: Tasks, connection: Connection) {

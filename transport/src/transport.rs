@@ -5,21 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use quinn::{AsyncUdpSocket, Endpoint, Runtime, VarInt};
-use tokio::sync::{mpsc, watch};
-use varve_protocol::frame::{Command, Frame, FrameHeader};
-use varve_protocol::id::{ClusterId, Incarnation, NodeId, Op};
+use quinn::{AsyncUdpSocket, Endpoint, Runtime};
+use tokio::sync::mpsc;
+use varve_protocol::frame::Frame;
+use varve_protocol::id::{ClusterId, Incarnation, NodeId};
 
 use crate::dial;
 use crate::error::{SendError, TransportError};
-use crate::event::{self, EventReceiver, EventSender, SessionId};
+use crate::event::{self, EventReceiver, SessionId};
 use crate::identity::Identity;
 use crate::lane::Lane;
-use crate::peer::Link;
 use crate::serve;
+use crate::shared::{Shared, Who, code};
 use crate::socket::Resolve;
 use crate::tasks::{AllEnded, Tasks, tasks};
 use crate::tuning::{Tuning, seed_or_entropy};
@@ -46,73 +45,6 @@ pub struct TransportConfig {
     pub reset_key: [u8; 64],
 }
 
-/// Codes with which connections are closed.
-pub(crate) mod code {
-    use quinn::VarInt;
-
-    /// The endpoint shuts down.
-    pub(crate) const SHUTDOWN: VarInt = VarInt::from_u32(0);
-    /// Another connection has taken its place.
-    pub(crate) const REPLACED: VarInt = VarInt::from_u32(1);
-    /// The other side is not whom it says it is, or is of another cluster or release.
-    pub(crate) const STRANGER: VarInt = VarInt::from_u32(2);
-    /// What was sent cannot be read.
-    pub(crate) const UNREADABLE: VarInt = VarInt::from_u32(3);
-}
-
-/// What all tasks of an endpoint share.
-pub(crate) struct Shared {
-    pub(crate) cluster: ClusterId,
-    pub(crate) node: NodeId,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) tuning: Tuning,
-    pub(crate) events: EventSender,
-    /// Held for a map operation only, by the node's task and when a connection comes or goes.
-    links: Mutex<BTreeMap<NodeId, Link>>,
-    sessions: Mutex<BTreeMap<SessionId, mpsc::Sender<Frame>>>,
-    next_number: AtomicU64,
-    frames_dropped: AtomicU64,
-    shutdown: watch::Sender<bool>,
-}
-
-impl Shared {
-    pub(crate) fn links(&self) -> MutexGuard<'_, BTreeMap<NodeId, Link>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, mpsc::Sender<Frame>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A number never used before in this endpoint.
-    pub(crate) fn new_number(&self) -> u64 {
-        self.next_number.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The first frame on a connection: who is speaking.
-    pub(crate) fn hello(&self) -> Frame {
-        let mut header = FrameHeader::new(Command::Hello, self.cluster);
-        header.op = Op::new(self.node.as_raw().into());
-        header.correlation = self.incarnation.as_raw();
-        Frame::bare(header)
-    }
-
-    /// Waits for the endpoint to shut down.
-    pub(crate) async fn shutdown(&self) {
-        let mut watched = self.shutdown.subscribe();
-        // The sender lives as long as `self`, so this ends only with the value it waits for.
-        let _ = watched.wait_for(|is_over| *is_over).await;
-    }
-
-    /// Counts something unreadable and closes its connection.
-    pub(crate) fn drop_unreadable(&self, connection: &quinn::Connection, error: &TransportError) {
-        let TransportError::Frame(error) = error else { return };
-        self.frames_dropped.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(remote = %connection.remote_address(), %error, "connection closed: unreadable frame");
-        connection.close(code::UNREADABLE, error.to_string().as_bytes());
-    }
-}
-
 /// A node's endpoint.
 pub struct Transport {
     shared: Arc<Shared>,
@@ -132,6 +64,7 @@ impl Transport {
         resolver: Arc<dyn Resolve>,
     ) -> Result<(Self, EventReceiver), TransportError> {
         let TransportConfig { cluster, node, incarnation, identity, peers, tuning, seed, reset_key } = config;
+        identity.check_is_of(cluster, node)?;
         let server = identity.server_config(&tuning, &reset_key)?;
         let endpoint_config = tuning.endpoint_config(&reset_key, seed)?;
         let mut endpoint = Endpoint::new_with_abstract_socket(endpoint_config, Some(server), socket, runtime)
@@ -139,18 +72,8 @@ impl Transport {
         endpoint.set_default_client_config(identity.dialling_config(&tuning)?);
 
         let (events, receiver) = event::channel();
-        let shared = Arc::new(Shared {
-            cluster,
-            node,
-            incarnation,
-            tuning,
-            events,
-            links: Mutex::default(),
-            sessions: Mutex::default(),
-            next_number: AtomicU64::new(1),
-            frames_dropped: AtomicU64::new(0),
-            shutdown: watch::Sender::new(false),
-        });
+        let who = Who { cluster, node, incarnation, peers: peers.keys().copied().collect() };
+        let shared = Arc::new(Shared::new(who, tuning, events));
         let (tasks, all_ended) = tasks();
         start_tasks(&shared, &endpoint, &tasks, peers, &resolver, seed_or_entropy(seed));
         Ok((Self { shared, endpoint, all_ended }, receiver))
@@ -194,12 +117,12 @@ impl Transport {
     /// Frames that could not be read, from peers and clients.
     #[must_use]
     pub fn frames_dropped(&self) -> u64 {
-        self.shared.frames_dropped.load(Ordering::Relaxed)
+        self.shared.frames_dropped()
     }
 
     /// Closes all connections and waits until all tasks have ended.
     pub async fn shutdown(mut self) {
-        self.shared.shutdown.send_replace(true);
+        self.shared.begin_shutdown();
         self.endpoint.close(code::SHUTDOWN, b"the node shuts down");
         // Tasks that wait to write or to report end with their queues.
         self.shared.links().clear();
@@ -218,7 +141,7 @@ fn start_tasks(
     seed: [u8; 32],
 ) {
     tasks.spawn(serve::accept(shared.clone(), endpoint.clone(), tasks.clone()));
-    for (peer, address) in peers.into_iter().filter(|(peer, _)| *peer > shared.node) {
+    for (peer, address) in peers.into_iter().filter(|(peer, _)| *peer > shared.who.node) {
         let mut seed = seed;
         seed[0] ^= peer.as_raw();
         let dialler = dial::Dialler {
@@ -231,9 +154,4 @@ fn start_tasks(
         };
         tasks.spawn(dialler.run(seed));
     }
-}
-
-/// Closes a connection with a code and a reason that the other side logs.
-pub(crate) fn close(connection: &quinn::Connection, code: VarInt, reason: &str) {
-    connection.close(code, reason.as_bytes());
 }

@@ -8,6 +8,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 
 use crate::error::TransportError;
+use crate::lane::DATA_LANES;
 
 /// Above this MTU, segmentation offload makes the kernel refuse and quinn fall back to 1200 bytes.
 const OFFLOAD_MTU_MAX: u16 = 6500;
@@ -21,6 +22,10 @@ const CLIENT_STREAMS_MAX: u32 = 64;
 /// Streams a peer opens: its lanes, and room for none beside.
 const PEER_STREAMS_MAX: u32 = 8;
 
+/// Streams' worth of bytes that fit a connection: more than all lanes but one can hold, so that whatever they hold, control
+/// still gets through.
+const LANES_FULL: u32 = DATA_LANES as u32 + 3;
+
 /// How an endpoint is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
@@ -28,7 +33,7 @@ pub struct Tuning {
     pub path_mtu_max: u16,
     /// Bytes of the socket's buffers each way. The system's default loses datagrams under load.
     pub socket_buffer_bytes: usize,
-    /// Bytes in flight on one stream, and on one connection for sending. More only makes the queue longer.
+    /// Bytes in flight on one stream. More only makes the queue longer.
     pub window_bytes: u32,
     /// Silence after which a connection is given up.
     pub idle_timeout: Duration,
@@ -77,8 +82,8 @@ impl Tuning {
             .keep_alive_interval(Some(self.keep_alive))
             .initial_rtt(self.initial_rtt)
             .stream_receive_window(VarInt::from_u32(self.window_bytes))
-            .receive_window(VarInt::from_u32(self.window_bytes.saturating_mul(2)))
-            .send_window(self.window_bytes.into())
+            .receive_window(VarInt::from_u32(self.window_bytes.saturating_mul(LANES_FULL)))
+            .send_window(u64::from(self.window_bytes) * u64::from(LANES_FULL))
             .initial_mtu(INITIAL_MTU.min(self.path_mtu_max))
             .mtu_discovery_config(Some(discovery))
             .enable_segmentation_offload(self.path_mtu_max <= OFFLOAD_MTU_MAX)

@@ -56,8 +56,18 @@ fn text(summary: &Summary) -> String {
         counted(summary.nodes.len(), "node"),
         counted(summary.groups.len(), "group")
     );
-    let head =
-        ["NODE", "PID", "ADDRESS", "STATE", "UP FOR", "PRIMARY OF", "BACKUP OF", "NOT WORKING", "HEARS"];
+    let head = [
+        "NODE",
+        "PID",
+        "ADDRESS",
+        "STATE",
+        "UP FOR",
+        "PRIMARY OF",
+        "BACKUP OF",
+        "NOT WORKING",
+        "HEARS",
+        "PROBLEM",
+    ];
     text += &table(&head, &[0, 1, 4, 5, 6, 7], summary.nodes.iter().map(node_row));
     let all = summary.groups.len() <= GROUPS_SHOWN_MAX;
     let shown: Vec<&GroupHealth> = summary.groups.iter().filter(|group| all || !group.is_well()).collect();
@@ -73,7 +83,11 @@ fn node_row(node: &NodeHealth) -> Vec<String> {
     let pid = node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let mut row = vec![node.id.to_string(), pid, node.address.clone()];
     match &node.unreachable {
-        Some(why) => row.push(format!("unreachable: {why}")),
+        Some(why) => {
+            row.push("down".to_owned());
+            row.extend(["-"; 5].map(str::to_owned));
+            row.push(why.clone());
+        }
         None => {
             let uptime = std::time::Duration::from_secs(node.uptime_ms / 1_000);
             row.extend([
@@ -83,6 +97,7 @@ fn node_row(node: &NodeHealth) -> Vec<String> {
                 node.backup_of.to_string(),
                 (node.changing + node.faulty).to_string(),
                 list(&node.hears),
+                String::new(),
             ]);
         }
     }

@@ -7,13 +7,13 @@ mod children;
 mod layout;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use tokio::sync::watch;
 use varve_protocol::id::NodeId;
-use varve_replica::config::CLUSTER_NODES_MAX;
+use varve_replica::config::{CLUSTER_NODES_MAX, NodeSettings};
 
 use crate::cluster_state::poll_summary;
 use crate::command::node::Signals;
@@ -61,6 +61,8 @@ struct Dev {
     children: Children,
     processes: BTreeMap<NodeId, Process>,
     summary: watch::Receiver<Option<Summary>>,
+    /// Nodes that died and may look alive in the summary, which was made before.
+    mourned: BTreeSet<NodeId>,
     poll: tokio::task::JoinHandle<()>,
     view: View,
     started: Instant,
@@ -78,7 +80,7 @@ impl Dev {
         });
         let children = Children::start(recipes);
         let (report, summary) = watch::channel(None);
-        let poll = tokio::spawn(poll_summary(layout.servers(), report));
+        let poll = tokio::spawn(poll_summary(layout.servers(|_| false), report));
         let mut view = View::new(context.output);
         let count = counted(layout.config.nodes.len(), "node");
         view.say(&format!("starting {count}, data in {}", layout.dir().display()));
@@ -88,6 +90,7 @@ impl Dev {
             after_death,
             children,
             summary,
+            mourned: BTreeSet::new(),
             poll,
             view,
             started: Instant::now(),
@@ -120,9 +123,11 @@ impl Dev {
         match event {
             Event::Started { node, pid } => {
                 self.processes.insert(node, Process::Running(pid));
+                self.mourned.remove(&node);
             }
             Event::Died { node, how, log_tail } => {
                 self.processes.insert(node, Process::Dead);
+                self.mourned.insert(node);
                 let id = node.as_raw();
                 let next = match self.after_death {
                     AfterDeath::Restart => "it is started again".to_owned(),
@@ -146,15 +151,26 @@ impl Dev {
     }
 
     fn on_summary(&mut self) {
-        let available =
-            self.summary.borrow().as_ref().is_some_and(|summary| summary.health != Health::Unavailable);
+        let available = {
+            let summary = self.summary.borrow_and_update();
+            self.mourned.retain(|node| {
+                NodeView::health_in(summary.as_ref(), *node).is_none_or(|health| health.unreachable.is_none())
+            });
+            // After a change of ports the map has the old ones until the nodes have registered the new.
+            let is_known = |node: &NodeSettings| {
+                NodeView::health_in(summary.as_ref(), node.id)
+                    .is_some_and(|health| health.address == node.address)
+            };
+            summary.as_ref().is_some_and(|summary| summary.health != Health::Unavailable)
+                && self.layout.config.nodes.iter().all(is_known)
+        };
         if available && !self.ready {
             self.ready = true;
             let seconds = self.started.elapsed().as_secs_f64();
             self.view.say(&format!(
                 "ready after {seconds:.1} s; other `varve` commands in this folder find the cluster by themselves, elsewhere \
                  use\n  --servers '{}'\nCtrl-C stops it, the data stays",
-                self.layout.servers()
+                self.layout.servers(|_| false)
             ));
             self.view.running(&self.running());
         }
@@ -171,8 +187,9 @@ impl Dev {
             pid: self.process(node.id).pid(),
             log: self.layout.log_file(node.id),
         });
+        let is_dead = |node: &NodeSettings| self.process(node.id) == Process::Dead;
         Running {
-            servers: self.layout.servers(),
+            servers: self.layout.servers(is_dead),
             pid: std::process::id(),
             config: self.layout.config_file(),
             nodes: nodes.collect(),
@@ -190,7 +207,8 @@ impl Dev {
                 node: node.id,
                 address: &node.address,
                 process: self.process(node.id),
-                health: NodeView::health_in(summary.as_ref(), node.id),
+                health: NodeView::health_in(summary.as_ref(), node.id)
+                    .filter(|_| !self.mourned.contains(&node.id)),
             })
             .collect();
         self.view.show(&nodes);

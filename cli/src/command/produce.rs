@@ -12,7 +12,7 @@ mod spread;
 mod tally;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,7 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
 use varve_client::{Ack, ClientError, Producer, ProducerConfig, Target};
 use varve_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, RECORD_BYTES_MAX};
+use varve_protocol::record::BATCH_HEADER_SIZE;
 
 use crate::command::topic::find;
 use crate::connection::connect;
@@ -83,7 +84,8 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
         timeout: arguments.timeout,
         ..ProducerConfig::default()
     };
-    let producer = client.producer(&arguments.topic.to_string(), config).await?;
+    let producer = client.producer(&arguments.topic.to_string(), config).await;
+    let producer = producer.map_err(|error| Failure::from(error).context("nothing was sent"))?;
 
     let (await_ack, awaited) = mpsc::channel(RECORDS_AWAITED_MAX);
     let stop = Arc::new(AtomicBool::new(false));
@@ -129,7 +131,13 @@ fn spread(arguments: &Arguments, partitions: u32) -> Outcome<Spread> {
 /// The input, and its size if that is known.
 fn open(file: Option<&Path>) -> Outcome<(Box<dyn Read + Send>, Option<u64>)> {
     match file {
-        None => Ok((Box::new(io::stdin()), None)),
+        None => {
+            if io::stdin().is_terminal() {
+                // If stderr is gone, nobody is left to tell.
+                let _ = writeln!(io::stderr(), "each line you type becomes a record; Ctrl-D ends");
+            }
+            Ok((Box::new(io::stdin()), None))
+        }
         Some(path) => {
             let failed = || format!("cannot read {}", path.display());
             let file = File::open(path).with_context(failed).map_err(Failure::usage)?;
@@ -195,6 +203,12 @@ impl Sender<'_> {
             let (place, record) = self.spread.place(bytes).ok_or_else(|| self.no_key(line))?;
             if record.encoded_size() > RECORD_BYTES_MAX {
                 return Err(Failure::refused(LinesError::TooLong { line }));
+            }
+            let batch_bytes = self.arguments.batch_bytes;
+            if (record.encoded_size() + BATCH_HEADER_SIZE) as u64 > batch_bytes {
+                return Err(Failure::usage(anyhow!(
+                    "line {line} does not fit a batch of {batch_bytes} bytes; raise --batch-bytes"
+                )));
             }
             let bytes = record.payload.len() + record.key.as_ref().map_or(0, bytes::Bytes::len);
             let target = match place {

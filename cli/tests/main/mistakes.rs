@@ -57,6 +57,10 @@ fn what_the_cluster_refuses_says_what_to_do() {
     cluster.varve_with(&["produce", "shop/orders", "--partition", "1"], b"x\n").refused(2, "partition 0");
     cluster.varve(&["consume", "shop/orders", "--from", "7", "--until-end"]).refused(1, "out of range");
 
+    let line = [b'x'; 2_000];
+    cluster
+        .varve_with(&["produce", "shop/orders", "--batch-bytes", "1024"], &line)
+        .refused(2, "raise --batch-bytes");
     let long = [b"short\n".as_slice(), &vec![b'x'; 2 << 20]].concat();
     cluster.varve_with(&["produce", "shop/orders"], &long).refused(1, "line 2 is too long");
     let just_over = [b"short\n".as_slice(), &vec![b'x'; (1 << 20) - 64]].concat();

@@ -15,7 +15,7 @@ use varve_protocol::id::{GroupId, NodeId, Offset, Op, ProducerId, RequestNumber}
 
 use super::ProducerConfig;
 use super::building::{Sealed, Slot, Taken};
-use crate::client::{Backoff, Leader, Shared, read_refusal, replicas_of};
+use crate::cluster::{Backoff, Leader, Shared, read_refusal, replicas_of};
 use crate::error::ClientError;
 use crate::link::Link;
 use crate::pipeline::Pipeline;

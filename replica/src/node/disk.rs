@@ -56,7 +56,13 @@ impl Node {
             Completion::Read { token, result, .. } => self.on_read(token, result),
             Completion::Deleted { group } => tracing::info!(%group, "files deleted"),
             Completion::Failed { group, error } => {
-                let reason = format!("{group} cannot be stored any more: {error}");
+                let what_to_do = if error.is_disk_full() {
+                    "free some space on the disk of its data directory"
+                } else {
+                    "check the disk of its data directory"
+                };
+                let reason =
+                    format!("{group} cannot be stored any more: {error}; {what_to_do}, then start it again");
                 self.effects.push_back(Effect::Halt { reason });
             }
         }

@@ -39,6 +39,7 @@ impl Node {
         for prepare in metadata_tail {
             group.tail.push(prepare);
         }
+        self.tail_bytes += group.tail.bytes();
         self.perform_outputs(GroupId::METADATA);
     }
 
@@ -110,8 +111,13 @@ impl Node {
         let Some(group) = self.groups.get(&id) else { return };
         let config = self.replica_config(id, &group.members.clone());
         let replica = Replica::new(config, self.draw_rng());
+        let (primary, view) = (replica.primary(), replica.view());
         let group = self.groups.get_mut(&id).expect("the group was found above");
         group.state = State::Open(Box::new(replica));
+        if group.node(primary) != self.config.node {
+            // The others may have begun before this replica was here to listen, and may have nothing more to say.
+            self.send(id, primary, &Message::GetStartView { view });
+        }
         self.perform_outputs(id);
     }
 

@@ -82,3 +82,23 @@ fn a_restarted_primary_does_not_lead_its_old_view() {
     cluster.primary(group);
     cluster.primary(GroupId::METADATA);
 }
+
+#[test]
+fn a_replica_that_opens_after_all_is_said_still_catches_up() {
+    let mut cluster = Cluster::start(3);
+    let away = n(3);
+    for other in [n(1), n(2)] {
+        cluster.cut(away, other);
+        cluster.cut(other, away);
+    }
+    let group = cluster.create_topic(1, 3)[0];
+    let producer = cluster.register_producer();
+    cluster.append(group, producer, 1, &["said while it was away"]);
+    cluster.run_for(std::time::Duration::from_secs(1));
+    cluster.heal();
+    let has_it = |cluster: &Cluster| {
+        let status = cluster.status(away);
+        status.groups.iter().any(|one| one.group == group && one.commit == 1)
+    };
+    cluster.run_until("it has the record, though nobody appends any more", has_it);
+}

@@ -10,7 +10,7 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -80,9 +80,11 @@ impl Layout {
         self.dir.join(format!("node-{}.log", node.as_raw()))
     }
 
-    /// How clients connect.
-    pub(crate) fn servers(&self) -> String {
-        let addresses: Vec<&str> = self.config.nodes.iter().map(|node| node.address.as_str()).collect();
+    /// How clients connect: the nodes that they had better ask last stand last.
+    pub(crate) fn servers(&self, is_last: impl Fn(&NodeSettings) -> bool) -> String {
+        let (last, first): (Vec<&NodeSettings>, Vec<&NodeSettings>) =
+            self.config.nodes.iter().partition(|node| is_last(node));
+        let addresses: Vec<&str> = first.iter().chain(&last).map(|node| node.address.as_str()).collect();
         format!("varve://{}/?ca={}", addresses.join(","), self.config.ca.display())
     }
 
@@ -109,25 +111,18 @@ fn config_file(dir: &Path) -> PathBuf {
     dir.join("cluster.toml")
 }
 
-/// Takes the lock; the system gives it back when this process ends, however it ends.
 fn lock(dir: &Path) -> Outcome<File> {
-    let file = File::create(dir.join("dev.lock"))
+    let lock = Running::lock(dir)
         .with_context(|| format!("cannot write to the data directory {}", dir.display()))
         .map_err(Failure::usage)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let running = Running::read(dir).ok().flatten();
-            let whose = running.map_or_else(String::new, |running| format!(" (process {})", running.pid));
-            Err(Failure::usage(anyhow!(
-                "another `varve dev`{whose} runs on {}; stop it, or choose another --data-dir and --base-port",
-                dir.display()
-            )))
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(Failure::usage(anyhow::Error::new(error).context(format!("cannot lock {}", dir.display()))))
-        }
-    }
+    lock.ok_or_else(|| {
+        let running = Running::read(dir).ok().flatten();
+        let whose = running.map_or_else(String::new, |running| format!(" (process {})", running.pid));
+        Failure::usage(anyhow!(
+            "another `varve dev`{whose} runs on {}; stop it, or choose another --data-dir and --base-port",
+            dir.display()
+        ))
+    })
 }
 
 /// Makes a cluster where there is none.

@@ -83,6 +83,9 @@ fn style(bar: &str) -> ProgressStyle {
 impl Sums {
     /// For people.
     pub(crate) fn text(&self) -> String {
+        if self.records == 0 {
+            return "0 records: the input was empty".to_owned();
+        }
         let records = if self.records == 1 { "record" } else { "records" };
         format!(
             "{} {records}, {} bytes in {:.2} s: {:.1} MB/s, acknowledged after {:.1} ms (p50), {:.1} ms (p99)",
