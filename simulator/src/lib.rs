@@ -15,6 +15,7 @@
 //! The same seed gives the same universe, event by event: two runs print the same `trace`.
 
 mod actor;
+pub mod entropy;
 pub mod fast;
 pub mod oracle;
 pub mod panics;

@@ -67,7 +67,7 @@ pub fn play(world: World, seed: u64, printing: Printing) -> Report {
     let scenario = crate::scenario::Scenario::draw(seed, world);
     match world {
         World::Fast => crate::fast::run(scenario, printing),
-        World::Quic => crate::quic::run(scenario, printing),
+        World::Quic => crate::entropy::with_seed(seed, || crate::quic::run(scenario, printing)),
     }
 }
 
