@@ -30,7 +30,8 @@ pub struct ProducerConfig {
     pub batch_bytes_max: usize,
     /// How long a batch that is not full may wait while others are on their way.
     pub linger: Duration,
-    /// Batches on their way at once per partition; at most as many as a partition remembers per producer.
+    /// Batches on their way at once per partition: enough to keep the disks busy, and no more, for the rest only waits. At
+    /// most as many as a partition remembers per producer.
     pub window: usize,
     /// How long a batch may take from being closed to its acknowledgement, failovers included.
     pub timeout: Duration,
@@ -41,7 +42,7 @@ impl Default for ProducerConfig {
         Self {
             batch_bytes_max: BATCH_BYTES_DEFAULT,
             linger: Duration::from_millis(5),
-            window: 16,
+            window: 4,
             timeout: Duration::from_secs(30),
         }
     }
