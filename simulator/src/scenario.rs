@@ -75,6 +75,8 @@ pub struct Scenario {
     pub safety: Duration,
     /// The faults, by time.
     pub strikes: Vec<Strike>,
+    /// Nodes that are kept out, and how, while the others must already work again.
+    pub left_behind: Vec<(NodeId, Fault)>,
 }
 
 /// What the clients do.
@@ -267,8 +269,30 @@ impl Scenario {
             clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
             safety,
             strikes: draw_strikes(rng, nodes, partitions, safety),
+            left_behind: Vec::new(),
         }
         .with_deaths_in_writes()
+        .with_some_left_behind()
+    }
+
+    /// Keeps a minority out of the liveness phase, in some universes. Drawn apart.
+    fn with_some_left_behind(mut self) -> Self {
+        let rng = &mut stream(self.seed, "left behind");
+        let is_safe = self.replication_factor >= 3;
+        if !is_safe || !chance(rng, 400) {
+            return self;
+        }
+        // With fewer replicas than nodes, two absent nodes may be the majority of a partition.
+        let count = if self.replication_factor == 5 { rng.random_range(1..=2) } else { 1 };
+        let first = rng.random_range(0..self.nodes);
+        for index in 0..count {
+            let node = NodeId::new((first + index) % self.nodes + 1);
+            let victim = Victim::Node(node);
+            let isolated = Fault::Isolate(victim, Reach::NodesAndClients);
+            let faults = [Fault::Crash(victim), isolated, Fault::Mute(victim), Fault::Deafen(victim)];
+            self.left_behind.push((node, pick(rng, &faults)));
+        }
+        self
     }
 
     /// Adds deaths in the middle of writes, in some universes. Drawn apart, like whether somebody tinkers.
@@ -302,10 +326,21 @@ impl Scenario {
     /// The scenario in a few words.
     #[must_use]
     pub fn summary(&self) -> String {
-        let Self { nodes, partitions, replication_factor, load, link, disk, safety, strikes, .. } = self;
+        let Self {
+            nodes,
+            partitions,
+            replication_factor,
+            load,
+            link,
+            disk,
+            safety,
+            strikes,
+            left_behind,
+            ..
+        } = self;
         format!(
-            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, {load:?}, {link:?}, \
-             {disk:?}",
+            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, then without \
+             {left_behind:?}, {load:?}, {link:?}, {disk:?}",
             strikes.len()
         )
     }

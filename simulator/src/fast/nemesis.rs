@@ -13,6 +13,9 @@ use crate::oracle::Violation;
 use crate::scenario::{Death, Fault, Reach, Victim};
 use crate::trace::Endpoint;
 
+/// The first index of the faults that outlast the others.
+const LEFT_BEHIND: usize = usize::MAX / 2;
+
 /// What has to be taken back when a fault ends.
 #[derive(Debug, Default)]
 pub(crate) struct Undo {
@@ -86,6 +89,23 @@ impl<M: Machine> Universe<M> {
         self.wire.calm(&mut self.heap);
         for host in self.hosts.values_mut() {
             host.calm();
+        }
+    }
+
+    /// Keeps some nodes out for as long as the others have to work without them.
+    pub(crate) fn leave_behind(&mut self) {
+        for (index, (_, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
+            self.note(format!("left behind: {fault:?}"));
+            let undo = self.inflict(fault, Duration::MAX);
+            self.undo.insert(LEFT_BEHIND + index, undo);
+        }
+    }
+
+    /// Lets them in again.
+    pub(crate) fn bring_back(&mut self) {
+        let open: Vec<usize> = self.undo.keys().copied().filter(|index| *index >= LEFT_BEHIND).collect();
+        for index in open {
+            self.relieve(index);
         }
     }
 

@@ -414,6 +414,7 @@ impl<M: Machine> Universe<M> {
     fn on_heal(&mut self) -> Result<(), Violation> {
         self.note("all faults end".to_owned());
         self.heal();
+        self.leave_behind();
         self.phase = Phase::Liveness;
         self.statistics.acked_under_faults = self.oracle.tally().acked;
         self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Liveness));
@@ -422,6 +423,7 @@ impl<M: Machine> Universe<M> {
 
     fn begin_audit(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Audit;
+        self.bring_back();
         self.note("everything is read".to_owned());
         self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Audit));
         let nodes: Vec<NodeId> = self.scenario.node_ids().collect();

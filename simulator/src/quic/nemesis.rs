@@ -41,6 +41,8 @@ pub(crate) struct Nemesis {
     dooms: BTreeMap<NodeId, (Death, Duration)>,
     /// When those come back who died so.
     returns: Vec<(Duration, Vec<NodeId>)>,
+    /// Those who are kept out while the others must work.
+    left_behind: BTreeMap<usize, Undo>,
 }
 
 impl Nemesis {
@@ -56,6 +58,7 @@ impl Nemesis {
             down: BTreeMap::new(),
             dooms: BTreeMap::new(),
             returns: Vec::new(),
+            left_behind: BTreeMap::new(),
         }
     }
 
@@ -132,6 +135,34 @@ impl Nemesis {
         }
         for host in hosts.values() {
             host.calm();
+        }
+    }
+
+    /// Keeps some nodes out for as long as the others have to work without them.
+    pub(crate) fn leave_behind(
+        &mut self,
+        scenario: &Scenario,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) {
+        for (index, (_, fault)) in scenario.left_behind.iter().enumerate() {
+            board.lock().trace.note(sim.elapsed(), format!("left behind: {fault:?}"));
+            let undo = self.inflict((*fault, Duration::MAX), sim, board, hosts);
+            self.left_behind.insert(index, undo);
+        }
+    }
+
+    /// Lets them in again.
+    pub(crate) fn bring_back(
+        &mut self,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) {
+        for (_, undo) in std::mem::take(&mut self.left_behind) {
+            board.lock().trace.note(sim.elapsed(), "those left behind are back");
+            self.take_back(undo, sim, hosts);
         }
     }
 
@@ -220,6 +251,10 @@ impl Nemesis {
         let Some(undo) = self.open.remove(&index) else { return };
         let fault = self.strikes[index].fault;
         board.lock().trace.note(sim.elapsed(), format!("fault ends: {fault:?}"));
+        self.take_back(undo, sim, hosts);
+    }
+
+    fn take_back(&mut self, undo: Undo, sim: &mut Sim<'_>, hosts: &BTreeMap<NodeId, Arc<Host>>) {
         for (from, to) in undo.cuts {
             let count = self.cuts.entry((from.clone(), to.clone())).or_default();
             *count = count.saturating_sub(1);

@@ -133,12 +133,16 @@ impl World<'_> {
         match phase {
             Phase::Safety if now >= self.phase_until => {
                 self.nemesis.heal(&mut self.sim, &self.board, &self.hosts);
+                self.nemesis.leave_behind(&self.scenario, &mut self.sim, &self.board, &self.hosts);
                 self.weather.set(Weather::default());
                 self.begin(Phase::Liveness, now);
                 let state = &mut *self.board.lock();
                 state.statistics.acked_under_faults = state.oracle.tally().acked;
             }
-            Phase::Liveness if !is_waiting => self.begin(Phase::Audit, now),
+            Phase::Liveness if !is_waiting => {
+                self.nemesis.bring_back(&mut self.sim, &self.board, &self.hosts);
+                self.begin(Phase::Audit, now);
+            }
             Phase::Audit if !is_waiting && !self.board.lock().ends.is_empty() => {
                 let state = &mut *self.board.lock();
                 for (group, ends) in &state.ends {
