@@ -123,12 +123,12 @@ impl Tinkerer {
     fn on_answer(&mut self, answer: Answer, orders: &mut Orders<'_>) -> Result<(), Violation> {
         let client = orders.client;
         self.is_awaiting = false;
-        match answer {
+        match &answer {
             Answer::Response(Response::Changed(MetadataOutcome::Producer(producer)))
                 if self.producer.is_none() =>
             {
-                orders.oracle.registered(producer, client)?;
-                self.producer = Some(producer);
+                orders.oracle.registered(*producer, client)?;
+                self.producer = Some(*producer);
                 self.act_at = orders.now + long_tail(&mut self.rng, PAUSE);
             }
             Answer::Response(Response::Changed(MetadataOutcome::Done)) => {
@@ -140,15 +140,15 @@ impl Tinkerer {
                 self.act_at = orders.now + long_tail(&mut self.rng, PAUSE);
             }
             Answer::Refused(Refusal::NotPrimary { primary, .. }) => {
-                let known = self.nodes.iter().position(|node| *node == primary);
+                let known = self.nodes.iter().position(|node| node == primary);
                 self.try_later(orders.now, known);
             }
-            Answer::Refused(refusal) if refusal.is_retryable() || refusal == Refusal::UnknownOutcome => {
-                orders.sessions_forgotten += u64::from(refusal == Refusal::UnknownOutcome);
+            Answer::Refused(refusal) if refusal.is_retryable() || *refusal == Refusal::UnknownOutcome => {
+                orders.sessions_forgotten += u64::from(*refusal == Refusal::UnknownOutcome);
                 self.try_later(orders.now, None);
             }
-            other => {
-                let detail = format!("client {client} asked for {:?} and was told {other:?}", self.change);
+            Answer::Appended(_) | Answer::Fetched { .. } | Answer::Response(_) | Answer::Refused(_) => {
+                let detail = format!("client {client} asked for {:?} and was told {answer:?}", self.change);
                 return Err(Violation::new("a change was lost or made twice", detail));
             }
         }
