@@ -7,6 +7,7 @@ pub(crate) mod operator;
 pub(crate) mod producer;
 pub(crate) mod reader;
 pub(crate) mod scout;
+pub(crate) mod tinkerer;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +26,9 @@ use crate::workload::Value;
 
 /// Where the partitions of the topic live: group and replicas, by partition number.
 pub(crate) type Placement = Vec<(GroupId, Vec<NodeId>)>;
+
+/// Streams beside that of the workload, and the partitions of the topic in each, if there is one.
+pub(crate) type Streams = BTreeMap<String, Option<u32>>;
 
 /// Something that happened to an actor.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) records_read: u64,
     /// Answers that a session is not remembered.
     pub(crate) sessions_forgotten: u64,
+    /// Changes of the metadata that were made.
+    pub(crate) changes_made: u64,
     /// How nodes said they are.
     pub(crate) statuses: Vec<NodeStatus>,
 }
@@ -73,6 +79,7 @@ impl<'a> Orders<'a> {
             wake_at: None,
             records_read: 0,
             sessions_forgotten: 0,
+            changes_made: 0,
             statuses: Vec::new(),
         }
     }
@@ -101,6 +108,11 @@ pub(crate) trait Actor {
 
     /// The placement it has found out, if that is its task.
     fn placement(&self) -> Option<&Placement> {
+        None
+    }
+
+    /// The streams it has made, with the partitions of the topic in each, if that is its task.
+    fn streams(&self) -> Option<&Streams> {
         None
     }
 

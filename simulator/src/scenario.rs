@@ -14,6 +14,9 @@ use rand_chacha::ChaCha8Rng;
 use crate::random::{chance, duration_between, pick, stream};
 use varve_protocol::id::NodeId;
 
+/// Universes in which somebody changes the metadata all the time, in a thousand.
+const TINKERERS_PERMILLE: u32 = 0;
+
 /// Which of the two worlds a seed runs in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum World {
@@ -72,6 +75,8 @@ pub struct Scenario {
     pub safety: Duration,
     /// The faults, by time.
     pub strikes: Vec<Strike>,
+    /// Nodes that are kept out, and how, while the others must already work again.
+    pub left_behind: Vec<(NodeId, Fault)>,
 }
 
 /// What the clients do.
@@ -93,6 +98,8 @@ pub struct Load {
     pub think: Duration,
     /// How long a client waits for an answer before it asks elsewhere.
     pub patience: Duration,
+    /// Whether somebody creates and deletes streams and topics all the time.
+    pub tinkers: bool,
 }
 
 /// The network between any two.
@@ -176,6 +183,15 @@ pub enum Fault {
     Crash(Victim),
     /// Stops every computer at once.
     PowerFailure,
+    /// Lets the victim get through some more rounds of writes and stops it, or everybody, in the middle of the next one.
+    DieInWrites {
+        /// Whose writes.
+        victim: Victim,
+        /// How many rounds it gets through.
+        rounds: u32,
+        /// Who dies.
+        death: Death,
+    },
     /// Freezes a process; its clock runs on.
     Pause(Victim),
     /// Resets every connection, without cutting anything.
@@ -189,6 +205,17 @@ pub enum Fault {
         /// How far, in milliseconds.
         by_ms: i64,
     },
+}
+
+/// Who dies in the middle of a round of writes, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Death {
+    /// The process; the kernel keeps what it has written.
+    Process,
+    /// The computer.
+    Computer,
+    /// All computers.
+    Everybody,
 }
 
 /// How far a network partition reaches.
@@ -233,13 +260,60 @@ impl Scenario {
             nodes,
             partitions,
             replication_factor: pick(rng, factors),
-            load: Load::draw(rng, world, partitions),
+            load: Load {
+                tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
+                ..Load::draw(rng, world, partitions)
+            },
             link: Link::draw(rng),
             disk: Disk::draw(rng),
             clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
             safety,
             strikes: draw_strikes(rng, nodes, partitions, safety),
+            left_behind: Vec::new(),
         }
+        .with_deaths_in_writes()
+        .with_some_left_behind()
+    }
+
+    /// Keeps a minority out of the liveness phase, in some universes. Drawn apart.
+    fn with_some_left_behind(mut self) -> Self {
+        let rng = &mut stream(self.seed, "left behind");
+        let is_safe = self.replication_factor >= 3;
+        if !is_safe || !chance(rng, 400) {
+            return self;
+        }
+        // With fewer replicas than nodes, two absent nodes may be the majority of a partition.
+        let count = if self.replication_factor == 5 { rng.random_range(1..=2) } else { 1 };
+        let first = rng.random_range(0..self.nodes);
+        for index in 0..count {
+            let node = NodeId::new((first + index) % self.nodes + 1);
+            let victim = Victim::Node(node);
+            let isolated = Fault::Isolate(victim, Reach::NodesAndClients);
+            let faults = [Fault::Crash(victim), isolated, Fault::Mute(victim), Fault::Deafen(victim)];
+            self.left_behind.push((node, pick(rng, &faults)));
+        }
+        self
+    }
+
+    /// Adds deaths in the middle of writes, in some universes. Drawn apart, like whether somebody tinkers.
+    fn with_deaths_in_writes(mut self) -> Self {
+        let rng = &mut stream(self.seed, "deaths in writes");
+        if !chance(rng, 400) {
+            return self;
+        }
+        let pause_max = Duration::from_millis(pick(rng, &[1_000, 5_000]));
+        let rounds_max = pick(rng, &[3, 30]);
+        let mut at = duration_between(rng, Duration::ZERO, pause_max);
+        while at < self.safety {
+            let victim = draw_victim(rng, self.nodes, self.partitions);
+            let rounds = rng.random_range(0..=rounds_max);
+            let death = pick(rng, &[Death::Process, Death::Computer, Death::Computer, Death::Everybody]);
+            let lasts = duration_between(rng, Duration::from_millis(5), Duration::from_millis(1_000));
+            self.strikes.push(Strike { at, lasts, fault: Fault::DieInWrites { victim, rounds, death } });
+            at += lasts + duration_between(rng, Duration::from_millis(20), pause_max);
+        }
+        self.strikes.sort_by_key(|strike| strike.at);
+        self
     }
 
     /// The longest the cluster may take, once the faults are over, until everything works again: connections have to
@@ -252,10 +326,21 @@ impl Scenario {
     /// The scenario in a few words.
     #[must_use]
     pub fn summary(&self) -> String {
-        let Self { nodes, partitions, replication_factor, load, link, disk, safety, strikes, .. } = self;
+        let Self {
+            nodes,
+            partitions,
+            replication_factor,
+            load,
+            link,
+            disk,
+            safety,
+            strikes,
+            left_behind,
+            ..
+        } = self;
         format!(
-            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, {load:?}, {link:?}, \
-             {disk:?}",
+            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, then without \
+             {left_behind:?}, {load:?}, {link:?}, {disk:?}",
             strikes.len()
         )
     }
@@ -281,6 +366,7 @@ impl Load {
             payload_bytes_max: pick(rng, &[32, 256, 2048]),
             think: Duration::from_micros(think_us),
             patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
+            tinkers: false,
         };
         load.think = load.think.max(load.think_min(partitions));
         load

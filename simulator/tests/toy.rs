@@ -282,6 +282,7 @@ fn crashes(seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed, World::Fast);
     scenario.nodes = 1;
     scenario.replication_factor = 1;
+    scenario.left_behind.clear();
     scenario.load.amnesiacs = 1;
     scenario.load.window = 8;
     scenario.load.think = Duration::from_millis(20);

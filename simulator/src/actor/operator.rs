@@ -5,9 +5,9 @@ use std::time::Duration;
 use varve_protocol::client::{Refusal, Request, Response};
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, NodeId};
-use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome};
+use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome, StreamEntry};
 
-use super::{Actor, Answer, Happening, Orders, Placement, request_frame};
+use super::{Actor, Answer, Happening, Orders, Placement, Streams, request_frame};
 use crate::oracle::Violation;
 use crate::scenario::Scenario;
 
@@ -193,6 +193,16 @@ pub(crate) fn placement(map: &ClusterMap) -> Option<Placement> {
     let stream = map.streams.iter().find(|stream| stream.name == NAME)?;
     let topic = stream.topics.iter().find(|topic| topic.name == NAME)?;
     Some(topic.partitions.iter().map(|partition| (partition.group, partition.replicas.clone())).collect())
+}
+
+/// The streams in a cluster map beside that of the workload.
+pub(crate) fn other_streams(map: &ClusterMap) -> Streams {
+    let others = map.streams.iter().filter(|stream| stream.name != NAME);
+    let partitions = |stream: &StreamEntry| {
+        let topic = stream.topics.first()?;
+        u32::try_from(topic.partitions.len()).ok()
+    };
+    others.map(|stream| (stream.name.clone(), partitions(stream))).collect()
 }
 
 fn verify_placement(placement: &Placement, partitions: u32, factor: u8) -> Result<(), Violation> {

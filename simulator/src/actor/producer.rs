@@ -191,7 +191,8 @@ impl Producer {
             }
             Answer::Refused(refusal) if has_session => {
                 if attempt == lane.attempt & ATTEMPT_MASK {
-                    lane.on_refused(&refusal, orders.now + pause, orders)?;
+                    let elsewhere = self.rng.random_range(0..lane.replicas.len());
+                    lane.on_refused(&refusal, (elsewhere, orders.now + pause), orders)?;
                 }
             }
             Answer::Refused(refusal) => lane.on_refused_for_good(request, &refusal, (node, orders))?,
@@ -320,9 +321,13 @@ impl Lane {
     fn on_refused(
         &mut self,
         refusal: &Refusal,
-        resend_at: Duration,
+        (elsewhere, resend_at): (usize, Duration),
         orders: &mut Orders<'_>,
     ) -> Result<(), Violation> {
+        if self.resend_at.is_none() {
+            // Who cannot serve now may have been left behind.
+            self.target = self.replicas[elsewhere];
+        }
         match refusal {
             Refusal::NotPrimary { primary, .. } if *primary != NodeId::ZERO => self.target = *primary,
             Refusal::NotPrimary { .. }

@@ -9,8 +9,10 @@ use varve_protocol::client::{FetchOptions, Refusal, Request, Response};
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
 
-use super::operator::placement;
-use super::{Actor, Answer, Happening, Orders, Placement, fetch_frame, observe_fetch, request_frame};
+use super::operator::{other_streams, placement};
+use super::{
+    Actor, Answer, Happening, Orders, Placement, Streams, fetch_frame, observe_fetch, request_frame,
+};
 use crate::oracle::Violation;
 use crate::random::{chance, long_tail, pick};
 
@@ -152,13 +154,18 @@ pub(crate) struct Auditor {
     cluster: ClusterId,
     scans: Vec<Scan>,
     wanted: Placement,
+    wanted_streams: Streams,
     maps: BTreeMap<NodeId, Scan>,
     waits_for: Option<String>,
 }
 
 impl Auditor {
     /// An auditor of the replicas of `placement`.
-    pub(crate) fn new(cluster: ClusterId, nodes: &[NodeId], placement: Placement) -> Self {
+    pub(crate) fn new(
+        cluster: ClusterId,
+        nodes: &[NodeId],
+        (placement, streams): (Placement, Streams),
+    ) -> Self {
         let scan = |group: GroupId, node: NodeId| Scan {
             group,
             node,
@@ -175,6 +182,7 @@ impl Auditor {
             cluster,
             scans: placement.iter().flat_map(replicas).map(|(group, node)| scan(group, node)).collect(),
             wanted: placement,
+            wanted_streams: streams,
             maps: nodes.iter().map(|node| (*node, scan(GroupId::METADATA, *node))).collect(),
             waits_for: Some("nothing has been read".to_owned()),
         }
@@ -190,8 +198,9 @@ impl Auditor {
         scan.ask_at = Some(orders.now + AUDIT_RETRY);
         if let Answer::Response(Response::Map(map)) = &answer {
             let known = placement(map);
-            scan.is_at_end = known.as_ref() == Some(&self.wanted);
-            if known.is_some() && !scan.is_at_end {
+            let is_right = known.as_ref() == Some(&self.wanted);
+            scan.is_at_end = is_right && other_streams(map) == self.wanted_streams;
+            if known.is_some() && !is_right {
                 let detail = format!("{node} knows the topic as {known:?}, others as {:?}", self.wanted);
                 return Err(Violation::new("replicas disagree", detail));
             }
@@ -210,7 +219,7 @@ impl Auditor {
             return Some(format!("{node} has {group} up to {next}, and up to {acked} was acknowledged"));
         }
         let mapless = self.maps.values().find(|scan| !scan.is_at_end)?;
-        Some(format!("{} does not know the topic", mapless.node))
+        Some(format!("{} does not know the topic and {:?}", mapless.node, self.wanted_streams))
     }
 }
 

@@ -13,13 +13,24 @@ use super::universe::Event;
 use crate::oracle::Violation;
 use crate::panics::guard;
 use crate::random::{chance, duration_between, long_tail, nanos};
-use crate::scenario::Disk;
+use crate::scenario::{Death, Disk};
 
 /// Microseconds since 1970 when a universe begins.
 const EPOCH_US: u64 = 1_800_000_000_000_000;
 
 /// How much slower a disk is while that fault lasts.
 const SLOWNESS: u32 = 50;
+
+/// A death that waits for a round of writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Doom {
+    /// Rounds that are still let pass.
+    pub(crate) rounds: u32,
+    /// Who dies.
+    pub(crate) death: Death,
+    /// For how long.
+    pub(crate) lasts: Duration,
+}
 
 /// A computer.
 #[derive(Debug)]
@@ -43,6 +54,8 @@ pub(crate) struct Host<M: Machine> {
     pub(crate) frozen: u32,
     /// Faults that slow its disk.
     pub(crate) slow: u32,
+    /// It dies in one of its next rounds of writes.
+    pub(crate) doom: Option<Doom>,
     /// What happened while it was frozen.
     pub(crate) stash: Vec<Event>,
     past_work: Work,
@@ -67,6 +80,7 @@ impl<M: Machine> Host<M> {
             down: 0,
             frozen: 0,
             slow: 0,
+            doom: None,
             stash: Vec::new(),
             past_work: Work::default(),
             rng,
@@ -161,6 +175,7 @@ impl<M: Machine> Host<M> {
         self.disk.spike_permille = 0;
         self.disk.latency = self.disk.latency.min(Duration::from_millis(1));
         self.slow = 0;
+        self.doom = None;
     }
 
     /// Moves the wall clock.
@@ -196,6 +211,16 @@ impl<M: Machine> Host<M> {
             self.is_in_round = true;
             let wait = self.round_latency();
             heap.push_after(wait, Event::DiskRound(node, self.life, jobs));
+            match &mut self.doom {
+                Some(Doom { rounds: rounds @ 1.., .. }) => *rounds -= 1,
+                Some(doom) => {
+                    let doom = *doom;
+                    self.doom = None;
+                    let wait = duration_between(&mut self.rng, Duration::ZERO, wait);
+                    heap.push_after(wait, Event::Doom(node, self.life, doom));
+                }
+                None => {}
+            }
         }
         self.arm(heap);
         Ok(effects)

@@ -1,14 +1,20 @@
 //! Carries out the strikes of a scenario in the fast world, and takes them back.
 
+use std::time::Duration;
+
 use varve_protocol::client::Role;
 use varve_protocol::id::{GroupId, NodeId};
 
+use super::host::Doom;
 use super::machine::{Ending, Machine};
 use super::universe::{Event, Universe};
 use super::wire::Presence;
 use crate::oracle::Violation;
-use crate::scenario::{Fault, Reach, Victim};
+use crate::scenario::{Death, Fault, Reach, Victim};
 use crate::trace::Endpoint;
+
+/// The first index of the faults that outlast the others.
+const LEFT_BEHIND: usize = usize::MAX / 2;
 
 /// What has to be taken back when a fault ends.
 #[derive(Debug, Default)]
@@ -24,7 +30,7 @@ impl<M: Machine> Universe<M> {
     pub(crate) fn strike(&mut self, index: usize) -> Result<(), Violation> {
         let strike = self.scenario.strikes[index];
         self.note(format!("fault begins: {:?} for {:?}", strike.fault, strike.lasts));
-        let undo = self.inflict(strike.fault);
+        let undo = self.inflict(strike.fault, strike.lasts);
         self.undo.insert(index, undo);
         self.heap.push_after(strike.lasts, Event::Relief(index));
         Ok(())
@@ -33,7 +39,8 @@ impl<M: Machine> Universe<M> {
     /// A strike is over.
     pub(crate) fn relieve(&mut self, index: usize) {
         let Some(undo) = self.undo.remove(&index) else { return };
-        self.note(format!("fault ends: {:?}", self.scenario.strikes[index].fault));
+        let fault = self.scenario.strikes.get(index).map(|strike| strike.fault);
+        self.note(format!("fault ends: {fault:?}"));
         for (from, to) in undo.cuts {
             self.wire.mend(from, to, &mut self.heap);
         }
@@ -54,6 +61,25 @@ impl<M: Machine> Universe<M> {
         }
     }
 
+    /// A death in the middle of writes comes about.
+    pub(crate) fn on_doom(&mut self, node: NodeId, life: u64, doom: Doom) {
+        let host = self.host(node);
+        if host.life != life || !host.is_in_round() {
+            return;
+        }
+        self.note(format!("{node} is in the middle of its writes: {doom:?}"));
+        let nodes =
+            if doom.death == Death::Everybody { self.scenario.node_ids().collect() } else { vec![node] };
+        let undo = Undo { crashed: nodes, ..Undo::default() };
+        let ending = if doom.death == Death::Process { Ending::Process } else { Ending::Power };
+        self.apply(&undo, ending);
+        self.statistics.power_failures += u64::from(doom.death == Death::Everybody);
+        let index = self.scenario.strikes.len() + self.dooms;
+        self.dooms += 1;
+        self.undo.insert(index, undo);
+        self.heap.push_after(doom.lasts, Event::Relief(index));
+    }
+
     /// All strikes are over, and the network and the disks are well.
     pub(crate) fn heal(&mut self) {
         let open: Vec<usize> = self.undo.keys().copied().collect();
@@ -66,7 +92,24 @@ impl<M: Machine> Universe<M> {
         }
     }
 
-    fn inflict(&mut self, fault: Fault) -> Undo {
+    /// Keeps some nodes out for as long as the others have to work without them.
+    pub(crate) fn leave_behind(&mut self) {
+        for (index, (_, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
+            self.note(format!("left behind: {fault:?}"));
+            let undo = self.inflict(fault, Duration::MAX);
+            self.undo.insert(LEFT_BEHIND + index, undo);
+        }
+    }
+
+    /// Lets them in again.
+    pub(crate) fn bring_back(&mut self) {
+        let open: Vec<usize> = self.undo.keys().copied().filter(|index| *index >= LEFT_BEHIND).collect();
+        for index in open {
+            self.relieve(index);
+        }
+    }
+
+    fn inflict(&mut self, fault: Fault, lasts: Duration) -> Undo {
         let mut undo = Undo::default();
         let mut ending = Ending::Power;
         let others = |this: &Self, node: NodeId| -> Vec<NodeId> {
@@ -116,6 +159,10 @@ impl<M: Machine> Universe<M> {
             Fault::PowerFailure => {
                 undo.crashed = self.scenario.node_ids().collect();
                 self.statistics.power_failures += 1;
+            }
+            Fault::DieInWrites { victim, rounds, death } => {
+                let node = self.find(victim);
+                self.host(node).doom = Some(Doom { rounds, death, lasts });
             }
             Fault::Pause(victim) => undo.frozen.push(self.find(victim)),
             Fault::ResetConnections => self.wire.reset_all(&mut self.heap),

@@ -8,7 +8,7 @@ use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
 
 use super::heap::EventHeap;
-use super::host::Host;
+use super::host::{Doom, Host};
 use super::machine::{Effect, Input, Machine, Setup};
 use super::nemesis::Undo;
 use super::watch::Watch;
@@ -16,6 +16,7 @@ use super::wire::{Delivery, Presence, Wire, WireEvent};
 use crate::actor::operator::Operator;
 use crate::actor::producer::Producer;
 use crate::actor::reader::{Auditor, Wanderer};
+use crate::actor::tinkerer::Tinkerer;
 use crate::actor::{Actor, Happening, Orders, Placement};
 use crate::oracle::{Oracle, Violation};
 use crate::random::{duration_between, long_tail, stream};
@@ -49,6 +50,8 @@ pub(crate) enum Event {
     Strike(usize),
     /// It ends.
     Relief(usize),
+    /// A process dies in the middle of a round of writes of that life.
+    Doom(NodeId, u64, Doom),
     /// A connection breaks without a reason.
     Reset,
     /// The nodes are looked at.
@@ -82,6 +85,8 @@ pub(crate) struct Universe<M: Machine> {
     pub(crate) statistics: Statistics,
     pub(crate) placement: Placement,
     pub(crate) undo: BTreeMap<usize, Undo>,
+    /// Deaths in writes that have come about.
+    pub(crate) dooms: usize,
     rng: ChaCha8Rng,
     trace: Trace,
     watch: Watch,
@@ -111,6 +116,7 @@ impl<M: Machine> Universe<M> {
             statistics: Statistics { seeds: 1, ..Statistics::default() },
             placement: Vec::new(),
             undo: BTreeMap::new(),
+            dooms: 0,
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),
             watch: Watch::default(),
@@ -219,6 +225,7 @@ impl<M: Machine> Universe<M> {
             }
             Event::Strike(index) => self.strike(index)?,
             Event::Relief(index) => self.relieve(index),
+            Event::Doom(node, life, doom) => self.on_doom(node, life, doom),
             Event::Reset => {
                 if self.phase == Phase::Safety {
                     self.wire.reset_any(&mut self.heap);
@@ -355,7 +362,8 @@ impl<M: Machine> Universe<M> {
         let mut orders = Orders::new(self.heap.now(), client, &mut self.oracle);
         let actor = &mut self.clients[client as usize].actor;
         actor.handle(happening, &mut orders)?;
-        let Orders { frames, wake_at, records_read, sessions_forgotten, .. } = orders;
+        let Orders { frames, wake_at, records_read, sessions_forgotten, changes_made, .. } = orders;
+        self.statistics.changes_made += changes_made;
         self.statistics.records_read += records_read;
         self.statistics.sessions_forgotten += sessions_forgotten;
         for (node, frame) in frames {
@@ -406,6 +414,7 @@ impl<M: Machine> Universe<M> {
     fn on_heal(&mut self) -> Result<(), Violation> {
         self.note("all faults end".to_owned());
         self.heal();
+        self.leave_behind();
         self.phase = Phase::Liveness;
         self.statistics.acked_under_faults = self.oracle.tally().acked;
         self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Liveness));
@@ -414,10 +423,13 @@ impl<M: Machine> Universe<M> {
 
     fn begin_audit(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Audit;
+        self.bring_back();
         self.note("everything is read".to_owned());
         self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Audit));
         let nodes: Vec<NodeId> = self.scenario.node_ids().collect();
-        let auditor = Auditor::new(self.cluster, &nodes, self.placement.clone());
+        let streams = self.clients.iter().find_map(|client| client.actor.streams());
+        let wanted = (self.placement.clone(), streams.cloned().unwrap_or_default());
+        let auditor = Auditor::new(self.cluster, &nodes, wanted);
         let client = u32::try_from(self.clients.len()).expect("there are few clients");
         self.clients.push(Client { actor: Box::new(auditor), armed: None });
         self.auditor = Some(client);
@@ -517,6 +529,7 @@ fn receiver(event: &Event) -> Option<NodeId> {
         | Event::Wake(..)
         | Event::Strike(_)
         | Event::Relief(_)
+        | Event::Doom(..)
         | Event::Reset
         | Event::Watch
         | Event::Heal
@@ -542,6 +555,10 @@ fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
     for index in 0..load.readers {
         let rng = stream(scenario.seed, &format!("reader {index}"));
         actors.push(Box::new(Wanderer::new(cluster, rng)));
+    }
+    if load.tinkers {
+        let rng = stream(scenario.seed, "tinkerer");
+        actors.push(Box::new(Tinkerer::new(cluster, nodes, scenario.replication_factor, rng)));
     }
     actors.into_iter().map(|actor| Client { actor, armed: None }).collect()
 }

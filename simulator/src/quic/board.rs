@@ -9,7 +9,7 @@ use std::time::Duration;
 use varve_protocol::client::NodeStatus;
 use varve_protocol::id::{GroupId, NodeId};
 
-use crate::actor::Placement;
+use crate::actor::{Placement, Streams};
 use crate::oracle::{Oracle, Violation};
 use crate::report::Statistics;
 use crate::scenario::Phase;
@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// Where the partitions are, once somebody knows.
     pub(crate) placement: Option<Placement>,
+    /// The streams that the tinkerer has made.
+    pub(crate) streams: Streams,
     /// The first broken promise.
     pub(crate) violation: Option<Violation>,
     /// What each client still waits for before the phase may end.
@@ -60,6 +62,7 @@ impl Board {
             statistics: Statistics { seeds: 1, ..Statistics::default() },
             phase: Phase::Safety,
             placement: None,
+            streams: Streams::new(),
             violation: None,
             waits: BTreeMap::new(),
             statuses: BTreeMap::new(),
@@ -91,13 +94,6 @@ impl Board {
             Some(what) => waits.insert(client, what),
             None => waits.remove(&client),
         };
-    }
-
-    /// Keeps a broken promise, if it is the first.
-    pub(crate) fn check(&self, result: Result<(), Violation>) {
-        if let Err(violation) = result {
-            self.lock().violation.get_or_insert(violation);
-        }
     }
 
     /// Waits, looking every few milliseconds, until the topic exists.

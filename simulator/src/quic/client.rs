@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use varve_client::{Client, ClientConfig, ClientError, From, Outcome, ProducerConfig, Record, Seams, Target};
+use varve_protocol::client::Refusal;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId};
 use varve_protocol::metadata::MetadataError;
@@ -288,7 +289,8 @@ impl ProducerLane {
         append: AppendId,
         (result, after_heal): (Result<varve_client::Offset, ClientError>, bool),
     ) {
-        let oracle = &mut board.lock().oracle;
+        let state = &mut *board.lock();
+        let oracle = &mut state.oracle;
         let judged = match result {
             Ok(offset) => {
                 self.acked_after_heal += u64::from(after_heal);
@@ -296,6 +298,8 @@ impl ProducerLane {
             }
             Err(error) => {
                 self.has_failed = true;
+                let is_forgotten = error == ClientError::Refused(Refusal::UnknownOutcome);
+                state.statistics.sessions_forgotten += u64::from(is_forgotten);
                 match error.outcome() {
                     Outcome::NotDone => oracle.refused(append),
                     Outcome::Unknown => {
@@ -305,7 +309,9 @@ impl ProducerLane {
                 }
             }
         };
-        board.check(judged);
+        if let Err(violation) = judged {
+            state.violation.get_or_insert(violation);
+        }
     }
 }
 
@@ -454,8 +460,13 @@ impl Stage {
         let state = &mut *board.lock();
         let mut orders = Orders::new(now, client, &mut state.oracle);
         let result = self.actor.handle(happening, &mut orders);
-        let Orders { frames, wake_at, records_read, statuses, .. } = orders;
+        let Orders { frames, wake_at, records_read, sessions_forgotten, changes_made, statuses, .. } = orders;
         state.statistics.records_read += records_read;
+        state.statistics.sessions_forgotten += sessions_forgotten;
+        state.statistics.changes_made += changes_made;
+        if let Some(streams) = self.actor.streams() {
+            state.streams.clone_from(streams);
+        }
         for status in statuses {
             state.note_status(status);
         }

@@ -122,6 +122,8 @@ pub(crate) struct Host {
     /// Faults that slow the disk at the moment.
     slow: AtomicU32,
     is_calm: AtomicU32,
+    /// Rounds until the process is to die in one; zero: it is to die now.
+    doom: Mutex<Option<u32>>,
 }
 
 impl Host {
@@ -147,6 +149,7 @@ impl Host {
             wall_offset_us: AtomicI64::new(0),
             slow: AtomicU32::new(0),
             is_calm: AtomicU32::new(0),
+            doom: Mutex::new(None),
         })
     }
 
@@ -239,6 +242,7 @@ impl Host {
     async fn work(self: Arc<Self>, mut worker: DiskWorker) {
         while let Some(jobs) = worker.next_round().await {
             self.drive().round = Some(jobs);
+            self.count_down();
             tokio::time::sleep(self.round_latency()).await;
             let completions = {
                 let drive = &mut *self.drive();
@@ -280,6 +284,26 @@ impl Host {
             Ending::Power => drive.disk.crash(&mut drive.rng),
         };
         was_in_round
+    }
+
+    /// The process is to die in one of its next rounds of writes.
+    pub(crate) fn doom(&self, rounds: u32) {
+        *self.doom.lock().unwrap_or_else(PoisonError::into_inner) = Some(rounds + 1);
+    }
+
+    fn count_down(&self) {
+        let mut doom = self.doom.lock().unwrap_or_else(PoisonError::into_inner);
+        *doom = doom.map(|rounds| rounds.saturating_sub(1));
+    }
+
+    /// Whether the round under way is the one in which the process is to die. True once.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut doom = self.doom.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = *doom == Some(0);
+        if is_due {
+            *doom = None;
+        }
+        is_due
     }
 
     /// Moves the wall clock.

@@ -15,7 +15,7 @@ use super::board::Board;
 use super::host::{Host, host_name};
 use super::world::client_name;
 use crate::fast::machine::Ending;
-use crate::scenario::{Fault, Reach, Scenario, Strike, Victim};
+use crate::scenario::{Death, Fault, Reach, Scenario, Strike, Victim};
 
 /// What has to be taken back when a fault ends.
 #[derive(Debug, Default)]
@@ -37,6 +37,12 @@ pub(crate) struct Nemesis {
     cuts: BTreeMap<(String, String), u32>,
     /// How many faults keep a node down.
     down: BTreeMap<NodeId, u32>,
+    /// Who is to die in writes, and how.
+    dooms: BTreeMap<NodeId, (Death, Duration)>,
+    /// When those come back who died so.
+    returns: Vec<(Duration, Vec<NodeId>)>,
+    /// Those who are kept out while the others must work.
+    left_behind: BTreeMap<usize, Undo>,
 }
 
 impl Nemesis {
@@ -50,6 +56,9 @@ impl Nemesis {
             open: BTreeMap::new(),
             cuts: BTreeMap::new(),
             down: BTreeMap::new(),
+            dooms: BTreeMap::new(),
+            returns: Vec::new(),
+            left_behind: BTreeMap::new(),
         }
     }
 
@@ -66,17 +75,60 @@ impl Nemesis {
         for index in over {
             self.relieve(index, sim, board, hosts);
         }
+        self.strike_in_writes(now, sim, board, hosts);
         while let Some(strike) = self.strikes.get(self.next).filter(|strike| strike.at <= now).copied() {
             board.lock().trace.note(now, format!("fault begins: {:?} for {:?}", strike.fault, strike.lasts));
-            let undo = self.inflict(strike.fault, sim, board, hosts);
+            let undo = self.inflict((strike.fault, strike.lasts), sim, board, hosts);
             self.open.insert(self.next, undo);
             self.next += 1;
+        }
+    }
+
+    /// Kills those who are in the round of writes in which they are to die, and starts those whose time is over.
+    fn strike_in_writes(
+        &mut self,
+        now: Duration,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) {
+        let (over, open): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.returns).into_iter().partition(|(at, _)| *at <= now);
+        self.returns = open;
+        for (_, nodes) in over {
+            nodes.into_iter().for_each(|node| self.start(node, sim));
+        }
+        for (node, host) in hosts {
+            let Some((death, lasts)) = self.dooms.get(node).copied().filter(|_| host.is_due()) else {
+                continue;
+            };
+            self.dooms.remove(node);
+            board.lock().trace.note(now, format!("{node} is in the middle of its writes: {death:?}"));
+            let nodes = if death == Death::Everybody { self.nodes.clone() } else { vec![*node] };
+            let ending = if death == Death::Process { Ending::Process } else { Ending::Power };
+            board.lock().statistics.power_failures += u64::from(death == Death::Everybody);
+            for node in &nodes {
+                self.crash(*node, ending, sim, (board, hosts));
+            }
+            self.returns.push((now + lasts, nodes));
+        }
+    }
+
+    fn start(&mut self, node: NodeId, sim: &mut Sim<'_>) {
+        let down = self.down.entry(node).or_default();
+        *down = down.saturating_sub(1);
+        if *down == 0 {
+            sim.bounce(host_name(node));
         }
     }
 
     /// Ends everything.
     pub(crate) fn heal(&mut self, sim: &mut Sim<'_>, board: &Board, hosts: &BTreeMap<NodeId, Arc<Host>>) {
         self.next = self.strikes.len();
+        self.dooms.clear();
+        for (_, nodes) in std::mem::take(&mut self.returns) {
+            nodes.into_iter().for_each(|node| self.start(node, sim));
+        }
         let open: Vec<usize> = self.open.keys().copied().collect();
         for index in open {
             self.relieve(index, sim, board, hosts);
@@ -86,9 +138,37 @@ impl Nemesis {
         }
     }
 
+    /// Keeps some nodes out for as long as the others have to work without them.
+    pub(crate) fn leave_behind(
+        &mut self,
+        scenario: &Scenario,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) {
+        for (index, (_, fault)) in scenario.left_behind.iter().enumerate() {
+            board.lock().trace.note(sim.elapsed(), format!("left behind: {fault:?}"));
+            let undo = self.inflict((*fault, Duration::MAX), sim, board, hosts);
+            self.left_behind.insert(index, undo);
+        }
+    }
+
+    /// Lets them in again.
+    pub(crate) fn bring_back(
+        &mut self,
+        sim: &mut Sim<'_>,
+        board: &Board,
+        hosts: &BTreeMap<NodeId, Arc<Host>>,
+    ) {
+        for (_, undo) in std::mem::take(&mut self.left_behind) {
+            board.lock().trace.note(sim.elapsed(), "those left behind are back");
+            self.take_back(undo, sim, hosts);
+        }
+    }
+
     fn inflict(
         &mut self,
-        fault: Fault,
+        (fault, lasts): (Fault, Duration),
         sim: &mut Sim<'_>,
         board: &Board,
         hosts: &BTreeMap<NodeId, Arc<Host>>,
@@ -135,6 +215,11 @@ impl Nemesis {
                 undo.crashed = self.nodes.clone();
                 board.lock().statistics.power_failures += 1;
             }
+            Fault::DieInWrites { victim, rounds, death } => {
+                let node = find(victim);
+                hosts[&node].doom(rounds);
+                self.dooms.insert(node, (death, lasts));
+            }
             Fault::ResetConnections => {}
             Fault::SlowDisk(victim) => undo.slowed.push(find(victim)),
             Fault::JumpClock { victim, by_ms } => hosts[&find(victim)].jump_clock(by_ms),
@@ -166,6 +251,10 @@ impl Nemesis {
         let Some(undo) = self.open.remove(&index) else { return };
         let fault = self.strikes[index].fault;
         board.lock().trace.note(sim.elapsed(), format!("fault ends: {fault:?}"));
+        self.take_back(undo, sim, hosts);
+    }
+
+    fn take_back(&mut self, undo: Undo, sim: &mut Sim<'_>, hosts: &BTreeMap<NodeId, Arc<Host>>) {
         for (from, to) in undo.cuts {
             let count = self.cuts.entry((from.clone(), to.clone())).or_default();
             *count = count.saturating_sub(1);
@@ -174,11 +263,7 @@ impl Nemesis {
             }
         }
         for node in undo.crashed {
-            let down = self.down.entry(node).or_default();
-            *down = down.saturating_sub(1);
-            if *down == 0 {
-                sim.bounce(host_name(node));
-            }
+            self.start(node, sim);
         }
         for node in undo.slowed {
             hosts[&node].speed_up();

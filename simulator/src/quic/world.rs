@@ -16,6 +16,7 @@ use crate::actor::Actor;
 use crate::actor::producer::Producer;
 use crate::actor::reader::{Auditor, Wanderer};
 use crate::actor::scout::Scout;
+use crate::actor::tinkerer::Tinkerer;
 use crate::oracle::Violation;
 use crate::panics;
 use crate::random::stream;
@@ -132,12 +133,16 @@ impl World<'_> {
         match phase {
             Phase::Safety if now >= self.phase_until => {
                 self.nemesis.heal(&mut self.sim, &self.board, &self.hosts);
+                self.nemesis.leave_behind(&self.scenario, &mut self.sim, &self.board, &self.hosts);
                 self.weather.set(Weather::default());
                 self.begin(Phase::Liveness, now);
                 let state = &mut *self.board.lock();
                 state.statistics.acked_under_faults = state.oracle.tally().acked;
             }
-            Phase::Liveness if !is_waiting => self.begin(Phase::Audit, now),
+            Phase::Liveness if !is_waiting => {
+                self.nemesis.bring_back(&mut self.sim, &self.board, &self.hosts);
+                self.begin(Phase::Audit, now);
+            }
             Phase::Audit if !is_waiting && !self.board.lock().ends.is_empty() => {
                 let state = &mut *self.board.lock();
                 for (group, ends) in &state.ends {
@@ -236,6 +241,15 @@ fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> S
         let make = move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Wanderer::new(cluster, rng))) };
         sim.client(client_name(client.client), act(client, make));
     }
+    if load.tinkers {
+        let client = next();
+        let rng = stream(scenario.seed, "tinkerer");
+        let (cluster, nodes, factor) = (client.cluster, nodes.clone(), scenario.replication_factor);
+        let make = move |_: &Board| -> Option<Box<dyn Actor>> {
+            Some(Box::new(Tinkerer::new(cluster, nodes, factor, rng)))
+        };
+        sim.client(client_name(client.client), act(client, make));
+    }
     let client = next();
     let (cluster, scouted) = (client.cluster, nodes.clone());
     let make = move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Scout::new(cluster, &scouted))) };
@@ -255,8 +269,9 @@ async fn audit(around: Surroundings, nodes: Vec<NodeId>) -> turmoil::Result {
     board.set_waits(u32::MAX, None);
     let cluster = around.cluster;
     let make = move |board: &Board| -> Option<Box<dyn Actor>> {
-        let placement = board.lock().placement.clone()?;
-        Some(Box::new(Auditor::new(cluster, &nodes, placement)))
+        let state = board.lock();
+        let wanted = (state.placement.clone()?, state.streams.clone());
+        Some(Box::new(Auditor::new(cluster, &nodes, wanted)))
     };
     act(around, make).await
 }
