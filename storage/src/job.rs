@@ -1,9 +1,11 @@
 //! What a store is asked to do, and what it answers.
 //!
-//! A call of [`crate::Store::execute`] is a round. Every job is answered in it: reads by one completion each; appends
-//! and truncations by one [`Completion::Durable`] per group; each saved superblock and each deletion by its own; and
-//! a group that failed by one [`Completion::Failed`] in place of all of these but its reads.
-//! A round is not atomic: after a crash in it, any part of it may be there.
+//! A call of [`crate::Store::execute`] is a round, or several where a log is written after a superblock of its group. Every
+//! job is answered in it: reads by one completion each; appends and truncations by one [`Completion::Durable`] per group and
+//! round; each saved superblock and each deletion by its own; and a group that failed by one [`Completion::Failed`] in place
+//! of all of these but its reads.
+//! A round is not atomic: after a crash in it, any part of it may be there. But nothing that a group wrote to its log after a
+//! superblock was handed in is there without that superblock.
 
 use varve_protocol::id::{GroupId, Offset, Op};
 use varve_protocol::prepare::{Prepare, PrepareId};

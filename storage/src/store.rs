@@ -68,6 +68,18 @@ struct Round {
     failed: BTreeMap<GroupId, StorageError>,
 }
 
+impl Round {
+    /// Whether the job writes to a log whose group has a superblock that is not saved yet.
+    fn must_end_before(&self, job: &Job) -> bool {
+        match job {
+            Job::Append { group, .. } | Job::Truncate { group, .. } => {
+                self.saves.iter().any(|save| save.group == *group)
+            }
+            Job::SaveSuperblock(_) | Job::Read { .. } | Job::DeleteGroup { .. } => false,
+        }
+    }
+}
+
 /// All groups of a node on one disk.
 pub struct Store<D: Disk> {
     disk: D,
@@ -129,14 +141,26 @@ impl<D: Disk> Store<D> {
     /// Does all jobs: writes in the order of the jobs, then one sync for each log and one save for all superblocks,
     /// then the completions. See [`crate::job`] for who is answered how.
     ///
+    /// What is written to a log after a superblock of its group was handed in waits until that superblock is durable: a
+    /// prepare must not be found on disk whose view is not.
+    ///
     /// # Panics
     /// If a job breaks its contract: an append that does not continue the log, a truncation behind the head, a superblock
     /// with an older view than the one before.
     pub fn execute(&mut self, jobs: Vec<Job>) -> Vec<Completion> {
+        let mut completions = Vec::new();
         let mut round = Round::default();
         for job in jobs {
+            if round.must_end_before(&job) {
+                completions.extend(self.end(std::mem::take(&mut round)));
+            }
             self.perform(job, &mut round);
         }
+        completions.extend(self.end(round));
+        completions
+    }
+
+    fn end(&mut self, mut round: Round) -> Vec<Completion> {
         self.sync_logs(&mut round);
         self.save_superblocks(&mut round);
         self.remove_deleted(&mut round);

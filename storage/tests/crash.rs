@@ -1,7 +1,11 @@
 //! One workload, the power cut after every call to the disk, and many draws of what survives.
 
-use varve_storage::MemoryDisk;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use varve_protocol::id::View;
+use varve_storage::{Job, MemoryDisk};
 
+use crate::support::{Branch, GROUP, SMALL_SEGMENTS, append, new_store, reopen, superblock};
 use crate::world::{Step, World};
 
 /// Draws of what survives, for each call. More by environment, for long runs.
@@ -113,4 +117,32 @@ fn one_seed_gives_one_outcome() {
         bytes(&world.disk)
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_prepare_never_survives_without_the_superblock_handed_in_before_it() {
+    let mut outcomes = [0_u64; 2];
+    for calls in 0..40 {
+        for seed in 0..seeds() {
+            let disk = MemoryDisk::new();
+            let mut store = new_store(disk.clone(), SMALL_SEGMENTS);
+            let mut branch = Branch { view: View::new(2), ..Branch::new(GROUP) };
+            let round = vec![
+                Job::SaveSuperblock(superblock(GROUP, 2)),
+                append(GROUP, &branch.seal_many(&[100, 3000])),
+            ];
+            disk.power_off_after(disk.calls() + calls);
+            store.execute(round);
+            drop(store);
+            let disk = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed * 1000 + calls));
+            let (_store, recovered, shown) = reopen(disk, SMALL_SEGMENTS);
+            let view = recovered[0].superblock.view;
+            assert!(shown.is_empty() || view == View::new(2), "{} prepares and {view}", shown.len());
+            outcomes[usize::from(shown.is_empty())] += 1;
+        }
+    }
+    assert!(
+        outcomes.iter().all(|count| *count > 0),
+        "the cuts are before, in and after the append: {outcomes:?}"
+    );
 }

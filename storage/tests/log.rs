@@ -142,7 +142,7 @@ fn a_deleted_group_is_gone_and_the_others_stay() {
         with_disk!(disk(), disk => {
             let mut store = new_store(disk, SMALL_SEGMENTS);
             let jobs = vec![Job::SaveSuperblock(superblock(other, 5)), append(other, &prepares)];
-            let done = [durable(other, &prepares[1]), Completion::SuperblockDurable(superblock(other, 5))];
+            let done = [Completion::SuperblockDurable(superblock(other, 5)), durable(other, &prepares[1])];
             assert_eq!(store.execute(jobs), done);
             store.execute(vec![append(GROUP, &Branch::new(GROUP).seal_many(&[1500; 5]))]);
             let delete = Job::DeleteGroup { group: GROUP };

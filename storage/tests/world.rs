@@ -43,8 +43,18 @@ impl Expected {
         self.tried_logs.last().unwrap_or(&self.log)
     }
 
-    fn head(&self) -> PrepareId {
-        self.newest_log().last().map_or(PrepareId::ROOT, Prepare::id)
+    /// Takes word that a log with this head is durable: the newest one, or the oldest if later ones are not told of yet.
+    fn note_durable(&mut self, head: PrepareId, is_newest: bool) {
+        let ends_there = |log: &Vec<Prepare>| log.last().map_or(PrepareId::ROOT, Prepare::id) == head;
+        assert!(!is_newest || ends_there(self.newest_log()), "the last word is of the newest log");
+        let place = if is_newest {
+            self.tried_logs.len().checked_sub(1)
+        } else {
+            self.tried_logs.iter().position(ends_there)
+        };
+        if let Some(log) = place.and_then(|place| self.tried_logs.drain(..=place).next_back()) {
+            self.log = log;
+        }
     }
 
     fn check(&self, found: &RecoveredGroup, shown: &[Prepare]) {
@@ -57,6 +67,16 @@ impl Expected {
         assert!(shown.len() >= kept, "{} durable prepares and {} found", kept, shown.len());
         let logs = std::iter::once(&self.log).chain(&self.tried_logs);
         assert!(logs.into_iter().any(|log| log.starts_with(shown)), "the log is one that was written");
+    }
+}
+
+/// Whether it tells what came of writes to this group's log.
+fn is_of_log(completion: &Completion, of: GroupId) -> bool {
+    match completion {
+        Completion::Durable { group, .. }
+        | Completion::Failed { group, .. }
+        | Completion::Deleted { group } => *group == of,
+        Completion::SuperblockDurable(_) | Completion::Read { .. } => false,
     }
 }
 
@@ -89,13 +109,11 @@ impl World {
         let jobs: Vec<Job> = steps.iter().filter_map(|step| self.job(step)).collect();
         let completions = self.store.as_mut().expect("the store is open").execute(jobs);
         let mut is_good = true;
-        for completion in completions {
+        for (place, completion) in completions.iter().cloned().enumerate() {
             match completion {
                 Completion::Durable { group, id } => {
-                    let expected = self.groups.get_mut(&group).unwrap();
-                    assert_eq!(id, expected.head());
-                    expected.log = expected.newest_log().clone();
-                    expected.tried_logs.clear();
+                    let is_last = !completions[place + 1..].iter().any(|later| is_of_log(later, group));
+                    self.groups.get_mut(&group).unwrap().note_durable(id, is_last);
                 }
                 Completion::SuperblockDurable(superblock) => {
                     let expected = self.groups.get_mut(&superblock.group).unwrap();
