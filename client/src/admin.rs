@@ -78,7 +78,8 @@ impl Admin {
         self.change(MetadataOp::DeleteStream { stream: stream.to_owned() }).await
     }
 
-    /// Creates a topic and waits until all its partitions have a primary.
+    /// Creates a topic and waits until all its partitions have a primary. Without a replication factor it is 3, or 1 if the
+    /// cluster has fewer nodes.
     ///
     /// # Errors
     /// When the name is taken or not legal, the numbers are out of bounds, or the cluster cannot be changed at the moment.
@@ -87,7 +88,7 @@ impl Admin {
         stream: &str,
         topic: &str,
         partitions: u32,
-        replication_factor: u8,
+        replication_factor: Option<u8>,
     ) -> Result<(), ClientError> {
         let (stream, name) = (stream.to_owned(), topic.to_owned());
         let full_name = format!("{stream}/{name}");

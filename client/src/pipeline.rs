@@ -52,6 +52,11 @@ impl<B> Pipeline<B> {
         self.entries.front().map(|entry| &entry.batch)
     }
 
+    /// The number of the oldest batch.
+    pub(crate) fn oldest_request(&self) -> Option<RequestNumber> {
+        self.entries.front().map(|entry| entry.request)
+    }
+
     /// Adds a batch and gives it the next number.
     pub(crate) fn push(&mut self, batch: B) {
         assert!(self.has_room(), "a batch is added only if there is room");

@@ -32,9 +32,13 @@ pub enum Input {
     Durable(PrepareId),
     /// This superblock is durable here.
     SuperblockDurable(Superblock),
-    /// What the driver knows of the node that leads this replica's view. Told when it changes, and again when the view has:
-    /// a replica takes the primary of a new view to be alive until told otherwise.
+    /// What the driver knows of the node that leads this replica's view; if that is this replica itself, whether it is in
+    /// touch with a quorum of the group's nodes, itself included. Told when it changes, and again when the view has: a
+    /// replica takes the primary of a new view to be alive until told otherwise.
     PrimaryLiveness(Liveness),
+    /// Save how far this replica has committed, as far as that is durable here: after a restart it is known to be committed
+    /// without asking anybody. Answered like any superblock; nothing happens if that much is saved or about to be.
+    SaveCommit,
     /// The moment given to [`crate::Replica::next_timeout`] has come. Harmless at any other time.
     Tick,
 }
@@ -128,16 +132,17 @@ pub enum Outcome {
         /// Offset of its first record.
         base_offset: Offset,
     },
-    /// This replica does not lead the group; nothing was done.
+    /// This replica does not lead the group, or is about to stop; nothing was done.
     NotPrimary,
     /// The window is full; nothing was done.
     Busy,
-    /// A request number was skipped; nothing was done.
+    /// A request number was skipped, as far as this replica knows; nothing was done. A producer that has been told the
+    /// outcome of the expected request already was evicted from the client table, or asks a primary of an old view.
     OutOfOrder {
         /// The number that is next.
         expected: RequestNumber,
     },
-    /// This number is older than the client table remembers, or the table has forgotten the producer.
+    /// This number is older than the client table remembers.
     UnknownOutcome,
     /// The primary lost its view before the request was committed: it may or may not be committed in a later view. Retrying
     /// with the same request number is safe.

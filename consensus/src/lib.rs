@@ -71,6 +71,7 @@ mod timeout;
 
 pub use config::{Config, Timeouts};
 pub use event::{Input, Output};
+pub use quorum::quorum;
 pub use replica::Replica;
 pub use replica::recovery::RecoveredLog;
 pub use status::Status;

@@ -12,7 +12,8 @@
 use varve_protocol::id::{Op, ReplicaIndex};
 
 /// Replicas that must agree before anything is decided.
-pub(crate) const fn quorum(replica_count: u8) -> usize {
+#[must_use]
+pub const fn quorum(replica_count: u8) -> usize {
     replica_count as usize / 2 + 1
 }
 

@@ -154,6 +154,7 @@ impl Replica {
             Input::Durable(id) => self.on_durable(id),
             Input::SuperblockDurable(superblock) => self.on_superblock_durable(superblock),
             Input::PrimaryLiveness(liveness) => self.on_primary_liveness(liveness),
+            Input::SaveCommit => self.on_save_commit(),
             Input::Tick => self.on_tick(),
         }
         self.assert_invariants();
@@ -188,6 +189,12 @@ impl Replica {
         self.saved.log_view
     }
 
+    /// The newest op of which this replica will know after a restart, from its superblock alone, that it is committed.
+    #[must_use]
+    pub fn commit_saved(&self) -> Op {
+        self.saved.commit
+    }
+
     /// Who leads this replica's view.
     #[must_use]
     pub fn primary(&self) -> ReplicaIndex {
@@ -198,6 +205,13 @@ impl Replica {
     #[must_use]
     pub fn is_primary(&self) -> bool {
         self.status == Status::Normal && self.leads_view()
+    }
+
+    /// Whether this replica is the primary and has no reason to doubt that it will stay so: one that hears no quorum takes
+    /// nothing new (N8).
+    #[must_use]
+    pub fn takes_requests(&self) -> bool {
+        self.is_primary() && self.liveness == Liveness::Heard
     }
 
     /// The newest prepare of the log, durable or not.
@@ -306,6 +320,12 @@ impl Replica {
         assert!(log_view >= self.requested.log_view, "a log view is never taken back");
         self.requested = superblock;
         self.outputs.push_back(Output::SaveSuperblock(superblock));
+    }
+
+    fn on_save_commit(&mut self) {
+        if self.commit.min(self.durable) > self.requested.commit {
+            self.save_superblock(self.requested.log_view);
+        }
     }
 
     fn on_superblock_durable(&mut self, superblock: Superblock) {

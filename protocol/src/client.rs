@@ -125,7 +125,7 @@ pub enum Role {
     Primary,
     /// Follows a primary.
     Backup,
-    /// Changes to another view, or is finding its way back after a restart.
+    /// Changes to another view, or is finding its way back after a restart, or leads and hears no majority.
     ViewChange,
     /// Cannot take part; see the problem.
     Faulty,
@@ -162,7 +162,8 @@ pub enum Refusal {
         /// The group.
         group: GroupId,
     },
-    /// A request number was skipped.
+    /// A request number was skipped, as far as this node knows. To a producer that knows the outcome of the expected request
+    /// it means that the group has forgotten it, or that this node has not heard of its successor.
     #[error("requests must come in order: {expected} was expected")]
     OutOfOrder {
         /// What the group waits for.

@@ -43,8 +43,8 @@ pub enum MetadataOp {
         topic: String,
         /// Number of partitions.
         partitions: u32,
-        /// Replicas of each: 1, 3, 5 or 7.
-        replication_factor: u8,
+        /// Replicas of each: 1, 3, 5 or 7; if none is given 3, or 1 if fewer nodes are registered.
+        replication_factor: Option<u8>,
     },
     /// Removes a topic and the data of its partitions.
     DeleteTopic {

@@ -68,6 +68,12 @@ impl Metadata {
         }
     }
 
+    /// The newest op applied.
+    #[must_use]
+    pub fn applied(&self) -> Op {
+        self.applied
+    }
+
     /// What the operation at `op` brought about, if it is still remembered.
     #[must_use]
     pub fn outcome(&self, op: Op) -> Option<&MetadataOutcome> {
@@ -166,7 +172,7 @@ impl Metadata {
         stream: &str,
         topic: String,
         partitions: u32,
-        replication_factor: u8,
+        replication_factor: Option<u8>,
     ) -> Result<MetadataOutcome, MetadataError> {
         if !is_legal_name(&topic) {
             return Err(MetadataError::BadName(topic));
@@ -180,6 +186,7 @@ impl Metadata {
         if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
             return Err(MetadataError::BadPartitions(partitions));
         }
+        let replication_factor = replication_factor.unwrap_or(if self.nodes.len() < 3 { 1 } else { 3 });
         self.check_replication_factor(replication_factor)?;
         let entries = self.place(partitions, replication_factor)?;
         let topics = self.streams.get_mut(stream).expect("the stream was found above");
@@ -261,7 +268,7 @@ mod tests {
             stream: "s".to_owned(),
             topic: name.to_owned(),
             partitions,
-            replication_factor,
+            replication_factor: Some(replication_factor),
         }
     }
 

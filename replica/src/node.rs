@@ -24,7 +24,7 @@ use varve_consensus::Status;
 use varve_consensus::event::RequestHandle;
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
 use varve_protocol::frame::Frame;
-use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Timestamp, View};
+use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Op, Timestamp, View};
 use varve_protocol::time::Moment;
 use varve_storage::Job;
 
@@ -67,6 +67,8 @@ pub struct Node {
     /// Replicas found on disk that the metadata, as known so far, does not mention.
     dormant: BTreeMap<GroupId, RecoveredReplica>,
     metadata: Metadata,
+    /// Deleted groups whose files are still there, by the metadata op after which they were found to be deleted.
+    deleting: BTreeMap<Op, Vec<GroupId>>,
     /// The placement that the groups were last opened and closed by.
     placement_seen: Option<u64>,
     peers: BTreeMap<NodeId, Peer>,
@@ -105,6 +107,7 @@ impl Node {
             groups: BTreeMap::new(),
             dormant: replicas,
             metadata,
+            deleting: BTreeMap::new(),
             placement_seen: None,
             peers,
             last_pulse: now,
@@ -230,9 +233,9 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
         }
         State::Open(replica) => GroupStatus {
             role: match replica.status() {
-                Status::Normal if replica.is_primary() => Role::Primary,
-                Status::Normal => Role::Backup,
-                Status::ViewChange | Status::Recovering => Role::ViewChange,
+                Status::Normal if replica.takes_requests() => Role::Primary,
+                Status::Normal if !replica.is_primary() => Role::Backup,
+                Status::Normal | Status::ViewChange | Status::Recovering => Role::ViewChange,
             },
             view: replica.view(),
             head: replica.head().op.as_raw(),

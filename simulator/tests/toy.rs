@@ -128,7 +128,7 @@ impl<const BUG: u8> Toy<BUG> {
         let response = match request {
             Request::GetMap => Response::Map(self.map()),
             Request::Change(MetadataOp::CreateTopic { partitions, replication_factor, .. }) => {
-                self.state.topic = Some((partitions, replication_factor));
+                self.state.topic = replication_factor.map(|factor| (partitions, factor));
                 Response::Changed(MetadataOutcome::Done)
             }
             Request::Change(MetadataOp::RegisterProducer) => {

@@ -88,12 +88,8 @@ struct PartitionLine {
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     match arguments.verb {
         Verb::Create { topic, partitions, replication_factor } => {
-            let client = connect(context).await?;
-            let replicas = match replication_factor {
-                Some(replicas) => replicas,
-                None => replicas_default(&client.admin().map().await?),
-            };
-            client.admin().create_topic(&topic.stream, &topic.topic, partitions, replicas).await?;
+            let admin = connect(context).await?.admin();
+            admin.create_topic(&topic.stream, &topic.topic, partitions, replication_factor).await?;
             print_done(context, "created topic", &topic.to_string())
         }
         Verb::List { stream } => list(context, &connect(context).await?, stream.as_deref()).await,
@@ -104,10 +100,6 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
             print_done(context, "deleted topic", &topic.to_string())
         }
     }
-}
-
-fn replicas_default(map: &ClusterMap) -> u8 {
-    if map.nodes.len() < 3 { 1 } else { 3 }
 }
 
 /// The topic of this name.

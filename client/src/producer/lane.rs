@@ -232,6 +232,13 @@ impl Lane {
                     None => Left::Lost(format!("{primary} leads, and its address is not known")),
                 }
             }
+            Refusal::OutOfOrder { expected } if self.pipeline.oldest_request() > Some(expected) => {
+                // Either this is a primary of the past, or all its table is; a later one decides, or the time that is left.
+                Left::Lost(format!(
+                    "{} does not remember this producer's batches from {expected} on",
+                    self.group
+                ))
+            }
             Refusal::Busy | Refusal::OutOfOrder { .. } => Left::Again(refusal.to_string()),
             Refusal::NotPrimary { .. }
             | Refusal::NoPrimary { .. }

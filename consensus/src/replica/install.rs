@@ -147,7 +147,6 @@ impl Replica {
         self.status = Status::Normal;
         self.changing = Changing::default();
         self.proposal = Proposal::default();
-        self.liveness = Liveness::Heard;
         for timer in [Timer::Propose, Timer::ViewChangeResend, Timer::ViewChangeEscalate] {
             self.timers.disarm(timer);
         }
@@ -159,6 +158,10 @@ impl Replica {
         } else {
             self.send_prepare_ok();
             self.fetch_missing();
+        }
+        if self.liveness == Liveness::Suspected {
+            // Said while the view was being changed; it will not be said again.
+            self.give_up_primary();
         }
     }
 

@@ -31,7 +31,7 @@ impl Replica {
     }
 
     fn judge(&self, request: &Request) -> Verdict {
-        if !self.is_primary() {
+        if !self.takes_requests() {
             return Verdict::Answer(Outcome::NotPrimary);
         }
         let verdict = if has_session(request.producer, request.request) {
@@ -62,7 +62,8 @@ impl Replica {
         };
         if request.request == last.next() {
             Verdict::Take
-        } else if last == RequestNumber::ZERO || request.request < last {
+        } else if request.request < last {
+            // Evicted while later requests of it were under way.
             Verdict::Answer(Outcome::UnknownOutcome)
         } else {
             Verdict::Answer(Outcome::OutOfOrder { expected: last.next() })
@@ -157,11 +158,16 @@ impl Replica {
 
     /// Ends leading: who still waits is told that the outcome is open.
     pub(super) fn stop_leading(&mut self) {
-        let waiting = std::mem::take(&mut self.leading).waiting;
-        for handle in waiting.into_values().flatten() {
+        self.refuse_waiting();
+        self.leading = Leading::default();
+        self.timers.disarm(Timer::PrepareResend);
+    }
+
+    /// Tells who waits that the outcome is open.
+    pub(super) fn refuse_waiting(&mut self) {
+        for handle in std::mem::take(&mut self.leading.waiting).into_values().flatten() {
             self.reply(handle, Outcome::ViewEnded);
         }
-        self.timers.disarm(Timer::PrepareResend);
     }
 
     /// Answers those who wait for this prepare.

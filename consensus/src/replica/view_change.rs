@@ -19,12 +19,11 @@ use crate::timeout::Timer;
 impl Replica {
     pub(super) fn on_primary_liveness(&mut self, liveness: Liveness) {
         self.liveness = liveness;
-        if self.status != Status::Normal || self.leads_view() {
+        if self.status != Status::Normal {
             return;
         }
         match liveness {
-            Liveness::Suspected if !self.has_proposed() => self.propose(self.view.next()),
-            Liveness::Suspected => {}
+            Liveness::Suspected => self.give_up_primary(),
             Liveness::Heard => {
                 self.proposal = Proposal::default();
                 self.timers.disarm(Timer::Propose);
@@ -32,11 +31,22 @@ impl Replica {
         }
     }
 
+    /// A working replica has no faith in its primary any more, which may be itself (N8): it takes no requests then, and lets
+    /// those who wait look elsewhere. What it sealed still commits if it can.
+    pub(super) fn give_up_primary(&mut self) {
+        if self.leads_view() {
+            self.refuse_waiting();
+        }
+        if !self.has_proposed() {
+            self.propose(self.view.next());
+        }
+    }
+
     pub(super) fn on_start_view_change(&mut self, from: ReplicaIndex, view: View) {
         if view <= self.view {
             return self.tell_newer_view(from);
         }
-        if !self.would_join(from) || view < self.proposal.view {
+        if !self.would_join(from, view) || view < self.proposal.view {
             return self.ignore_proposal(from, view);
         }
         if view > self.proposal.view {
@@ -50,11 +60,13 @@ impl Replica {
         }
     }
 
-    /// A working replica joins only if it misses its primary, or if the primary itself has given up the view.
-    fn would_join(&self, from: ReplicaIndex) -> bool {
+    /// A working replica joins only if it has given up its primary, or if the primary itself has, or if its view is over:
+    /// nobody proposes more than the next view before a quorum has agreed to leave this one.
+    fn would_join(&self, from: ReplicaIndex, view: View) -> bool {
         match self.status {
-            Status::Normal if self.leads_view() => false,
-            Status::Normal => self.liveness == Liveness::Suspected || from == self.primary(),
+            Status::Normal => {
+                self.liveness == Liveness::Suspected || from == self.primary() || view > self.view.next()
+            }
             Status::ViewChange | Status::Recovering => true,
         }
     }

@@ -129,13 +129,13 @@ impl Cluster {
     }
 
     pub(crate) fn liveness(&mut self, node: usize, liveness: Liveness) {
-        self.trace.at(
-            node,
-            match liveness {
-                Liveness::Suspected => "suspects its primary",
-                Liveness::Heard => "hears its primary",
-            },
-        );
+        let what =
+            if self.is_up(node) && self.replica(node).is_primary() { "a quorum" } else { "its primary" };
+        let does = match liveness {
+            Liveness::Suspected => "misses",
+            Liveness::Heard => "hears",
+        };
+        self.trace.at(node, format!("{does} {what}"));
         self.step(node, Input::PrimaryLiveness(liveness));
     }
 
@@ -186,7 +186,11 @@ impl Cluster {
             Input::SuperblockDurable(saved) => {
                 self.trace.at(node, format!("superblock view={} log_view={}", saved.view, saved.log_view));
             }
-            Input::Message { .. } | Input::Request(_) | Input::PrimaryLiveness(_) | Input::Tick => {}
+            Input::Message { .. }
+            | Input::Request(_)
+            | Input::PrimaryLiveness(_)
+            | Input::SaveCommit
+            | Input::Tick => {}
         }
         self.step(node, done);
         true

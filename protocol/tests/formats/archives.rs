@@ -36,7 +36,7 @@ fn damage_never_panics() {
         stream: "stream".to_owned(),
         topic: "a topic with a name that is not inlined".to_owned(),
         partitions: 6,
-        replication_factor: 3,
+        replication_factor: Some(3),
     };
     let request = encode_archive(&Request::Change(operation));
     let response = encode_archive(&Response::Map(sample_map()));

@@ -111,13 +111,14 @@ impl Node {
         match self.groups.get(&header.group).and_then(Group::replica) {
             Some(replica) => {
                 let high_watermark = replica.next_offset_committed();
-                let is_normal = replica.status() == Status::Normal;
+                let is_led =
+                    replica.status() == Status::Normal && (replica.takes_requests() || !replica.is_primary());
                 let primary = self.groups[&header.group].primary_node();
                 let offsets = PartitionOffsets {
                     log_start: Offset::ZERO,
                     high_watermark,
                     view: replica.view(),
-                    primary: if is_normal { primary } else { NodeId::ZERO },
+                    primary: if is_led { primary } else { NodeId::ZERO },
                 };
                 self.respond(session, header.correlation, &Response::Offsets(offsets));
             }
@@ -133,9 +134,13 @@ impl Node {
             let reason = "nodes are registered by the cluster, from its configuration".to_owned();
             return self.refuse(session, header.correlation, Refusal::Malformed { reason });
         }
-        if self.groups.get(&GroupId::METADATA).and_then(Group::replica).is_none() {
+        let Some(replica) = self.groups.get(&GroupId::METADATA).and_then(Group::replica) else {
             let refusal = self.why_no_replica(GroupId::METADATA);
             return self.refuse(session, header.correlation, refusal);
+        };
+        if replica.takes_requests() && self.unregistered().is_some() {
+            // Placement counts the registered nodes: none is overlooked because it was registered a moment too late.
+            return self.refuse(session, header.correlation, Refusal::Busy);
         }
         let handle = self.new_handle(Waiting::Change { session, correlation: header.correlation });
         let body = (PrepareKind::Metadata, 0, encode_archive(operation));

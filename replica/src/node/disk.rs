@@ -43,6 +43,7 @@ impl Node {
                     self.writing_bytes -= written;
                 }
                 self.drive(group, Input::Durable(id));
+                self.after_metadata_write(group);
             }
             Completion::SuperblockDurable(superblock) => {
                 let is_opening =
@@ -51,6 +52,7 @@ impl Node {
                     self.on_group_created(superblock.group);
                 } else {
                     self.drive(superblock.group, Input::SuperblockDurable(superblock));
+                    self.after_metadata_write(superblock.group);
                 }
             }
             Completion::Read { token, result, .. } => self.on_read(token, result),
@@ -65,6 +67,13 @@ impl Node {
                     format!("{group} cannot be stored any more: {error}; {what_to_do}, then start it again");
                 self.effects.push_back(Effect::Halt { reason });
             }
+        }
+    }
+
+    /// What waits for the metadata to be durable.
+    fn after_metadata_write(&mut self, group: GroupId) {
+        if group == GroupId::METADATA {
+            self.delete_files();
         }
     }
 

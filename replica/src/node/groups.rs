@@ -66,6 +66,22 @@ impl Node {
                 self.open_group(id, members);
             }
         }
+        self.delete_files();
+    }
+
+    /// Deletes the files of deleted groups, once the metadata will say after any restart that they are deleted: a group
+    /// that is placed here and has no files is taken for a new one, and would forget what it has promised.
+    pub(super) fn delete_files(&mut self) {
+        let Some(replica) = self.groups.get(&GroupId::METADATA).and_then(Group::replica) else { return };
+        let (saved, durable) = (replica.commit_saved(), replica.durable().op);
+        while let Some(deleted) = self.deleting.first_entry().filter(|deleted| *deleted.key() <= saved) {
+            for group in deleted.remove() {
+                self.submit(Job::DeleteGroup { group });
+            }
+        }
+        if self.deleting.keys().any(|op| *op <= durable) {
+            self.drive(GroupId::METADATA, Input::SaveCommit);
+        }
     }
 
     fn close_group(&mut self, id: GroupId) {
@@ -79,7 +95,7 @@ impl Node {
             self.tail_bytes -= group.tail.bytes();
         }
         self.refuse_all_waiting(id);
-        self.submit(Job::DeleteGroup { group: id });
+        self.deleting.entry(self.metadata.applied()).or_default().push(id);
     }
 
     fn open_group(&mut self, id: GroupId, members: Vec<NodeId>) {
@@ -330,17 +346,11 @@ impl Node {
 
     /// As primary of the metadata, registers nodes of the configuration that are not registered as they stand there.
     pub(super) fn register_nodes(&mut self) {
-        let leads =
-            self.groups.get(&GroupId::METADATA).and_then(Group::replica).is_some_and(Replica::is_primary);
-        if !leads || self.registering {
+        let metadata = self.groups.get(&GroupId::METADATA).and_then(Group::replica);
+        if !metadata.is_some_and(Replica::takes_requests) || self.registering {
             return;
         }
-        let mut members = self.config.members.iter();
-        let Some((node, address)) =
-            members.find(|(node, address)| self.metadata.address(**node) != Some(address.as_str()))
-        else {
-            return;
-        };
+        let Some((node, address)) = self.unregistered() else { return };
         let operation = MetadataOp::RegisterNode { node: *node, address: address.clone() };
         self.registering = true;
         let session = (ProducerId::ZERO, RequestNumber::ZERO);
@@ -351,6 +361,12 @@ impl Node {
             session,
             (PrepareKind::Metadata, 0, encode_archive(&operation)),
         );
+    }
+
+    /// A node of the configuration that is not registered as it stands there.
+    pub(super) fn unregistered(&self) -> Option<(&NodeId, &String)> {
+        let mut members = self.config.members.iter();
+        members.find(|(node, address)| self.metadata.address(**node) != Some(address.as_str()))
     }
 
     /// Hands a request to a replica.

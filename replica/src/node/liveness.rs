@@ -2,7 +2,8 @@
 //!
 //! A peer is heard when a pulse of it arrives that echoes a recent pulse of ours. So liveness is mutual: a node that can
 //! send and not receive is suspected by all, and suspects all, however loud it is. The primaries of a suspected node are
-//! suspected in every group it leads; what the groups do about it is theirs (`varve_consensus`).
+//! suspected in every group it leads, and a group led here is told when a quorum of its nodes is heard no more; what the
+//! groups do about it is theirs (`varve_consensus`).
 //!
 //! Idle groups cost nothing here: a pulse names only groups whose commit has moved since the last one.
 
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use varve_consensus::Replica;
 use varve_consensus::event::{Input, Liveness};
+use varve_consensus::{Replica, quorum};
 use varve_protocol::frame::{Command, Frame};
 use varve_protocol::id::{GroupId, Incarnation, NodeId};
 use varve_protocol::message::Message;
@@ -107,6 +108,7 @@ impl Node {
             if std::mem::take(&mut peer.is_suspected) {
                 tracing::info!(peer = %node, "peer is heard again");
                 self.tell_groups_led_by(node, Liveness::Heard);
+                self.tell_groups_led_with(node);
                 // It may have slept through a view change, and an idle group would never tell it.
                 self.tell_all_news(node);
             }
@@ -133,13 +135,21 @@ impl Node {
         self.register_nodes();
     }
 
-    /// Tells a group what is known of the node that leads its view.
+    /// Tells a group what is known of the node that leads its view; if that is this node, whether it hears a quorum.
     pub(super) fn tell_liveness_of_primary(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        if let Some(peer) = self.peers.get(&group.primary_node()) {
-            let liveness = peer.liveness();
-            self.drive(id, Input::PrimaryLiveness(liveness));
-        }
+        let liveness = match self.peers.get(&group.primary_node()) {
+            Some(peer) => peer.liveness(),
+            None => self.liveness_of_quorum(group),
+        };
+        self.drive(id, Input::PrimaryLiveness(liveness));
+    }
+
+    fn liveness_of_quorum(&self, group: &Group) -> Liveness {
+        let is_heard = |member: &&NodeId| self.peers.get(member).is_none_or(|peer| !peer.is_suspected);
+        let heard = group.members.iter().filter(is_heard).count();
+        let members = u8::try_from(group.members.len()).expect("a group has at most seven members");
+        if heard >= quorum(members) { Liveness::Heard } else { Liveness::Suspected }
     }
 
     /// Notes that the backups of a group led here are to be told its new commit.
@@ -164,6 +174,7 @@ impl Node {
         for node in silent {
             tracing::info!(peer = %node, "peer is suspected");
             self.tell_groups_led_by(node, Liveness::Suspected);
+            self.tell_groups_led_with(node);
         }
     }
 
@@ -211,6 +222,17 @@ impl Node {
             self.groups.iter().filter(|(_, group)| group.primary_node() == node).map(|(id, _)| *id).collect();
         for id in led {
             self.drive(id, Input::PrimaryLiveness(liveness));
+        }
+    }
+
+    /// Tells the groups that this node leads and the peer is a member of whether a quorum is still there.
+    fn tell_groups_led_with(&mut self, node: NodeId) {
+        let here = self.config.node;
+        let is_led_with = |group: &Group| group.primary_node() == here && group.members.contains(&node);
+        let led: Vec<GroupId> =
+            self.groups.iter().filter(|(_, group)| is_led_with(group)).map(|(id, _)| *id).collect();
+        for id in led {
+            self.tell_liveness_of_primary(id);
         }
     }
 

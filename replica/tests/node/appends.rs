@@ -56,7 +56,7 @@ fn a_session_the_group_has_never_seen_does_not_start_in_the_middle() {
     let group = cluster.create_topic(1, 3)[0];
     let leader = cluster.primary(group);
     let answer = cluster.call(leader, append(group, ProducerId::new(77), 5, &["five"]));
-    assert_eq!(refusal(&answer), Refusal::UnknownOutcome);
+    assert_eq!(refusal(&answer), Refusal::OutOfOrder { expected: RequestNumber::new(1) });
 }
 
 #[test]

@@ -18,7 +18,7 @@ use varve_protocol::prepare::Prepare;
 use varve_protocol::record::{Batch, BatchBuilder, Record};
 use varve_protocol::time::Moment;
 use varve_replica::{Effect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
-use varve_storage::{Identity, MemoryDisk, Options, Store};
+use varve_storage::{Disk, Identity, MemoryDisk, Options, Store};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::new(0xc1);
 
@@ -81,6 +81,11 @@ impl Cluster {
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         self.machines[&id].node.as_ref().expect("the node is up")
+    }
+
+    /// The directories of groups on a node's disk.
+    pub(crate) fn group_dirs(&self, id: NodeId) -> Vec<String> {
+        self.machines[&id].disk.list(std::path::Path::new("groups")).expect("a node's disk has groups")
     }
 
     pub(crate) fn status(&self, id: NodeId) -> NodeStatus {
@@ -279,6 +284,7 @@ impl Cluster {
     pub(crate) fn create_topic(&mut self, partitions: u32, replication_factor: u8) -> Vec<GroupId> {
         self.change(MetadataOp::CreateStream { stream: "s".to_owned() });
         let (stream, topic) = ("s".to_owned(), "t".to_owned());
+        let replication_factor = Some(replication_factor);
         let outcome = self.change(MetadataOp::CreateTopic { stream, topic, partitions, replication_factor });
         assert_eq!(outcome, MetadataOutcome::Done);
         let leader = self.primary(GroupId::METADATA);

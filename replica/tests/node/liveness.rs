@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use varve_protocol::client::Role;
+use varve_protocol::client::{Refusal, Role};
 use varve_protocol::frame::Command;
-use varve_protocol::id::{GroupId, NodeId};
+use varve_protocol::id::{GroupId, NodeId, ProducerId};
 
-use crate::cluster::{Cluster, n};
+use crate::cluster::{Cluster, append, n, refusal};
 
 fn others(of: NodeId) -> impl Iterator<Item = NodeId> {
     [1, 2, 3].map(NodeId::new).into_iter().filter(move |id| *id != of)
@@ -84,4 +84,21 @@ fn a_cluster_of_one_leads_itself() {
     let mut cluster = Cluster::start(1);
     assert_eq!(cluster.primary(GroupId::METADATA), n(1));
     assert_eq!(cluster.status(n(1)).hears, [n(1)]);
+}
+
+#[test]
+fn a_primary_without_a_quorum_takes_no_appends_until_it_is_back() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let leader = cluster.primary(group);
+    let away: Vec<NodeId> = others(leader).collect();
+    for id in &away {
+        cluster.kill(*id);
+    }
+    cluster.run_for(Duration::from_secs(1));
+    let answer = cluster.call(leader, append(group, ProducerId::ZERO, 0, &["x"]));
+    assert_eq!(refusal(&answer), Refusal::NoPrimary { group });
+    assert!(cluster.status(leader).groups.iter().all(|one| one.role != Role::Primary));
+    cluster.boot(away[0]);
+    cluster.append(group, ProducerId::ZERO, 0, &["y"]);
 }

@@ -84,5 +84,27 @@ fn a_deleted_topic_leaves_no_replica_and_no_file() {
         assert_eq!(cluster.status(id).groups.len(), 1, "only the metadata is left");
         let answer = cluster.call(id, request(group, &Request::GetOffsets));
         assert_eq!(refusal(&answer), Refusal::UnknownGroup { group });
+        assert_eq!(cluster.group_dirs(id), ["0000000000"]);
+    }
+}
+
+#[test]
+fn a_deleted_group_is_not_taken_for_a_new_one_after_a_restart() {
+    let mut cluster = Cluster::start(3);
+    cluster.create_topic(1, 3);
+    // So many ops later it is known from the log alone that the topic was created, and not that it was deleted.
+    for _ in 0..70 {
+        cluster.register_producer();
+    }
+    let (stream, topic) = ("s".to_owned(), "t".to_owned());
+    cluster.change(MetadataOp::DeleteTopic { stream, topic });
+    let all = [1, 2, 3].map(NodeId::new);
+    cluster
+        .run_until("the files are gone", |cluster| all.iter().all(|id| cluster.group_dirs(*id).len() == 1));
+    all.into_iter().for_each(|id| cluster.kill(id));
+    for id in all {
+        cluster.boot(id);
+        assert_eq!(cluster.status(id).groups.len(), 1, "alone and freshly started it knows of the deletion");
+        cluster.kill(id);
     }
 }

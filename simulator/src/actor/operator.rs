@@ -67,7 +67,7 @@ impl Operator {
                 stream,
                 topic,
                 partitions: self.partitions,
-                replication_factor: self.replication_factor,
+                replication_factor: Some(self.replication_factor),
             }),
             Step::GetMap | Step::Done => Request::GetMap,
         }

@@ -97,7 +97,7 @@ impl Tinkerer {
                 stream: stream.clone(),
                 topic: TOPIC.to_owned(),
                 partitions: self.rng.random_range(1..=3),
-                replication_factor: self.replication_factor,
+                replication_factor: Some(self.replication_factor),
             },
         }
     }

@@ -114,7 +114,7 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         }
     }
     loop {
-        let made = admin.create_topic(NAME, NAME, partitions, factor).await;
+        let made = admin.create_topic(NAME, NAME, partitions, Some(factor)).await;
         match (&made, admin.map().await) {
             (_, Ok(map)) if is_there(&made) && placement(&map).is_some() => {
                 around.board.lock().placement = placement(&map);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use varve_consensus::Status;
-use varve_consensus::event::Liveness;
+use varve_consensus::event::{Liveness, Outcome};
 use varve_protocol::id::{Op, View};
 
 use super::{change_view_without, claim, quietly};
@@ -207,5 +207,86 @@ fn prepare_of_old_view_of_same_primary_ignored() {
         assert_eq!(cluster.replica(1).head().op, Op::ZERO);
         cluster.sync(1);
         cluster.settle();
+    });
+}
+
+#[test]
+fn stale_primary_joins_a_later_proposal() {
+    claim("stale_primary_joins_a_later_proposal", 3, |cluster| {
+        quietly(
+            cluster,
+            "r1 and r2 move to v1 without r0, which hears both again; then r1 dies",
+            |cluster| {
+                change_view_without(cluster, 0, |_| false);
+                cluster.crash(1, 0);
+            },
+        );
+        cluster.liveness(2, Liveness::Suspected);
+        cluster.settle_without(&[1]);
+        assert_eq!(cluster.replica(0).view(), View::new(2));
+        assert_eq!(cluster.primary(), 2);
+    });
+}
+
+#[test]
+fn healthy_primary_does_not_join_the_next_view() {
+    claim("healthy_primary_does_not_join_the_next_view", 3, |cluster| {
+        cluster.liveness(1, Liveness::Suspected);
+        cluster.pass(1, 0);
+        cluster.lose(1, 2);
+        assert!(cluster.network.is_empty());
+        assert_eq!(cluster.replica(0).view(), View::ZERO);
+        cluster.liveness(1, Liveness::Heard);
+    });
+}
+
+#[test]
+fn suspicion_outlives_the_view_change() {
+    claim("suspicion_outlives_the_view_change", 3, |cluster| {
+        quietly(cluster, "r1 and r2 move to v1, r2 up to its last write", |cluster| {
+            change_view_without(cluster, 0, |cluster| cluster.replica(1).is_primary());
+            while cluster.replica(2).status() == Status::ViewChange && !cluster.network.is_empty() {
+                cluster.deliver(0);
+            }
+        });
+        assert_eq!(cluster.replica(2).status(), Status::ViewChange);
+        cluster.liveness(2, Liveness::Suspected);
+        cluster.crash(1, 0);
+        cluster.sync(2);
+        assert_eq!((cluster.replica(2).status(), cluster.replica(2).view()), (Status::Normal, View::new(1)));
+        cluster.settle_without(&[1]);
+        assert_eq!(cluster.primary(), 2);
+    });
+}
+
+#[test]
+fn primary_without_a_quorum_takes_nothing() {
+    claim("primary_without_a_quorum_takes_nothing", 3, |cluster| {
+        let waiting = cluster.request(0);
+        for backup in [1, 2] {
+            cluster.lose(0, backup);
+        }
+        cluster.liveness(0, Liveness::Suspected);
+        for backup in [1, 2] {
+            cluster.lose(0, backup);
+        }
+        assert_eq!(cluster.replies[&waiting], Outcome::ViewEnded);
+        let refused = cluster.request(0);
+        assert_eq!(cluster.replies[&refused], Outcome::NotPrimary);
+        assert!(cluster.replica(0).is_primary() && !cluster.replica(0).takes_requests());
+        cluster.trace.note("the network is whole again");
+        cluster.liveness(0, Liveness::Heard);
+        let taken = cluster.request(0);
+        cluster.settle();
+        assert!(matches!(cluster.replies[&taken], Outcome::Committed { op, .. } if op == Op::new(2)));
+    });
+}
+
+#[test]
+fn primary_that_gives_up_is_followed_at_once() {
+    claim("primary_that_gives_up_is_followed_at_once", 3, |cluster| {
+        cluster.liveness(0, Liveness::Suspected);
+        cluster.settle();
+        assert_eq!(cluster.primary(), 1);
     });
 }
