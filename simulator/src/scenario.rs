@@ -15,7 +15,7 @@ use crate::random::{chance, duration_between, pick, stream};
 use varve_protocol::id::NodeId;
 
 /// Universes in which somebody changes the metadata all the time, in a thousand.
-const TINKERERS_PERMILLE: u32 = 0;
+const TINKERERS_PERMILLE: u32 = 400;
 
 /// Which of the two worlds a seed runs in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
