@@ -1,11 +1,13 @@
 //! The fast world itself: takes the next event, lets it happen, and moves through the three phases.
 
+mod phases;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::checksum::checksum;
-use varve_protocol::id::{ClusterId, GroupId, NodeId};
+use varve_protocol::id::{ClusterId, NodeId};
 
 use super::heap::EventHeap;
 use super::host::{Doom, Host};
@@ -15,7 +17,7 @@ use super::watch::Watch;
 use super::wire::{Delivery, Presence, Wire, WireEvent};
 use crate::actor::operator::Operator;
 use crate::actor::producer::Producer;
-use crate::actor::reader::{Auditor, Wanderer};
+use crate::actor::reader::Wanderer;
 use crate::actor::tinkerer::Tinkerer;
 use crate::actor::{Actor, Happening, Orders, Placement};
 use crate::oracle::{Oracle, Violation};
@@ -409,92 +411,6 @@ impl<M: Machine> Universe<M> {
             self.tell(client, happening.clone())?;
         }
         Ok(())
-    }
-
-    fn on_heal(&mut self) -> Result<(), Violation> {
-        self.note("all faults end".to_owned());
-        self.heal();
-        self.leave_behind();
-        self.phase = Phase::Liveness;
-        self.statistics.acked_under_faults = self.oracle.tally().acked;
-        self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Liveness));
-        self.tell_all(&Happening::Healed)
-    }
-
-    fn begin_audit(&mut self) -> Result<(), Violation> {
-        self.phase = Phase::Audit;
-        self.bring_back();
-        self.note("everything is read".to_owned());
-        self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Audit));
-        let nodes: Vec<NodeId> = self.scenario.node_ids().collect();
-        let streams = self.clients.iter().find_map(|client| client.actor.streams());
-        let wanted = (self.placement.clone(), streams.cloned().unwrap_or_default());
-        let auditor = Auditor::new(self.cluster, &nodes, wanted);
-        let client = u32::try_from(self.clients.len()).expect("there are few clients");
-        self.clients.push(Client { actor: Box::new(auditor), armed: None });
-        self.auditor = Some(client);
-        self.wire.set_presence(Endpoint::Client(client), Presence::Running, &mut self.heap);
-        self.arm_client(client, self.heap.now());
-        Ok(())
-    }
-
-    fn finish_audit(&mut self) -> Result<(), Violation> {
-        let Some(auditor) = self.auditor else { return Ok(()) };
-        let groups: Vec<GroupId> = self.placement.iter().map(|(group, _)| *group).collect();
-        for group in groups {
-            let ends = self.clients[auditor as usize].actor.ends(group);
-            self.oracle.verify_end(group, &ends)?;
-        }
-        self.phase = Phase::Over;
-        Ok(())
-    }
-
-    fn on_watch(&mut self) -> Result<(), Violation> {
-        let now = self.heap.now();
-        for (node, host) in &self.hosts {
-            let Some(machine) = host.machine() else { continue };
-            let status = machine.status();
-            for (group, view) in self.watch.look(*node, host.life, &status)? {
-                self.trace.record(now, Trail::View { node: *node, group, view: view.as_raw() });
-            }
-            self.watch.look_at_primaries(*node, host.life, &status)?;
-        }
-        self.heap.push_after(WATCH_EVERY, Event::Watch);
-        Ok(())
-    }
-
-    fn on_deadline(&mut self, phase: Phase) -> Result<(), Violation> {
-        if self.phase != phase {
-            return Ok(());
-        }
-        let waits: Vec<String> = self.clients.iter().filter_map(|client| client.actor.waits_for()).collect();
-        let groups = self.describe_groups();
-        let detail = format!(
-            "{:?} after all faults ended: {}; {groups}",
-            self.scenario.recovery_max(),
-            waits.join("; ")
-        );
-        Err(Violation::new("did not recover in time", detail))
-    }
-
-    fn describe_groups(&self) -> String {
-        let mut lines = Vec::new();
-        for (node, host) in &self.hosts {
-            let Some(machine) = host.machine() else { continue };
-            for replica in machine.status().groups {
-                lines.push(format!(
-                    "{node} {} {:?} {} head=op{} durable=op{} commit=op{}{}",
-                    replica.group,
-                    replica.role,
-                    replica.view,
-                    replica.head,
-                    replica.durable,
-                    replica.commit,
-                    replica.problem.map(|problem| format!(" ({problem})")).unwrap_or_default(),
-                ));
-            }
-        }
-        lines.join(", ")
     }
 
     fn reset_later(&mut self) {
