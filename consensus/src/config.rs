@@ -65,6 +65,10 @@ pub struct Timeouts {
     pub prepare_resend: Duration,
     /// Bound of that doubling.
     pub prepare_resend_max: Duration,
+    /// Until a primary that commits nothing, or writes nothing, of what it has sealed gives way to another.
+    pub stall: Duration,
+    /// Until a handover that its target does not take is given up.
+    pub handover: Duration,
 }
 
 impl Default for Timeouts {
@@ -77,6 +81,8 @@ impl Default for Timeouts {
             repair: Duration::from_millis(50),
             prepare_resend: Duration::from_millis(100),
             prepare_resend_max: Duration::from_secs(2),
+            stall: Duration::from_secs(5),
+            handover: Duration::from_secs(1),
         }
     }
 }

@@ -36,6 +36,12 @@ pub enum Input {
     /// touch with a quorum of the group's nodes, itself included. Told when it changes, and again when the view has: a
     /// replica takes the primary of a new view to be alive until told otherwise.
     PrimaryLiveness(Liveness),
+    /// Let `to` lead instead of this replica, without any request seeing more of it than a short wait. Nothing happens if
+    /// this replica does not lead, or `to` is far behind; it is given up if `to` does not take over in time.
+    HandOver {
+        /// Who shall lead.
+        to: ReplicaIndex,
+    },
     /// Save how far this replica has committed, as far as that is durable here: after a restart it is known to be committed
     /// without asking anybody. Answered like any superblock; nothing happens if that much is saved or about to be.
     SaveCommit,
@@ -134,7 +140,7 @@ pub enum Outcome {
     },
     /// This replica does not lead the group, or is about to stop; nothing was done.
     NotPrimary,
-    /// The window is full; nothing was done.
+    /// The window is full, or the primary is handing over; nothing was done.
     Busy,
     /// A request number was skipped, as far as this replica knows; nothing was done. A producer that has been told the
     /// outcome of the expected request already was evicted from the client table, or asks a primary of an old view.

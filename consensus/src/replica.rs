@@ -21,6 +21,7 @@ use crate::status::Status;
 use crate::timeout::{TIMERS, Timer, Timers};
 
 mod catchup;
+mod handover;
 mod install;
 mod invariant;
 mod normal;
@@ -78,6 +79,20 @@ struct Leading {
     waiting: BTreeMap<Op, Vec<RequestHandle>>,
     /// Resends since anything was committed.
     resends: u32,
+    /// How far it was when it was last looked at.
+    seen: Progress,
+    /// Whether it was found stuck, and has not moved since.
+    is_stuck: bool,
+    /// Who is to lead instead.
+    successor: Option<ReplicaIndex>,
+}
+
+/// How far a primary is.
+#[derive(Clone, Copy, Default, Debug)]
+struct Progress {
+    head: Op,
+    commit: Op,
+    durable: Op,
 }
 
 /// What a replica keeps for the duration of a view change.
@@ -154,6 +169,7 @@ impl Replica {
             Input::Durable(id) => self.on_durable(id),
             Input::SuperblockDurable(superblock) => self.on_superblock_durable(superblock),
             Input::PrimaryLiveness(liveness) => self.on_primary_liveness(liveness),
+            Input::HandOver { to } => self.on_hand_over(to),
             Input::SaveCommit => self.on_save_commit(),
             Input::Tick => self.on_tick(),
         }
@@ -207,11 +223,16 @@ impl Replica {
         self.status == Status::Normal && self.leads_view()
     }
 
-    /// Whether this replica is the primary and has no reason to doubt that it will stay so: one that hears no quorum takes
-    /// nothing new (N8).
+    /// Whether this replica is the primary and has no reason to doubt that it will stay so: one that hears no quorum, or
+    /// gets nothing done, takes nothing new (N8).
     #[must_use]
     pub fn takes_requests(&self) -> bool {
-        self.is_primary() && self.liveness == Liveness::Heard
+        self.is_primary() && !self.doubts_primary()
+    }
+
+    /// Whether this replica has reason to want another primary.
+    fn doubts_primary(&self) -> bool {
+        self.liveness == Liveness::Suspected || self.leading.is_stuck
     }
 
     /// The newest prepare of the log, durable or not.
@@ -294,6 +315,8 @@ impl Replica {
                 Timer::ViewChangeEscalate => self.give_up_view(),
                 Timer::Repair => self.ask_again(),
                 Timer::PrepareResend => self.resend_prepares(),
+                Timer::Stall => self.look_for_stall(),
+                Timer::HandOver => self.give_up_handover(),
             }
         }
     }

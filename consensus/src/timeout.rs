@@ -16,11 +16,22 @@ pub(crate) enum Timer {
     Repair,
     /// Repeat unacknowledged prepares.
     PrepareResend,
+    /// See whether anything has moved.
+    Stall,
+    /// Give a handover up.
+    HandOver,
 }
 
 /// All timers, in the order in which they fire when several are due.
-pub(crate) const TIMERS: [Timer; 5] =
-    [Timer::Propose, Timer::ViewChangeResend, Timer::ViewChangeEscalate, Timer::Repair, Timer::PrepareResend];
+pub(crate) const TIMERS: [Timer; 7] = [
+    Timer::Propose,
+    Timer::ViewChangeResend,
+    Timer::ViewChangeEscalate,
+    Timer::Repair,
+    Timer::PrepareResend,
+    Timer::Stall,
+    Timer::HandOver,
+];
 
 /// When each timer is due, if it is armed.
 #[derive(Clone, Default, Debug)]

@@ -16,7 +16,7 @@ use varve_protocol::prepare::{PrepareHeader, PrepareId};
 
 use super::catchup::Catchup;
 use super::{Changing, Proposal, Replica, Stage};
-use crate::event::{Liveness, Output};
+use crate::event::Output;
 use crate::status::Status;
 use crate::timeout::Timer;
 
@@ -159,7 +159,7 @@ impl Replica {
             self.send_prepare_ok();
             self.fetch_missing();
         }
-        if self.liveness == Liveness::Suspected {
+        if self.doubts_primary() {
             // Said while the view was being changed; it will not be said again.
             self.give_up_primary();
         }

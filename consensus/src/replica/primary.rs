@@ -40,7 +40,11 @@ impl Replica {
             Verdict::Take
         };
         match verdict {
-            Verdict::Take if !self.window_has_room(request.body.len()) => Verdict::Answer(Outcome::Busy),
+            Verdict::Take
+                if self.leading.successor.is_some() || !self.window_has_room(request.body.len()) =>
+            {
+                Verdict::Answer(Outcome::Busy)
+            }
             Verdict::Take | Verdict::WaitFor(_) | Verdict::Answer(_) => verdict,
         }
     }
@@ -108,6 +112,7 @@ impl Replica {
         if !self.timers.is_armed(Timer::PrepareResend) {
             self.arm_prepare_resend();
         }
+        self.watch_for_stall();
     }
 
     pub(super) fn on_prepare_ok(&mut self, from: ReplicaIndex, view: View, id: PrepareId) {
@@ -134,9 +139,11 @@ impl Replica {
         if self.commit == self.log.head().op {
             self.timers.disarm(Timer::PrepareResend);
         }
+        self.note_progress();
+        self.continue_handover();
     }
 
-    fn acknowledged_by(&self, replica: ReplicaIndex) -> Op {
+    pub(super) fn acknowledged_by(&self, replica: ReplicaIndex) -> Op {
         if replica == self.config.replica {
             self.durable
         } else {
@@ -152,6 +159,7 @@ impl Replica {
         }
         if self.commit < self.log.head().op {
             self.arm_prepare_resend();
+            self.watch_for_stall();
         }
         self.commit_acknowledged();
     }
@@ -160,7 +168,9 @@ impl Replica {
     pub(super) fn stop_leading(&mut self) {
         self.refuse_waiting();
         self.leading = Leading::default();
-        self.timers.disarm(Timer::PrepareResend);
+        for timer in [Timer::PrepareResend, Timer::Stall, Timer::HandOver] {
+            self.timers.disarm(timer);
+        }
     }
 
     /// Tells who waits that the outcome is open.

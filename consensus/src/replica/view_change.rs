@@ -1,10 +1,11 @@
-//! Leaving a view and choosing the log of the next one (rules V1 to V4, V7, promise P1).
+//! Leaving a view and choosing the log of the next one (rules V1 to V4b, V7, promise P1).
 //!
 //! `StartViewChange` is a proposal, not a step: whoever sends it goes on working in its view, and a replica that hears its
 //! primary does not join. Only when a quorum proposes the same view is the old one left. Who has left a view says so with
 //! `DoViewChange` to everybody, and everybody follows: it proves that a quorum had agreed.
 
 use varve_protocol::id::{ReplicaIndex, View};
+use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::message::{Message, SuffixSlot};
 
 use super::catchup::Catchup;
@@ -24,11 +25,19 @@ impl Replica {
         }
         match liveness {
             Liveness::Suspected => self.give_up_primary(),
-            Liveness::Heard => {
-                self.proposal = Proposal::default();
-                self.timers.disarm(Timer::Propose);
-            }
+            Liveness::Heard if self.is_content() => self.withdraw_proposal(),
+            Liveness::Heard => {}
         }
+    }
+
+    /// Whether this replica works and wants no other primary.
+    pub(super) fn is_content(&self) -> bool {
+        self.status == Status::Normal && !self.doubts_primary() && self.leading.successor.is_none()
+    }
+
+    pub(super) fn withdraw_proposal(&mut self) {
+        self.proposal = Proposal::default();
+        self.timers.disarm(Timer::Propose);
     }
 
     /// A working replica has no faith in its primary any more, which may be itself (N8): it takes no requests then, and lets
@@ -61,7 +70,7 @@ impl Replica {
     }
 
     /// A working replica joins only if it has given up its primary, or if the primary itself has, or if its view is over:
-    /// nobody proposes more than the next view before a quorum has agreed to leave this one.
+    /// but for a primary that hands over, nobody proposes more than the next view before a quorum has left this one.
     fn would_join(&self, from: ReplicaIndex, view: View) -> bool {
         match self.status {
             Status::Normal => {
@@ -71,7 +80,7 @@ impl Replica {
         }
     }
 
-    fn has_proposed(&self) -> bool {
+    pub(super) fn has_proposed(&self) -> bool {
         self.proposal.view > self.view && self.proposal.votes.contains(self.config.replica)
     }
 
@@ -87,7 +96,10 @@ impl Replica {
     }
 
     pub(super) fn repeat_proposal(&mut self) {
-        if self.has_proposed() {
+        if self.is_content() {
+            // It joined because its primary wanted to go; if that is still so, the primary says it again.
+            self.withdraw_proposal();
+        } else if self.has_proposed() {
             self.propose(self.proposal.view);
         }
     }
@@ -183,6 +195,11 @@ impl Replica {
         match merge(self.config.replica_count, &self.changing.told) {
             Merge::Decided(merged) => {
                 let head = merged.head().op;
+                if head.since(self.log.head().op.min(head)) > PREPARES_IN_FLIGHT_MAX {
+                    // V4b: whoever holds more of it can lead sooner. If nobody else can, this goes on.
+                    tracing::info!(group = %self.config.group, view = %self.view, own = %self.log.head(), %head, "forfeit");
+                    self.propose(self.view.next());
+                }
                 self.install(&Announced { commit: merged.commit, head, suffix: merged.headers });
             }
             Merge::Undecided => {

@@ -139,6 +139,12 @@ impl Cluster {
         self.step(node, Input::PrimaryLiveness(liveness));
     }
 
+    /// The operator wants another primary.
+    pub(crate) fn hand_over(&mut self, node: usize, to: usize) {
+        self.trace.at(node, format!("shall hand over to r{to}"));
+        self.step(node, Input::HandOver { to: replica_index(to) });
+    }
+
     /// The primary's node tells its commit, as pulses do.
     pub(crate) fn pulse(&mut self, node: usize) {
         if !self.is_up(node) || !self.replica(node).is_primary() {
@@ -189,6 +195,7 @@ impl Cluster {
             Input::Message { .. }
             | Input::Request(_)
             | Input::PrimaryLiveness(_)
+            | Input::HandOver { .. }
             | Input::SaveCommit
             | Input::Tick => {}
         }

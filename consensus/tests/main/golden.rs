@@ -7,6 +7,7 @@ use varve_consensus::event::Liveness;
 
 use crate::cluster::Cluster;
 
+mod handover;
 mod replication;
 mod restart;
 mod session;

@@ -24,6 +24,8 @@ pub(crate) enum Action {
     /// The primary among the nodes, if this one is it, tells its commit.
     Pulse(usize),
     Elapse(u64),
+    /// The operator wants another primary.
+    HandOver(usize, usize),
     /// A producer (zero: nobody) asks a node: its next request, or this many before that again.
     Request {
         node: usize,
@@ -50,6 +52,8 @@ fn action(count: usize) -> impl Strategy<Value = Action> {
         1 => node().prop_map(Action::Hear),
         1 => node().prop_map(Action::Pulse),
         3 => (0_u64..400).prop_map(Action::Elapse),
+        1 => (4000_u64..9000).prop_map(Action::Elapse),
+        2 => (node(), node()).prop_map(|(node, to)| Action::HandOver(node, to)),
         4 => (node(), 0_u64..3, 0_u64..3).prop_map(|(node, producer, back)| Action::Request { node, producer, back }),
         2 => (1_usize..5).prop_map(Action::Load),
         1 => (20_usize..90).prop_map(Action::Load),
@@ -72,6 +76,7 @@ pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
             cluster.complete_job(node);
         }
         Action::Crash(node, jobs) => cluster.crash(node, jobs),
+        Action::HandOver(node, to) => cluster.hand_over(node, to),
         Action::Restart(node) => cluster.restart(node),
         Action::Suspect(node) => cluster.liveness(node, Liveness::Suspected),
         Action::Hear(node) => cluster.liveness(node, Liveness::Heard),
