@@ -283,6 +283,8 @@ fn crashes(seed: u64) -> Scenario {
     scenario.nodes = 1;
     scenario.replication_factor = 1;
     scenario.left_behind.clear();
+    // A toy has one topic, made once.
+    scenario.load.tinkers = false;
     scenario.load.amnesiacs = 1;
     scenario.load.window = 8;
     scenario.load.think = Duration::from_millis(20);
