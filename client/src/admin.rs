@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_protocol::client::{NodeStatus, PartitionOffsets, Refusal, Request, Response, encode_archive};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
-use varve_protocol::id::{ClusterId, GroupId, Op, ProducerId, RequestNumber};
+use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumber};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
 
 use crate::cluster::{AdminSession, Backoff, Shared, is_over, nonsense, read_response};
@@ -21,6 +21,9 @@ const CHANGE_MAX: Duration = Duration::from_secs(15);
 
 /// How long one try of a change may take before another node is asked who leads.
 const TRY_MAX: Duration = Duration::from_millis(500);
+
+/// How long the transfer of a primary may take.
+const TRANSFER_MAX: Duration = Duration::from_secs(10);
 
 /// How long a node may take to tell its status.
 const STATUS_MAX: Duration = Duration::from_secs(1);
@@ -104,6 +107,33 @@ impl Admin {
         self.change(MetadataOp::DeleteTopic { stream: stream.to_owned(), topic: topic.to_owned() }).await
     }
 
+    /// Lets another node lead a group, and waits until it does. Requests under way see no error.
+    ///
+    /// # Errors
+    /// When the node holds no replica of the group, or is not up, or does not take over in time.
+    pub async fn transfer_primary(&self, group: GroupId, to: NodeId) -> Result<(), ClientError> {
+        let start = Instant::now();
+        let mut backoff = Backoff::new();
+        let mut reason = Refusal::NoPrimary { group }.to_string();
+        while !is_over(start, TRANSFER_MAX) {
+            if let Some(leader) = self.shared.find_leader(group, None).await {
+                if leader.node == to {
+                    return Ok(());
+                }
+                let asked =
+                    self.shared.request(&leader.address, group, &Request::HandOver { to }, TRY_MAX).await;
+                match asked {
+                    Ok(Response::HandingOver) => reason = format!("{to} has not caught up"),
+                    Ok(other) => return Err(nonsense(&other)),
+                    Err(error) if error.is_retryable() => reason = error.to_string(),
+                    Err(error) => return Err(error),
+                }
+            }
+            backoff.wait(&self.shared).await;
+        }
+        Err(ClientError::TimedOut { what: "the transfer of a primary", limit: TRANSFER_MAX, reason })
+    }
+
     /// The ends of a partition, as its primary sees them.
     ///
     /// # Errors
@@ -147,7 +177,7 @@ impl Admin {
 async fn status_of(shared: &Shared, address: &str) -> Result<NodeStatus, ClientError> {
     match shared.request(address, GroupId::METADATA, &Request::GetStatus, STATUS_MAX).await {
         Ok(Response::Status(status)) => Ok(status),
-        Ok(other @ (Response::Map(_) | Response::Changed(_) | Response::Offsets(_))) => Err(nonsense(&other)),
+        Ok(other) => Err(nonsense(&other)),
         Err(error) => {
             shared.nodes.forget(address);
             Err(error)
@@ -205,9 +235,7 @@ async fn try_change(
             let answer = shared.nodes.call(&leader.address, frame.clone(), TRY_MAX).await;
             match answer.and_then(|answer| read_response(&answer)) {
                 Ok(Response::Changed(outcome)) => return Ok(outcome),
-                Ok(other @ (Response::Map(_) | Response::Offsets(_) | Response::Status(_))) => {
-                    return Err(nonsense(&other));
-                }
+                Ok(other) => return Err(nonsense(&other)),
                 Err(error) if error.is_retryable() => reason = error.to_string(),
                 Err(error) => return Err(error),
             }

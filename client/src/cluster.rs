@@ -104,9 +104,10 @@ impl Shared {
                 }
                 Ok(known.clone())
             }
-            other @ (Response::Offsets(_) | Response::Changed(_) | Response::Status(_)) => {
-                Err(nonsense(&other))
-            }
+            other @ (Response::Offsets(_)
+            | Response::Changed(_)
+            | Response::Status(_)
+            | Response::HandingOver) => Err(nonsense(&other)),
         }
     }
 
@@ -209,7 +210,10 @@ impl Shared {
     ) -> Result<PartitionOffsets, ClientError> {
         match self.request(address, group, &Request::GetOffsets, ANSWER_MAX).await? {
             Response::Offsets(offsets) => Ok(offsets),
-            other @ (Response::Map(_) | Response::Changed(_) | Response::Status(_)) => Err(nonsense(&other)),
+            other @ (Response::Map(_)
+            | Response::Changed(_)
+            | Response::Status(_)
+            | Response::HandingOver) => Err(nonsense(&other)),
         }
     }
 

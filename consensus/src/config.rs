@@ -36,7 +36,7 @@ impl Config {
     }
 
     /// All members but this one, in order.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
+    pub fn peers(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
         let own = self.replica;
         self.replicas().filter(move |replica| *replica != own)
     }

@@ -52,6 +52,11 @@ pub enum Request {
     GetOffsets,
     /// Asks any node how it is.
     GetStatus,
+    /// Asks the primary of the group in the frame to let another node lead it.
+    HandOver {
+        /// Which one.
+        to: NodeId,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -65,6 +70,8 @@ pub enum Response {
     Offsets(PartitionOffsets),
     /// To [`Request::GetStatus`].
     Status(NodeStatus),
+    /// To [`Request::HandOver`]: it has begun, and is over when the group's offsets name the other node.
+    HandingOver,
 }
 
 /// The ends of a partition, as one replica sees them.
@@ -214,6 +221,12 @@ pub enum Refusal {
         /// The group.
         group: GroupId,
     },
+    /// The request is understood and cannot be done.
+    #[error("{reason}")]
+    NotPossible {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Refusal {
@@ -233,7 +246,8 @@ impl Refusal {
             | Self::BatchTooLarge { .. }
             | Self::OffsetOutOfRange { .. }
             | Self::Malformed { .. }
-            | Self::WrongCluster => false,
+            | Self::WrongCluster
+            | Self::NotPossible { .. } => false,
         }
     }
 }

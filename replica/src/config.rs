@@ -50,6 +50,10 @@ pub const SUSPICION_TIMEOUT_MS: NumberKey = NumberKey::new("timing.suspicion_tim
 pub const VIEW_CHANGE_TIMEOUT_MS: NumberKey =
     NumberKey::new("timing.view_change_timeout_ms", 300, 20..=60_000);
 
+/// Milliseconds that a node must stay after it has come back, before it leads again what it is preferred for; zero: never.
+pub const RESTORE_PRIMARIES_AFTER_MS: NumberKey =
+    NumberKey::new("timing.restore_primaries_after_ms", 10_000, 0..=3_600_000);
+
 /// Bytes after which a segment file is closed and the next one begun.
 pub const SEGMENT_SIZE_BYTES_MAX: NumberKey =
     NumberKey::new("storage.segment_size_bytes_max", 256 << 20, 1 << 20..=4 << 30);
@@ -58,8 +62,14 @@ pub const SEGMENT_SIZE_BYTES_MAX: NumberKey =
 pub const PATH_MTU_MAX: NumberKey = NumberKey::new("transport.path_mtu_max", 1452, 1_200..=65_527);
 
 /// All numeric keys.
-pub const NUMBER_KEYS: [NumberKey; 5] =
-    [PULSE_INTERVAL_MS, SUSPICION_TIMEOUT_MS, VIEW_CHANGE_TIMEOUT_MS, SEGMENT_SIZE_BYTES_MAX, PATH_MTU_MAX];
+pub const NUMBER_KEYS: [NumberKey; 6] = [
+    PULSE_INTERVAL_MS,
+    SUSPICION_TIMEOUT_MS,
+    VIEW_CHANGE_TIMEOUT_MS,
+    RESTORE_PRIMARIES_AFTER_MS,
+    SEGMENT_SIZE_BYTES_MAX,
+    PATH_MTU_MAX,
+];
 
 /// Pulses that fit into the suspicion timeout at least: one or two lost ones are no reason to suspect anybody.
 pub const PULSES_PER_SUSPICION_MIN: u64 = 3;
@@ -105,6 +115,8 @@ pub struct TimingSettings {
     pub suspicion_timeout: Duration,
     /// See [`VIEW_CHANGE_TIMEOUT_MS`].
     pub view_change_timeout: Duration,
+    /// See [`RESTORE_PRIMARIES_AFTER_MS`].
+    pub restore_primaries_after: Duration,
 }
 
 /// The table `[storage]`.

@@ -31,13 +31,15 @@ pub(crate) struct Group {
     pub(crate) armed: Option<Moment>,
     /// The last view whose primary's liveness it has been told.
     pub(crate) view_seen: Option<View>,
+    /// The view that this replica leads, as far as its peers are to be told.
+    pub(crate) view_led: Option<View>,
     /// Appends on their way to the disk: op and bytes.
     writing: VecDeque<(Op, usize)>,
 }
 
 impl Group {
     pub(crate) fn new(members: Vec<NodeId>, state: State, tail: Tail) -> Self {
-        Self { members, state, tail, armed: None, view_seen: None, writing: VecDeque::new() }
+        Self { members, state, tail, armed: None, view_seen: None, view_led: None, writing: VecDeque::new() }
     }
 
     pub(crate) fn replica(&self) -> Option<&Replica> {

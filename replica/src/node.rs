@@ -5,11 +5,13 @@
 //!                        ├─ groups     inputs to the consensus cores, their outputs performed
 //!                        ├─ clients    appends, metadata, status
 //!                        ├─ fetch      reads, long polls
+//!                        ├─ balance    who leads what
 //!                        └─ disk       completions ──▶ Effects
 //! ```
 //!
 //! There is no clock, socket, disk or thread in here; [`crate::server`] has them, and so has the simulator.
 
+mod balance;
 pub(crate) mod clients;
 mod disk;
 pub(crate) mod fetch;
@@ -196,6 +198,7 @@ impl Node {
                 Due::Pulse => self.on_pulse_due(),
                 Due::Group(group) => self.on_group_due(group),
                 Due::Fetch(fetch) => self.on_fetch_due(fetch),
+                Due::Restore(node) => self.on_restore_due(node),
             }
         }
     }

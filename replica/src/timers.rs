@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use varve_protocol::id::GroupId;
+use varve_protocol::id::{GroupId, NodeId};
 use varve_protocol::time::Moment;
 
 use crate::node::fetch::FetchId;
@@ -16,6 +16,8 @@ pub(crate) enum Due {
     Group(GroupId),
     /// A fetch has waited long enough.
     Fetch(FetchId),
+    /// A peer that has come back is to lead its groups again.
+    Restore(NodeId),
 }
 
 /// A sorted set of timers.

@@ -12,6 +12,9 @@ pub struct Timing {
     /// Without a fresh pulse of a peer for this long (plus up to a quarter, drawn per node), its primaries are suspected.
     /// Default 150 ms.
     pub suspicion_timeout: Duration,
+    /// How long a node that has come back must stay before it leads again the groups it is the preferred primary of; zero:
+    /// it never does by itself. Default 10 s.
+    pub restore_primaries_after: Duration,
     /// The clockwork inside each group.
     pub consensus: Timeouts,
 }
@@ -21,6 +24,7 @@ impl Default for Timing {
         Self {
             pulse_interval: Duration::from_millis(25),
             suspicion_timeout: Duration::from_millis(150),
+            restore_primaries_after: Duration::from_secs(10),
             consensus: Timeouts::default(),
         }
     }

@@ -3,6 +3,7 @@
 //! An actor is told what happened and answers with orders: frames to send, and when it wants to be woken. It never blocks,
 //! knows no connection (frames to a node without one make the wire dial) and tells the oracle what it learns.
 
+pub(crate) mod balancer;
 pub(crate) mod operator;
 pub(crate) mod producer;
 pub(crate) mod reader;
@@ -64,6 +65,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) sessions_forgotten: u64,
     /// Changes of the metadata that were made.
     pub(crate) changes_made: u64,
+    /// Handovers of primaries that were begun.
+    pub(crate) handovers: u64,
     /// How nodes said they are.
     pub(crate) statuses: Vec<NodeStatus>,
 }
@@ -80,6 +83,7 @@ impl<'a> Orders<'a> {
             records_read: 0,
             sessions_forgotten: 0,
             changes_made: 0,
+            handovers: 0,
             statuses: Vec::new(),
         }
     }

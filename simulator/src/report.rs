@@ -61,6 +61,8 @@ pub struct Statistics {
     pub records_read: u64,
     /// Changes of the metadata that were made by those who had nothing else to do.
     pub changes_made: u64,
+    /// Handovers of primaries that somebody asked for and that were begun.
+    pub handovers: u64,
     /// Answers to a session within its window that it is not remembered.
     pub sessions_forgotten: u64,
     /// Processes stopped at once, those of power failures included.
@@ -97,6 +99,7 @@ impl AddAssign for Statistics {
         self.acked_under_faults += other.acked_under_faults;
         self.records_read += other.records_read;
         self.changes_made += other.changes_made;
+        self.handovers += other.handovers;
         self.sessions_forgotten += other.sessions_forgotten;
         self.crashes += other.crashes;
         self.crashes_in_writes += other.crashes_in_writes;
@@ -124,7 +127,8 @@ impl fmt::Display for Statistics {
         write!(f, " acked={} (under faults {})", tally.acked, self.acked_under_faults)?;
         write!(f, " records={} read={}", tally.records_acked, self.records_read)?;
         write!(f, " refused={} unknown={}", tally.refused, tally.unknown)?;
-        write!(f, " changes={} sessions_forgotten={}", self.changes_made, self.sessions_forgotten)?;
+        write!(f, " changes={} handovers={}", self.changes_made, self.handovers)?;
+        write!(f, " sessions_forgotten={}", self.sessions_forgotten)?;
         write!(f, " crashes={} (in writes {})", self.crashes, self.crashes_in_writes)?;
         write!(f, " power_failures={} pauses={}", self.power_failures, self.pauses)?;
         write!(f, " network_partitions={}", self.network_partitions)?;

@@ -13,9 +13,21 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::random::{chance, duration_between, pick, stream};
 use varve_protocol::id::NodeId;
+use varve_replica::Timing;
 
 /// Universes in which somebody changes the metadata all the time, in a thousand.
 const TINKERERS_PERMILLE: u32 = 400;
+
+/// Universes in which somebody has primaries moved all the time, in a thousand.
+const BALANCERS_PERMILLE: u32 = 400;
+
+/// The clockwork of the nodes of a universe: primaries are restored sooner than in real clusters, or never.
+#[must_use]
+pub fn timing(seed: u64) -> Timing {
+    let rng = &mut stream(seed, "timing");
+    let restore_primaries_after = Duration::from_millis(pick(rng, &[0, 300, 1000, 3000]));
+    Timing { restore_primaries_after, ..Timing::default() }
+}
 
 /// Which of the two worlds a seed runs in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -100,6 +112,8 @@ pub struct Load {
     pub patience: Duration,
     /// Whether somebody creates and deletes streams and topics all the time.
     pub tinkers: bool,
+    /// Whether somebody has primaries moved all the time.
+    pub balances: bool,
 }
 
 /// The network between any two.
@@ -262,6 +276,7 @@ impl Scenario {
             replication_factor: pick(rng, factors),
             load: Load {
                 tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
+                balances: chance(&mut stream(seed, "balances"), BALANCERS_PERMILLE),
                 ..Load::draw(rng, world, partitions)
             },
             link: Link::draw(rng),
@@ -367,6 +382,7 @@ impl Load {
             think: Duration::from_micros(think_us),
             patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
             tinkers: false,
+            balances: false,
         };
         load.think = load.think.max(load.think_min(partitions));
         load

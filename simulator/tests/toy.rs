@@ -136,7 +136,7 @@ impl<const BUG: u8> Toy<BUG> {
                 Response::Changed(MetadataOutcome::Producer(ProducerId::new(self.state.producers)))
             }
             Request::Change(_) => Response::Changed(MetadataOutcome::Done),
-            Request::GetOffsets | Request::GetStatus => return,
+            Request::GetOffsets | Request::GetStatus | Request::HandOver { .. } => return,
         };
         // The metadata of the toy is synced at once: it is not what is tested here.
         self.synced.topic = self.state.topic;
@@ -285,6 +285,7 @@ fn crashes(seed: u64) -> Scenario {
     scenario.left_behind.clear();
     // A toy has one topic, made once.
     scenario.load.tinkers = false;
+    scenario.load.balances = false;
     scenario.load.amnesiacs = 1;
     scenario.load.window = 8;
     scenario.load.think = Duration::from_millis(20);

@@ -1,4 +1,6 @@
-//! `varve cluster`: how the cluster is.
+//! `varve cluster`: how the cluster is, and who leads what.
+
+mod transfer;
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -24,11 +26,33 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Print nodes, their roles, and what is not well; exit code 1 if some group cannot take writes
     Status,
+    /// Let another node lead a group; producers see a short wait and no error
+    Transfer {
+        /// STREAM/TOPIC/PARTITION, or `metadata`
+        group: String,
+        /// The node that shall lead it; it must hold a replica
+        #[arg(long, value_name = "NODE")]
+        to: u8,
+    },
+    /// Let other nodes lead everything that a node leads, so that it can be stopped unnoticed
+    ///
+    /// When the node is started again, it leads what it is preferred for after `restore_primaries_after_ms`.
+    Drain {
+        /// Which node
+        node: u8,
+    },
 }
 
-/// Prints how the cluster is.
+/// Does what was asked with the cluster.
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
-    let Verb::Status = arguments.verb;
+    match &arguments.verb {
+        Verb::Status => status(context).await,
+        Verb::Transfer { group, to } => transfer::transfer(context, group, *to).await,
+        Verb::Drain { node } => transfer::drain(context, *node).await,
+    }
+}
+
+async fn status(context: &Context) -> Outcome {
     let client = connect(context).await?;
     let mut summary = cluster_state::summary(&client).await?;
     if let Some(running) = connection::dev(context)? {

@@ -199,6 +199,15 @@ impl Cluster {
         self.dev = Self::dev(self.folder.path());
     }
 
+    /// Restarts it with a table more in its `cluster.toml`.
+    pub(crate) fn restart_with(&mut self, table: &str) {
+        self.stop();
+        let file = self.folder.path().join("varve-data/cluster.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}\n{table}\n")).unwrap();
+        self.dev = Self::dev(self.folder.path());
+    }
+
     /// Stops it as a user does.
     pub(crate) fn stop(&mut self) {
         send_signal("TERM", u64::from(self.dev.id()));

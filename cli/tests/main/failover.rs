@@ -27,6 +27,39 @@ fn killing_the_primary_loses_nothing() {
 }
 
 #[test]
+fn a_drained_node_is_stopped_unnoticed() {
+    let mut cluster = Cluster::start();
+    // Else it would be given back what it was preferred for, on a slow machine before the test has looked.
+    cluster.restart_with("[timing]\nrestore_primaries_after_ms = 0");
+    cluster.varve(&["stream", "create", "shop"]).ok();
+    cluster.varve(&["topic", "create", "shop/orders", "--partitions", "3"]).ok();
+    let text = sample(10_000);
+    cluster.varve_with(&["produce", "shop/orders"], &text).ok();
+    let node = cluster.primary("shop/orders/0");
+    let drained = cluster.varve(&["cluster", "drain", &node.to_string(), "--output", "json"]).json();
+    assert!(drained["groups"].as_u64().unwrap() >= 1, "{drained}");
+    let status = cluster.varve(&["cluster", "status", "--output", "json"]).json();
+    let of_node = status["nodes"].as_array().unwrap().iter().find(|one| one["id"] == node).unwrap().clone();
+    assert_eq!(of_node["primary_of"], 0, "{status}");
+    let back = ["cluster", "transfer", "shop/orders/0", "--to", &node.to_string()];
+    cluster.varve(&back).ok();
+    assert_eq!(cluster.primary("shop/orders/0"), node);
+    cluster.varve(&back).ok();
+    cluster.varve(&["cluster", "transfer", "shop/orders/9", "--to", "1"]).refused(1, "cluster status");
+    cluster.varve(&["cluster", "transfer", "metadata", "--to", "9"]).refused(1, "holds no replica");
+    cluster.varve(&["cluster", "drain", "9"]).refused(1, "no node 9");
+
+    cluster.varve(&["cluster", "drain", &node.to_string()]).ok();
+    send_signal("KILL", cluster.pid(node).unwrap());
+    cluster.varve_with(&["produce", "shop/orders"], &text).ok();
+    let consumed = [0, 1, 2].map(|partition: u32| {
+        let partition = partition.to_string();
+        cluster.varve(&["consume", "shop/orders", "--partition", &partition, "--until-end"]).ok()
+    });
+    assert_eq!(consumed.concat().len(), 2 * text.len(), "nothing is lost");
+}
+
+#[test]
 fn without_a_majority_writes_wait_and_are_reported() {
     let cluster = Cluster::start();
     cluster.varve(&["stream", "create", "shop"]).ok();

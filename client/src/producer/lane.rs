@@ -250,6 +250,7 @@ impl Lane {
             | Refusal::BatchTooLarge { .. }
             | Refusal::OffsetOutOfRange { .. }
             | Refusal::Malformed { .. }
+            | Refusal::NotPossible { .. }
             | Refusal::WrongCluster => Left::Failed(refusal.into()),
         }
     }

@@ -15,8 +15,8 @@ use varve_protocol::limits::NODES_MAX;
 
 use super::{
     CLUSTER_NODES_MAX, ClusterConfig, NodeSettings, NumberKey, PATH_MTU_MAX, PULSE_INTERVAL_MS,
-    PULSES_PER_SUSPICION_MIN, Problem, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings,
-    TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
+    PULSES_PER_SUSPICION_MIN, Problem, RESTORE_PRIMARIES_AFTER_MS, SEGMENT_SIZE_BYTES_MAX,
+    SUSPICION_TIMEOUT_MS, StorageSettings, TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
 };
 
 /// A problem and the byte of the file where it is.
@@ -68,6 +68,7 @@ pub(super) struct TimingTable {
     pub(super) pulse_interval_ms: Spanned<u64>,
     pub(super) suspicion_timeout_ms: Spanned<u64>,
     pub(super) view_change_timeout_ms: Spanned<u64>,
+    pub(super) restore_primaries_after_ms: Spanned<u64>,
 }
 
 impl Default for TimingTable {
@@ -76,6 +77,7 @@ impl Default for TimingTable {
             pulse_interval_ms: unwritten(PULSE_INTERVAL_MS),
             suspicion_timeout_ms: unwritten(SUSPICION_TIMEOUT_MS),
             view_change_timeout_ms: unwritten(VIEW_CHANGE_TIMEOUT_MS),
+            restore_primaries_after_ms: unwritten(RESTORE_PRIMARIES_AFTER_MS),
         }
     }
 }
@@ -150,10 +152,12 @@ fn timing(table: &TimingTable) -> Result<TimingSettings, Located> {
         return Err(Located::new(&at, Problem::SuspicionTooSoon { suspicion_ms, pulse_ms }));
     }
     let view_change_ms = bounded(&table.view_change_timeout_ms, VIEW_CHANGE_TIMEOUT_MS)?;
+    let restore_ms = bounded(&table.restore_primaries_after_ms, RESTORE_PRIMARIES_AFTER_MS)?;
     Ok(TimingSettings {
         pulse_interval: Duration::from_millis(pulse_ms),
         suspicion_timeout: Duration::from_millis(suspicion_ms),
         view_change_timeout: Duration::from_millis(view_change_ms),
+        restore_primaries_after: Duration::from_millis(restore_ms),
     })
 }
 

@@ -103,6 +103,7 @@ impl Node {
             Ok(Request::GetMap) => self.respond(session, correlation, &Response::Map(self.cluster_map())),
             Ok(Request::GetStatus) => self.respond(session, correlation, &Response::Status(self.status())),
             Ok(Request::GetOffsets) => self.on_get_offsets(session, &frame.header),
+            Ok(Request::HandOver { to }) => self.on_hand_over(session, &frame.header, to),
             Ok(Request::Change(operation)) => self.on_change(session, &frame.header, &operation),
         }
     }
@@ -210,7 +211,7 @@ impl Node {
         }
     }
 
-    fn respond(&mut self, session: Session, correlation: u64, response: &Response) {
+    pub(super) fn respond(&mut self, session: Session, correlation: u64, response: &Response) {
         let mut header = FrameHeader::new(Command::Response, self.config.cluster);
         header.correlation = correlation;
         self.answer(session, Frame { header, body: encode_archive(response).into() });
@@ -235,7 +236,7 @@ impl Node {
         }
     }
 
-    fn redirect(&self, id: GroupId) -> Refusal {
+    pub(super) fn redirect(&self, id: GroupId) -> Refusal {
         let Some(group) = self.groups.get(&id) else { return Refusal::UnknownGroup { group: id } };
         match group.replica() {
             Some(replica) if replica.status() == Status::Normal && !replica.is_primary() => {

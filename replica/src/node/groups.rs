@@ -127,12 +127,12 @@ impl Node {
         let Some(group) = self.groups.get(&id) else { return };
         let config = self.replica_config(id, &group.members.clone());
         let replica = Replica::new(config, self.draw_rng());
-        let (primary, view) = (replica.primary(), replica.view());
+        let (peers, view) = (replica.config().peers(), replica.view());
         let group = self.groups.get_mut(&id).expect("the group was found above");
         group.state = State::Open(Box::new(replica));
-        if group.node(primary) != self.config.node {
-            // The others may have begun before this replica was here to listen, and may have nothing more to say.
-            self.send(id, primary, &Message::GetStartView { view });
+        // The others may have begun, also later views, before this replica was here to listen, and may have no more to say.
+        for peer in peers {
+            self.send(id, peer, &Message::GetStartView { view });
         }
         self.perform_outputs(id);
     }
@@ -330,8 +330,17 @@ impl Node {
         }
     }
 
-    /// When a replica has come to another view, it is told at once what is known of that view's primary.
+    /// When a replica has come to another view, it is told at once what is known of that view's primary; when it begins to
+    /// lead one, the next pulses say so, for the first word of it may have been lost.
     fn note_view(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let leads = group.replica().filter(|replica| replica.is_primary()).map(Replica::view);
+        if group.view_led != leads {
+            group.view_led = leads;
+            if leads.is_some() {
+                self.note_news(id);
+            }
+        }
         let Some(group) = self.groups.get_mut(&id) else { return };
         let view = group.replica().map(Replica::view);
         if group.view_seen == view {

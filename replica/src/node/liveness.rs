@@ -24,6 +24,7 @@ use varve_transport::Lane;
 use crate::event::Effect;
 use crate::group::Group;
 use crate::node::Node;
+use crate::node::balance::Return;
 use crate::timers::Due;
 
 /// Groups named in one pulse; the rest wait for the next.
@@ -43,6 +44,8 @@ pub(crate) struct Peer {
     heard_sequence: u64,
     /// Groups we lead whose commit it has not been told.
     news: BTreeSet<GroupId>,
+    /// Since it has come back, until it leads its groups again.
+    pub(super) returned: Option<Return>,
 }
 
 impl Peer {
@@ -56,6 +59,7 @@ impl Peer {
             sequence: 0,
             heard_sequence: 0,
             news: BTreeSet::new(),
+            returned: None,
         }
     }
 
@@ -77,6 +81,7 @@ impl Node {
         peer.sequence = 0;
         peer.heard_sequence = 0;
         tracing::info!(peer = %node, is_reborn, "peer connected");
+        self.note_return(node);
         self.tell_all_news(node);
         if is_reborn {
             // A restarted primary never resumes its view, so its backups need not wait for silence.
@@ -109,6 +114,7 @@ impl Node {
                 tracing::info!(peer = %node, "peer is heard again");
                 self.tell_groups_led_by(node, Liveness::Heard);
                 self.tell_groups_led_with(node);
+                self.note_return(node);
                 // It may have slept through a view change, and an idle group would never tell it.
                 self.tell_all_news(node);
             }
@@ -168,6 +174,7 @@ impl Node {
         for (node, peer) in &mut self.peers {
             if !peer.is_suspected && now.since(peer.heard_at) > peer.suspicion_timeout {
                 peer.is_suspected = true;
+                peer.returned = None;
                 silent.push(*node);
             }
         }

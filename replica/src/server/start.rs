@@ -106,6 +106,7 @@ fn timing_of(config: &ClusterConfig) -> Timing {
     let mut timing = Timing {
         pulse_interval: config.timing.pulse_interval,
         suspicion_timeout: config.timing.suspicion_timeout,
+        restore_primaries_after: config.timing.restore_primaries_after,
         ..Timing::default()
     };
     timing.consensus.view_change = config.timing.view_change_timeout;

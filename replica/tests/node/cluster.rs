@@ -92,6 +92,11 @@ impl Cluster {
         self.node(id).status()
     }
 
+    /// What a node's replica of a group does, if it has one.
+    pub(crate) fn role(&self, id: NodeId, group: GroupId) -> Option<Role> {
+        self.status(id).groups.iter().find(|one| one.group == group).map(|one| one.role)
+    }
+
     fn ids(&self) -> Vec<NodeId> {
         self.machines.keys().copied().collect()
     }

@@ -3,6 +3,7 @@
 mod cluster;
 
 mod appends;
+mod balance;
 mod liveness;
 mod metadata;
 mod reads;

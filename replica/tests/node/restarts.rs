@@ -1,5 +1,6 @@
 //! What survives the end of a process.
 
+use varve_protocol::client::Role;
 use varve_protocol::id::{GroupId, NodeId, ProducerId};
 
 use crate::cluster::{Cluster, n};
@@ -101,4 +102,24 @@ fn a_replica_that_opens_after_all_is_said_still_catches_up() {
         status.groups.iter().any(|one| one.group == group && one.commit == 1)
     };
     cluster.run_until("it has the record, though nobody appends any more", has_it);
+}
+
+#[test]
+fn a_first_primary_that_opens_after_others_have_led_follows_them() {
+    let mut cluster = Cluster::start(3);
+    let away = n(3);
+    for other in [n(1), n(2)] {
+        cluster.cut(away, other);
+        cluster.cut(other, away);
+    }
+    let groups = cluster.create_topic(3, 3);
+    cluster.run_for(std::time::Duration::from_secs(1));
+    cluster.heal();
+    // Sooner than it is given back what it is preferred for.
+    cluster.run_for(std::time::Duration::from_secs(3));
+    for group in groups {
+        let roles = ALL.map(|id| cluster.role(id, group));
+        let count = |role| roles.iter().filter(|one| **one == Some(role)).count();
+        assert_eq!((count(Role::Primary), count(Role::Backup)), (1, 2), "{group}, though nobody appends");
+    }
 }

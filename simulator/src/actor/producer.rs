@@ -343,6 +343,7 @@ impl Lane {
             | Refusal::BatchTooLarge { .. }
             | Refusal::OffsetOutOfRange { .. }
             | Refusal::Malformed { .. }
+            | Refusal::NotPossible { .. }
             | Refusal::WrongCluster => {
                 let detail = format!("an append within its session's window to {}: {refusal}", self.group);
                 return Err(Violation::new("sound request refused", detail));
@@ -378,6 +379,7 @@ impl Lane {
             | Refusal::BatchTooLarge { .. }
             | Refusal::OffsetOutOfRange { .. }
             | Refusal::Malformed { .. }
+            | Refusal::NotPossible { .. }
             | Refusal::WrongCluster
             | Refusal::Storage { .. } => {
                 let next = self.replicas.iter().position(|replica| *replica == node).unwrap_or_default() + 1;

@@ -8,12 +8,13 @@ use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Command;
 use varve_protocol::id::{Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
-use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
+use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
 use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
 use varve_transport::Lane;
 
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use crate::random::{chance, seed_bytes, stream};
+use crate::scenario::timing;
 
 /// The sizes that segments may have, so that some universes seal many of them.
 const SEGMENT_SIZES: [u64; 3] = [32 << 10, 512 << 10, 16 << 20];
@@ -61,7 +62,7 @@ impl Machine for RealNode {
             node: setup.node,
             incarnation,
             members,
-            timing: Timing::default(),
+            timing: timing(setup.seed),
             seed: seed_bytes(setup.seed, &format!("node {} {incarnation}", setup.node)),
         };
         let wall = Timestamp::new(1);

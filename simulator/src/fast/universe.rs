@@ -15,6 +15,7 @@ use super::machine::{Effect, Input, Machine, Setup};
 use super::nemesis::Undo;
 use super::watch::Watch;
 use super::wire::{Delivery, Presence, Wire, WireEvent};
+use crate::actor::balancer::Balancer;
 use crate::actor::operator::Operator;
 use crate::actor::producer::Producer;
 use crate::actor::reader::Wanderer;
@@ -364,8 +365,10 @@ impl<M: Machine> Universe<M> {
         let mut orders = Orders::new(self.heap.now(), client, &mut self.oracle);
         let actor = &mut self.clients[client as usize].actor;
         actor.handle(happening, &mut orders)?;
-        let Orders { frames, wake_at, records_read, sessions_forgotten, changes_made, .. } = orders;
+        let Orders { frames, wake_at, records_read, sessions_forgotten, changes_made, handovers, .. } =
+            orders;
         self.statistics.changes_made += changes_made;
+        self.statistics.handovers += handovers;
         self.statistics.records_read += records_read;
         self.statistics.sessions_forgotten += sessions_forgotten;
         for (node, frame) in frames {
@@ -475,6 +478,15 @@ fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
     if load.tinkers {
         let rng = stream(scenario.seed, "tinkerer");
         actors.push(Box::new(Tinkerer::new(cluster, nodes, scenario.replication_factor, rng)));
+    }
+    if load.balances {
+        let rng = stream(scenario.seed, "balancer");
+        actors.push(Box::new(Balancer::new(
+            cluster,
+            scenario.node_ids().collect(),
+            scenario.partitions,
+            rng,
+        )));
     }
     actors.into_iter().map(|actor| Client { actor, armed: None }).collect()
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
 use varve_replica::server::disk::{DiskWorker, link};
 use varve_replica::server::{Clock, Parts, run};
-use varve_replica::{Node, NodeConfig, Recovery, Timing};
+use varve_replica::{Node, NodeConfig, Recovery};
 use varve_storage::{Identity, Job, MemoryDisk, Options, Store};
 use varve_transport::authority::Authority;
 use varve_transport::{Resolve, Resolving, Transport, TransportConfig, Tuning};
@@ -24,7 +24,7 @@ use super::board::Board;
 use super::socket::{OnPacket, SharedWeather, SimulatedRuntime, SimulatedSocket};
 use crate::fast::machine::Ending;
 use crate::random::{chance, duration_between, long_tail, nanos, seed_bytes, stream};
-use crate::scenario::{Disk, Scenario};
+use crate::scenario::{Disk, Scenario, timing};
 use crate::trace::{Endpoint, Event};
 
 /// The port of every node.
@@ -179,7 +179,7 @@ impl Host {
             node: self.node,
             incarnation,
             members: members.clone(),
-            timing: Timing::default(),
+            timing: timing(self.scenario.seed),
             seed: seed("node"),
         };
         let transport_config = self.transport_config(incarnation, members, seed("transport"))?;

@@ -13,6 +13,7 @@ use super::host::{Ends, Host, host_name};
 use super::nemesis::Nemesis;
 use super::socket::{SharedWeather, Weather};
 use crate::actor::Actor;
+use crate::actor::balancer::Balancer;
 use crate::actor::producer::Producer;
 use crate::actor::reader::{Auditor, Wanderer};
 use crate::actor::scout::Scout;
@@ -247,6 +248,15 @@ fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> S
         let (cluster, nodes, factor) = (client.cluster, nodes.clone(), scenario.replication_factor);
         let make = move |_: &Board| -> Option<Box<dyn Actor>> {
             Some(Box::new(Tinkerer::new(cluster, nodes, factor, rng)))
+        };
+        sim.client(client_name(client.client), act(client, make));
+    }
+    if load.balances {
+        let client = next();
+        let rng = stream(scenario.seed, "balancer");
+        let (cluster, nodes, partitions) = (client.cluster, nodes.clone(), scenario.partitions);
+        let make = move |_: &Board| -> Option<Box<dyn Actor>> {
+            Some(Box::new(Balancer::new(cluster, nodes, partitions, rng)))
         };
         sim.client(client_name(client.client), act(client, make));
     }
