@@ -29,6 +29,8 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -395,9 +397,12 @@ impl fmt::Debug for PrepareHeader {
     }
 }
 
-/// A sealed header and the body it was sealed over.
+/// A sealed header and the body it was sealed over. Shared: it travels through queues and logs as one pointer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Prepare {
+pub struct Prepare(Arc<Sealed>);
+
+#[derive(PartialEq, Eq, Debug)]
+struct Sealed {
     header: PrepareHeader,
     body: Bytes,
 }
@@ -406,7 +411,11 @@ impl Prepare {
     /// Seals a prepare over `body`. Panics as [`PrepareHeader::seal`] does.
     #[must_use]
     pub fn seal(fields: PrepareFields, body: Bytes) -> Self {
-        Self { header: PrepareHeader::seal(fields, &body), body }
+        Self::new(PrepareHeader::seal(fields, &body), body)
+    }
+
+    fn new(header: PrepareHeader, body: Bytes) -> Self {
+        Self(Arc::new(Sealed { header, body }))
     }
 
     /// Reads and verifies one prepare, header and body, at the start of `bytes`; the body shares the memory.
@@ -422,42 +431,42 @@ impl Prepare {
         if !header.matches_body(&body) {
             return Err(PrepareError::BodyChecksum { op: header.op() });
         }
-        Ok(Self { header, body })
+        Ok(Self::new(header, body))
     }
 
     /// The sealed header.
     #[must_use]
     pub fn header(&self) -> &PrepareHeader {
-        &self.header
+        &self.0.header
     }
 
     /// The body.
     #[must_use]
     pub fn body(&self) -> &Bytes {
-        &self.body
+        &self.0.body
     }
 
     /// The name of this prepare.
     #[must_use]
     pub fn id(&self) -> PrepareId {
-        self.header.id()
+        self.0.header.id()
     }
 
     /// Position in the log.
     #[must_use]
     pub fn op(&self) -> Op {
-        self.header.op()
+        self.0.header.op()
     }
 
     /// Header and body as they are stored and sent, without copying the body.
     #[must_use]
     pub fn chunks(&self) -> [Bytes; 2] {
-        [Bytes::copy_from_slice(self.header.as_bytes()), self.body.clone()]
+        [Bytes::copy_from_slice(self.0.header.as_bytes()), self.0.body.clone()]
     }
 
     /// Appends header and body to `buffer`.
     pub fn encode(&self, buffer: &mut BytesMut) {
-        buffer.extend_from_slice(self.header.as_bytes());
-        buffer.extend_from_slice(&self.body);
+        buffer.extend_from_slice(self.0.header.as_bytes());
+        buffer.extend_from_slice(&self.0.body);
     }
 }

@@ -149,7 +149,9 @@ impl Catchup {
     /// The own log has become the view's log up to `op`.
     pub(super) fn advance(&mut self, op: Op) {
         self.verified = self.verified.max(op);
-        self.known = self.known.split_off(&self.verified.next());
+        while self.known.first_key_value().is_some_and(|(op, _)| *op <= self.verified) {
+            self.known.pop_first();
+        }
     }
 
     /// Compares the own log with what is known of the view's: where one prepare is the same, all before it are.
