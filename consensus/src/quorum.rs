@@ -10,6 +10,7 @@
 //! Any two quorums share a replica. If a nack quorum never stored a prepare, no quorum of the rest did.
 
 use varve_protocol::id::{Op, ReplicaIndex};
+use varve_protocol::limits::REPLICAS_MAX;
 
 /// Replicas that must agree before anything is decided.
 #[must_use]
@@ -22,11 +23,17 @@ pub(crate) const fn nack_quorum(replica_count: u8) -> usize {
     replica_count as usize - quorum(replica_count) + 1
 }
 
-/// The largest op that a quorum of `acknowledged` (one entry per replica) has reached.
-pub(crate) fn quorum_op(acknowledged: &[Op]) -> Op {
-    let mut ops = acknowledged.to_vec();
+/// The largest op that a quorum of `acknowledged` (one per replica) has reached.
+pub(crate) fn quorum_op(acknowledged: impl Iterator<Item = Op>) -> Op {
+    let mut ops = [Op::ZERO; REPLICAS_MAX];
+    let mut count = 0;
+    for op in acknowledged {
+        ops[count] = op;
+        count += 1;
+    }
+    let ops = &mut ops[..count];
     ops.sort_unstable();
-    ops[ops.len() - (ops.len() / 2 + 1)]
+    ops[count - (count / 2 + 1)]
 }
 
 /// A set of replicas.
@@ -71,7 +78,7 @@ mod tests {
         ];
         for (acknowledged, expected) in table {
             let ops: Vec<_> = acknowledged.iter().copied().map(Op::new).collect();
-            assert_eq!(quorum_op(&ops), Op::new(expected), "{acknowledged:?}");
+            assert_eq!(quorum_op(ops.into_iter()), Op::new(expected), "{acknowledged:?}");
         }
     }
 

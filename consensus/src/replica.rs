@@ -1,6 +1,6 @@
 //! One replica of one group: its state, its inputs and outputs. The sub-protocols are the child modules, a file each.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::Rng;
@@ -76,7 +76,9 @@ struct Leading {
     /// Newest op each replica has acknowledged in this view; nothing yet means it was not heard in this view.
     acknowledged: BTreeMap<ReplicaIndex, Op>,
     /// Who waits for which op.
-    waiting: BTreeMap<Op, Vec<RequestHandle>>,
+    waiting: BTreeSet<(Op, RequestHandle)>,
+    /// Bytes of the bodies above the commit.
+    bytes_in_flight: usize,
     /// Resends since anything was committed.
     resends: u32,
     /// How far it was when it was last looked at.

@@ -14,8 +14,13 @@ impl Replica {
             "requests wait at a normal primary only"
         );
         assert!(
-            self.leading.waiting.keys().all(|op| *op > self.commit && *op <= self.log.head().op),
+            self.leading.waiting.first().is_none_or(|(op, _)| *op > self.commit)
+                && self.leading.waiting.last().is_none_or(|(op, _)| *op <= self.log.head().op),
             "requests wait for uncommitted prepares only"
+        );
+        debug_assert!(
+            !self.is_primary() || self.leading.bytes_in_flight == self.count_bytes_in_flight(),
+            "what is in flight was counted"
         );
     }
 

@@ -131,7 +131,7 @@ impl Replica {
             self.client_table.apply(&header);
             self.outputs.push_back(Output::Apply(header));
             self.commit = op;
-            self.answer_waiting(&header);
+            self.note_committed(&header);
         }
         self.log.forget(previous, op, self.durable);
     }

@@ -25,7 +25,9 @@ impl Replica {
     pub(super) fn on_request(&mut self, request: Request) {
         match self.judge(&request) {
             Verdict::Answer(outcome) => self.reply(request.handle, outcome),
-            Verdict::WaitFor(op) => self.leading.waiting.entry(op).or_default().push(request.handle),
+            Verdict::WaitFor(op) => {
+                self.leading.waiting.insert((op, request.handle));
+            }
             Verdict::Take => self.seal(request),
         }
     }
@@ -79,9 +81,8 @@ impl Replica {
     }
 
     fn window_has_room(&self, body_size: usize) -> bool {
-        let bytes: usize = self.uncommitted().map(PrepareHeader::body_size).sum();
         self.log.head().op.next().since(self.commit) <= PREPARES_IN_FLIGHT_MAX
-            && bytes + body_size <= PREPARES_IN_FLIGHT_BYTES_MAX
+            && self.leading.bytes_in_flight + body_size <= PREPARES_IN_FLIGHT_BYTES_MAX
             && !self.is_disk_full_of_work()
     }
 
@@ -106,7 +107,8 @@ impl Replica {
             request: request.request,
         };
         let prepare = Prepare::seal(fields, request.body);
-        self.leading.waiting.entry(prepare.op()).or_default().push(request.handle);
+        self.leading.waiting.insert((prepare.op(), request.handle));
+        self.leading.bytes_in_flight += prepare.body().len();
         self.append(prepare.clone());
         self.broadcast(&Message::Prepare { view: self.view, commit: self.commit(), prepare });
         if !self.timers.is_armed(Timer::PrepareResend) {
@@ -130,8 +132,7 @@ impl Replica {
 
     /// Commits what a quorum holds durably, this replica counted like any other.
     pub(super) fn commit_acknowledged(&mut self) {
-        let ops: Vec<_> = self.config.replicas().map(|replica| self.acknowledged_by(replica)).collect();
-        let op = quorum_op(&ops);
+        let op = quorum_op(self.config.replicas().map(|replica| self.acknowledged_by(replica)));
         if op > self.commit {
             self.leading.resends = 0;
             self.commit_to(op);
@@ -153,7 +154,7 @@ impl Replica {
 
     /// Starts counting for a new view.
     pub(super) fn start_leading(&mut self) {
-        self.leading = Leading::default();
+        self.leading = Leading { bytes_in_flight: self.count_bytes_in_flight(), ..Leading::default() };
         for to in self.config.peers() {
             self.send_start_view(to);
         }
@@ -175,17 +176,26 @@ impl Replica {
 
     /// Tells who waits that the outcome is open.
     pub(super) fn refuse_waiting(&mut self) {
-        for handle in std::mem::take(&mut self.leading.waiting).into_values().flatten() {
+        for (_, handle) in std::mem::take(&mut self.leading.waiting) {
             self.reply(handle, Outcome::ViewEnded);
         }
     }
 
-    /// Answers those who wait for this prepare.
-    pub(super) fn answer_waiting(&mut self, header: &PrepareHeader) {
+    /// This prepare is committed: answers those who wait for it.
+    pub(super) fn note_committed(&mut self, header: &PrepareHeader) {
+        if !self.is_primary() {
+            return;
+        }
+        self.leading.bytes_in_flight -= header.body_size();
         let outcome = Outcome::Committed { op: header.op(), base_offset: header.base_offset() };
-        for handle in self.leading.waiting.remove(&header.op()).unwrap_or_default() {
+        while self.leading.waiting.first().is_some_and(|(op, _)| *op == header.op()) {
+            let (_, handle) = self.leading.waiting.pop_first().expect("there is a first one");
             self.reply(handle, outcome);
         }
+    }
+
+    pub(super) fn count_bytes_in_flight(&self) -> usize {
+        self.uncommitted().map(PrepareHeader::body_size).sum()
     }
 
     /// Repeats uncommitted prepares to backups that have not acknowledged them. One that was not heard in this view, or whose
