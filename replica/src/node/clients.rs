@@ -6,7 +6,7 @@ use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decod
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{GroupId, NodeId, Offset, Op, ProducerId, RequestNumber};
 use varve_protocol::limits::BATCH_BYTES_MAX;
-use varve_protocol::metadata::{ClusterMap, MetadataOp};
+use varve_protocol::metadata::{ClusterMap, MetadataOp, NodeEntry};
 use varve_protocol::prepare::PrepareKind;
 use varve_protocol::record::Batch;
 
@@ -253,14 +253,14 @@ impl Node {
             Some((*id, replica.view(), group.primary_node()))
         };
         map.primaries = self.groups.iter().filter_map(leads).collect();
-        if map.nodes.is_empty() {
-            // Nothing is committed yet; the configuration is the best there is to know.
-            let entry = |(node, address): (&NodeId, &String)| varve_protocol::metadata::NodeEntry {
-                node: *node,
-                address: address.clone(),
-            };
-            map.nodes = self.config.members.iter().map(entry).collect();
+        // Who is not registered yet is named after the configuration: whoever asks this node must learn of all the others,
+        // for this one may be cut off before it hears of any registration.
+        for (node, address) in &self.config.members {
+            if self.metadata.address(*node).is_none() {
+                map.nodes.push(NodeEntry { node: *node, address: address.clone() });
+            }
         }
+        map.nodes.sort_by_key(|entry| entry.node);
         map
     }
 }
