@@ -21,6 +21,7 @@ use crate::status::Status;
 use crate::timeout::{TIMERS, Timer, Timers};
 
 mod catchup;
+pub(crate) mod fingerprint;
 mod install;
 mod invariant;
 mod normal;
@@ -93,7 +94,7 @@ struct Changing {
 }
 
 /// How far a view change has come here.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 enum Stage {
     /// The view's log is not known yet.
     #[default]
