@@ -16,6 +16,7 @@
 
 mod actor;
 pub mod entropy;
+pub mod explore;
 pub mod fast;
 pub mod oracle;
 pub mod panics;
