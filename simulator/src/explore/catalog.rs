@@ -31,6 +31,7 @@ pub(super) enum Happening {
     Request(u8),
     Disk,
     Suspect,
+    Enter(u8),
     Tick,
     LongTick,
     Crash { performed: u8 },
@@ -46,6 +47,7 @@ impl Happening {
             Self::Suspect => SPECIAL + 0x101,
             Self::Tick => SPECIAL + 0x102,
             Self::LongTick => SPECIAL + 0x103,
+            Self::Enter(view) => SPECIAL + 0x300 + u32::from(view),
             Self::Crash { performed } => SPECIAL + 0x200 + u32::from(performed),
         }
     }
@@ -232,6 +234,7 @@ impl Catalog {
             Happening::Request(number) => Stimulus::Request(number),
             Happening::Disk => Stimulus::Disk,
             Happening::Suspect => Stimulus::Suspect,
+            Happening::Enter(view) => Stimulus::Enter(view),
             Happening::Tick => Stimulus::Tick,
             Happening::LongTick => Stimulus::LongTick,
             Happening::Crash { performed } => Stimulus::Crash { performed },

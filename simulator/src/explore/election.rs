@@ -13,6 +13,7 @@ use varve_protocol::prepare::PrepareId;
 use super::catalog::Catalog;
 use super::disk::Disk;
 use super::local::{Effect, Envelope, Local, Stimulus};
+use super::plan::Plan;
 use crate::oracle::Violation;
 use crate::panics;
 
@@ -23,12 +24,18 @@ const ROUNDS_MAX: u32 = 200;
 type Outcome = Option<PrepareId>;
 
 /// What came of the elections held so far.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct Elections {
+    /// The search's, but every proposal is followed.
+    plan: Plan,
     outcomes: BTreeMap<Vec<(u8, u32)>, Outcome>,
 }
 
 impl Elections {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { plan: Plan { votes: true, ..plan.clone() }, outcomes: BTreeMap::new() }
+    }
+
     /// Elections that were held.
     pub(super) fn held(&self) -> usize {
         self.outcomes.len()
@@ -48,7 +55,8 @@ impl Elections {
             let outcome = match self.outcomes.get(&voters) {
                 Some(known) => *known,
                 None => {
-                    let outcome = panics::guard("a quorum that restarts", || hold(&voters, catalog))?;
+                    let outcome =
+                        panics::guard("a quorum that restarts", || hold(&voters, &self.plan, catalog))?;
                     self.outcomes.insert(voters.clone(), outcome);
                     outcome
                 }
@@ -81,39 +89,39 @@ fn judge_outcome(
 }
 
 /// Restarts these replicas and lets them work until one leads. Returns the head of its log.
-fn hold(voters: &[(u8, u32)], catalog: &Catalog) -> Outcome {
+fn hold(voters: &[(u8, u32)], plan: &Plan, catalog: &Catalog) -> Outcome {
     let mut network = VecDeque::new();
     let mut locals = BTreeMap::new();
     for &(replica, image) in voters {
-        let (local, effects) = Local::restart(replica, disk(image, catalog), &catalog.plan);
+        let (local, effects) = Local::restart(replica, disk(image, catalog), plan);
         locals.insert(replica, local);
         send(&effects, &mut network);
     }
     for round in 0..ROUNDS_MAX {
-        settle(&mut locals, &mut network, catalog);
+        settle(&mut locals, &mut network, plan);
         if let Some(primary) = locals.values().find(|local| local.core.is_primary()) {
             return Some(primary.core.head());
         }
         let stimulus = if round % 4 == 3 { Stimulus::LongTick } else { Stimulus::Tick };
         // One after the other: time-outs that expire together for ever are prevented by jitter, of which there is none here.
         for replica in locals.keys().copied().collect::<Vec<_>>() {
-            happen(replica, stimulus, &mut locals, &mut network, catalog);
-            settle(&mut locals, &mut network, catalog);
+            happen(replica, stimulus, &mut locals, &mut network, plan);
+            settle(&mut locals, &mut network, plan);
         }
     }
     None
 }
 
 /// Delivers and syncs until nothing is left to do.
-fn settle(locals: &mut BTreeMap<u8, Local>, network: &mut VecDeque<Envelope>, catalog: &Catalog) {
+fn settle(locals: &mut BTreeMap<u8, Local>, network: &mut VecDeque<Envelope>, plan: &Plan) {
     loop {
         while let Some(Envelope { from, to, message }) = network.pop_front() {
             let stimulus = Stimulus::Message { from, message: &message };
-            happen(to, stimulus, locals, network, catalog);
+            happen(to, stimulus, locals, network, plan);
         }
         let busy = locals.iter().find(|(_, local)| !local.disk.jobs.is_empty()).map(|(replica, _)| *replica);
         let Some(replica) = busy else { return };
-        happen(replica, Stimulus::Disk, locals, network, catalog);
+        happen(replica, Stimulus::Disk, locals, network, plan);
     }
 }
 
@@ -122,10 +130,10 @@ fn happen(
     stimulus: Stimulus<'_>,
     locals: &mut BTreeMap<u8, Local>,
     network: &mut VecDeque<Envelope>,
-    catalog: &Catalog,
+    plan: &Plan,
 ) {
     if let Some(local) = locals.get_mut(&replica) {
-        let (next, effects) = local.react(stimulus, &catalog.plan);
+        let (next, effects) = local.react(stimulus, plan);
         *local = next;
         send(&effects, network);
     }

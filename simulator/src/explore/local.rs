@@ -9,7 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Liveness, Outcome, Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Timeouts};
-use varve_protocol::id::{ClusterId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp};
+use varve_protocol::id::{
+    ClusterId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
+};
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::superblock::Superblock;
@@ -45,6 +47,8 @@ pub(super) enum Stimulus<'a> {
     Disk,
     /// The primary is missed.
     Suspect,
+    /// Whatever the others propose, this replica hears enough of it to enter this view.
+    Enter(u8),
     /// Everything is due but giving up the view.
     Tick,
     /// Everything is due.
@@ -143,6 +147,7 @@ impl Local {
             Stimulus::Suspect => {
                 next.step(Input::PrimaryLiveness(Liveness::Suspected), plan, &mut effects);
             }
+            Stimulus::Enter(view) => next.enter(View::new(u64::from(view)), plan, &mut effects),
             Stimulus::Tick => next.wait(SHORT_WAIT, plan, &mut effects),
             Stimulus::LongTick => next.wait(LONG_WAIT, plan, &mut effects),
             Stimulus::Crash { .. } => unreachable!("a crash was dealt with"),
@@ -160,6 +165,26 @@ impl Local {
         let forges = plan.plant == Some(Plant::VoteForged) && matches!(message, Message::PrepareOk { .. });
         for other in (0..plan.replicas).filter(|other| forges && *other != from && *other != own) {
             self.step(input(other), plan, effects);
+        }
+    }
+
+    /// Makes the core enter a view by what would make it do so: votes of all others, or the word of one that has entered it.
+    fn enter(&mut self, view: View, plan: &Plan, effects: &mut Vec<Effect>) {
+        let others =
+            (0..plan.replicas).map(ReplicaIndex::new).filter(|other| *other != self.core.config().replica);
+        let others: Vec<_> = others.collect();
+        if self.core.is_primary() {
+            let log_view = View::ZERO;
+            let (commit, head, suffix) = (PrepareId::ROOT, Op::ZERO, Vec::new());
+            let message = Message::DoViewChange { view, log_view, commit, head, suffix };
+            return self.step(Input::Message { from: others[0], message }, plan, effects);
+        }
+        self.step(Input::PrimaryLiveness(Liveness::Suspected), plan, effects);
+        for from in others {
+            if self.core.view() < view {
+                let message = Message::StartViewChange { view };
+                self.step(Input::Message { from, message }, plan, effects);
+            }
         }
     }
 
@@ -223,7 +248,9 @@ impl Local {
         match output {
             Output::Send { to, message } => {
                 self.assert_promises(&message);
-                effects.push(self.send(to, tampered(message, plan.plant)));
+                if plan.votes || self.is_needed(to, &message) {
+                    effects.push(self.send(to, tampered(message, plan.plant)));
+                }
             }
             Output::Append(prepare) => {
                 let is_sealed = self.core.is_primary() && prepare.header().view() == self.core.view();
@@ -257,6 +284,24 @@ impl Local {
                 let headers = written[place(first)..=place(last)].iter().map(|prepare| *prepare.header());
                 effects.push(self.send(to, Message::Headers { view, headers: headers.collect() }));
             }
+        }
+    }
+
+    /// Whether a message can do more than make its receiver enter a view.
+    fn is_needed(&self, to: ReplicaIndex, message: &Message) -> bool {
+        match message {
+            Message::StartViewChange { .. } => false,
+            Message::DoViewChange { view, .. } => to == self.core.config().primary(*view),
+            Message::Prepare { .. }
+            | Message::PrepareOk { .. }
+            | Message::Commit { .. }
+            | Message::StartView { .. }
+            | Message::GetStartView { .. }
+            | Message::GetHeaders { .. }
+            | Message::Headers { .. }
+            | Message::GetPrepares { .. }
+            | Message::RepairPrepare { .. }
+            | Message::RepairMissing { .. } => true,
         }
     }
 

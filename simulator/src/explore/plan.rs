@@ -64,6 +64,9 @@ pub struct Plan {
     /// Crashes, each with a restart.
     #[arg(long, default_value_t = 0)]
     pub crashes: u8,
+    /// Follow every proposal of a view, instead of letting any replica enter any view at any time.
+    #[arg(long)]
+    pub votes: bool,
     /// Messages lost as a step of its own; adds no safety to what is checked, for a message may always stay on its way.
     #[arg(long, default_value_t = 0)]
     pub drops: u8,
@@ -101,6 +104,7 @@ impl Default for Plan {
             requests: 2,
             views: 2,
             crashes: 0,
+            votes: false,
             drops: 0,
             duplicates: Bound::AtMost(0),
             timeouts: Bound::AtMost(0),
@@ -114,11 +118,11 @@ impl Default for Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { replicas, requests, views, crashes, drops, duplicates, timeouts, .. } = self;
+        let Self { replicas, requests, views, crashes, drops, votes, duplicates, timeouts, .. } = self;
         write!(
             f,
             "replicas={replicas} requests={requests} views={views} crashes={crashes} drops={drops} \
-             duplicates={duplicates} timeouts={timeouts}"
+             duplicates={duplicates} timeouts={timeouts} votes={votes}"
         )?;
         self.plant.map_or(Ok(()), |plant| write!(f, " plant={plant:?}"))
     }

@@ -77,8 +77,8 @@ pub fn search(plan: Plan, mut progress: impl FnMut(&Progress)) -> Finding {
     let mut visited = Visited::default();
     visited.insert(State::new(&first, catalog.plan.replicas).fingerprint(), 0);
     let mut search = Search {
+        elections: Elections::new(&catalog.plan),
         catalog,
-        elections: Elections::default(),
         visited,
         rows,
         deeper: Rows::default(),

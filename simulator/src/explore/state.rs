@@ -118,7 +118,8 @@ impl<'a> State<'a> {
         for (&local, replica) in self.locals().iter().zip(0..) {
             let traits = catalog.traits(local);
             let mut add = |happening| steps.push(Step { replica, act: Act::Happens(happening) });
-            let may_leave_view = traits.view < u64::from(plan.views);
+            let later_views = traits.view + 1..=u64::from(plan.views);
+            let may_propose = plan.votes && !later_views.is_empty();
             if traits.jobs > 0 {
                 add(Happening::Disk);
             }
@@ -127,12 +128,16 @@ impl<'a> State<'a> {
                     .filter(|number| (u32::from(traits.waiting) | self.answered()) & (1 << number) == 0);
                 open.for_each(|number| add(Happening::Request(number)));
             }
-            if traits.is_normal && !traits.is_primary && may_leave_view {
+            if traits.is_normal && !traits.is_primary && may_propose {
                 add(Happening::Suspect);
+            }
+            if !plan.votes {
+                let views = later_views.map(|view| u8::try_from(view).expect("a bound is a byte"));
+                views.for_each(|view| add(Happening::Enter(view)));
             }
             if traits.has_timer && plan.timeouts.allows(spent.timeouts) {
                 add(Happening::Tick);
-                if may_leave_view && !traits.is_normal {
+                if may_propose && !traits.is_normal {
                     add(Happening::LongTick);
                 }
             }
@@ -158,7 +163,11 @@ impl Spent {
             Act::DeliversCopy(_) => self.duplicates = catalog.plan.duplicates.spend(self.duplicates),
             Act::Loses(_) => self.drops += 1,
             Act::Happens(
-                Happening::Deliver(_) | Happening::Request(_) | Happening::Disk | Happening::Suspect,
+                Happening::Deliver(_)
+                | Happening::Request(_)
+                | Happening::Disk
+                | Happening::Suspect
+                | Happening::Enter(_),
             ) => {}
         }
         self
