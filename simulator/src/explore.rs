@@ -12,6 +12,7 @@ mod search;
 mod state;
 mod story;
 mod visited;
+mod way;
 
 pub use finding::{Ending, Finding, Progress};
 pub use plan::{Bound, Plan};

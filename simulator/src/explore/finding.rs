@@ -27,6 +27,8 @@ pub enum Ending {
 pub struct Progress {
     /// Distinct states visited.
     pub states: usize,
+    /// Those of them that differ in more than what is in flight.
+    pub groups: usize,
     /// Steps taken between them.
     pub transitions: u64,
     /// Steps from the first state to the farthest.
@@ -48,8 +50,12 @@ pub struct Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
-        write!(f, "states={} transitions={} depth={}", self.states, self.transitions, self.depth)?;
-        write!(f, " waiting={} replicas={} messages={}", self.waiting, self.locals, self.envelopes)?;
+        write!(f, "states={} groups={} transitions={}", self.states, self.groups, self.transitions)?;
+        write!(
+            f,
+            " depth={} waiting={} replicas={} messages={}",
+            self.depth, self.waiting, self.locals, self.envelopes
+        )?;
         write!(f, " reactions={} elections={} seconds={seconds:.1}", self.reactions, self.elections)
     }
 }

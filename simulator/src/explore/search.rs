@@ -7,9 +7,10 @@ use super::election::Elections;
 use super::finding::{Ending, Finding, Progress};
 use super::law;
 use super::plan::Plan;
-use super::state::{Act, State, Step, advance};
+use super::state::{Act, State, Step, advance, answer};
 use super::story::Story;
 use super::visited::Visited;
+use super::way::Way;
 use crate::oracle::Violation;
 
 /// States that wait to be expanded, one row of words behind the other.
@@ -75,7 +76,7 @@ pub fn search(plan: Plan, mut progress: impl FnMut(&Progress)) -> Finding {
     let mut rows = Rows::default();
     rows.push(&first);
     let mut visited = Visited::default();
-    visited.insert(State::new(&first, catalog.plan.replicas).fingerprint(), 0);
+    visited.insert(State::new(&first, catalog.plan.replicas).key(), 0);
     let mut search = Search {
         elections: Elections::new(&catalog.plan),
         catalog,
@@ -107,6 +108,7 @@ impl Search {
         let [locals, envelopes, reactions] = self.catalog.sizes();
         Progress {
             states: self.visited.count(),
+            groups: self.visited.groups(),
             transitions: self.transitions,
             depth: self.depth,
             waiting: self.rows.count(),
@@ -132,6 +134,9 @@ impl Search {
                 return Err(Stop::Limit("the time is up"));
             }
             let state = State::new(rows.row(index), self.catalog.plan.replicas);
+            if self.visited.is_outdone(state.key(), self.first + rows.count()) {
+                continue;
+            }
             state.steps(&self.catalog, &mut steps);
             for &step in &steps {
                 self.take(state, self.first + index, step, &mut words).map_err(|violation| Stop::Broken {
@@ -164,12 +169,15 @@ impl Search {
             return Ok(());
         }
         self.transitions += 1;
-        let state = State::new(words, self.catalog.plan.replicas);
         if let Some(reaction) = reaction {
+            let state = State::new(words, self.catalog.plan.replicas);
             law::judge(from, state, reaction, &self.catalog, &mut self.elections)?;
+            let sent = self.catalog.summary(reaction).sends.clone();
+            answer(words, step.replica, &sent, &mut self.catalog, None);
         }
+        let state = State::new(words, self.catalog.plan.replicas);
         let parent = u32::try_from(number).expect("the states of a search can be numbered");
-        if self.visited.insert(state.fingerprint(), parent) {
+        if self.visited.insert(state.key(), parent) {
             self.deeper.push(words);
         }
         Ok(())
@@ -178,28 +186,34 @@ impl Search {
     /// Goes the way again that led to a violation, and tells it.
     fn tell(&mut self, from: usize, last: Step) -> Story {
         let from = u32::try_from(from).expect("the states of a search can be numbered");
-        let mut story = Story::new(self.catalog.plan.replicas);
         let mut words = State::first(&mut self.catalog);
+        let mut way = Way::default();
         for fingerprint in self.visited.way_to(from) {
-            let (step, next) = self.find_step(&words, fingerprint);
-            story.tell(State::new(&words, self.catalog.plan.replicas), step, &self.catalog);
-            words = next;
+            words = self.find_step(words, fingerprint, &mut way);
         }
-        story.tell(State::new(&words, self.catalog.plan.replicas), last, &self.catalog);
-        story
+        way.necessary(words, last);
+        way.tell(&mut self.catalog)
     }
 
-    /// The step that leads to the state with this fingerprint, and that state.
-    fn find_step(&mut self, words: &[u32], fingerprint: u64) -> (Step, Vec<u32>) {
-        let state = State::new(words, self.catalog.plan.replicas);
+    /// Takes the step that leads to the state with this fingerprint. Returns that state.
+    fn find_step(&mut self, words: Vec<u32>, fingerprint: u64, way: &mut Way) -> Vec<u32> {
+        let replicas = self.catalog.plan.replicas;
         let mut steps = Vec::new();
-        state.steps(&self.catalog, &mut steps);
-        let mut next = Vec::new();
+        State::new(&words, replicas).steps(&self.catalog, &mut steps);
         for step in steps {
+            let state = State::new(&words, replicas);
             let Ok(reaction) = react(&mut self.catalog, state, step) else { continue };
+            let mut next = Vec::new();
             advance(state, step, reaction, &self.catalog, &mut next);
-            if State::new(&next, self.catalog.plan.replicas).fingerprint() == fingerprint {
-                return (step, next);
+            let stepped = next.clone();
+            let sent =
+                reaction.map(|reaction| self.catalog.summary(reaction).sends.clone()).unwrap_or_default();
+            let mut answers = Vec::new();
+            answer(&mut next, step.replica, &sent, &mut self.catalog, Some(&mut answers));
+            if State::new(&next, replicas).key().whole == fingerprint {
+                way.necessary(words, step);
+                answers.into_iter().for_each(|answer| way.free(stepped.clone(), answer));
+                return next;
             }
         }
         unreachable!("a state was reached by one of the steps that lead out of the one before")
@@ -207,7 +221,11 @@ impl Search {
 }
 
 /// What the replica that takes part in a step makes of it; `None` if none does.
-fn react(catalog: &mut Catalog, state: State<'_>, step: Step) -> Result<Option<Reaction>, Violation> {
+pub(super) fn react(
+    catalog: &mut Catalog,
+    state: State<'_>,
+    step: Step,
+) -> Result<Option<Reaction>, Violation> {
     let local = state.locals()[usize::from(step.replica)];
     match step.act {
         Act::Happens(happening) => catalog.react(local, happening).map(Some),

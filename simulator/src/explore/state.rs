@@ -13,6 +13,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::catalog::{Catalog, Happening, ROOT};
 use super::local::Local;
+use super::plan::Bound;
+use super::visited::Key;
 
 const REPLICAS: usize = 3;
 
@@ -88,11 +90,14 @@ impl<'a> State<'a> {
         &self.words[REPLICAS + self.replicas..]
     }
 
-    /// Tells states apart, up to one chance in 2^64 for any two.
-    pub(super) fn fingerprint(&self) -> u64 {
+    /// What tells states apart, up to one chance in 2^64 for any two.
+    pub(super) fn key(&self) -> Key<'a> {
+        let network = self.network();
         let mut state = DefaultHasher::new();
-        self.words.hash(&mut state);
-        state.finish()
+        self.words[..REPLICAS + self.replicas].hash(&mut state);
+        let group = state.finish();
+        network.hash(&mut state);
+        Key { group, whole: state.finish(), network }
     }
 
     /// All steps within the plan's bounds; some of them change nothing.
@@ -103,7 +108,7 @@ impl<'a> State<'a> {
         for &envelope in self.network() {
             let replica = catalog.envelope(envelope).to;
             let mut add = |act| steps.push(Step { replica, act });
-            if plan.duplicates == super::plan::Bound::Any {
+            if plan.duplicates == Bound::Any {
                 add(Act::DeliversCopy(envelope));
                 continue;
             }
@@ -212,4 +217,57 @@ pub(super) fn advance(
         words[2] |= 1 << request;
     }
     is_news
+}
+
+/// Where messages arrive as often as they like, does what is free: delivers everything that leaves its receiver what it is
+/// and only makes it send something. More in flight can do no less. Adds the steps taken to `taken`.
+///
+/// Only `replica` has changed, and only the messages `sent` are new, since this was done last.
+pub(super) fn answer(
+    words: &mut Vec<u32>,
+    replica: u8,
+    sent: &[u32],
+    catalog: &mut Catalog,
+    mut taken: Option<&mut Vec<Step>>,
+) {
+    if catalog.plan.duplicates != Bound::Any {
+        return;
+    }
+    let network = REPLICAS + usize::from(catalog.plan.replicas);
+    let to_replica = |envelope: &u32| catalog.envelope(*envelope).to == replica;
+    let mut open: Vec<Step> = Vec::new();
+    let deliver = |envelope: u32, catalog: &Catalog| Step {
+        replica: catalog.envelope(envelope).to,
+        act: Act::DeliversCopy(envelope),
+    };
+    open.extend(
+        words[network..].iter().copied().filter(to_replica).map(|envelope| deliver(envelope, catalog)),
+    );
+    open.extend(sent.iter().map(|envelope| deliver(*envelope, catalog)));
+    if catalog.plan.timeouts == Bound::Any {
+        open.push(Step { replica, act: Act::Happens(Happening::Tick) });
+    }
+    while let Some(step) = open.pop() {
+        let local = words[REPLICAS + usize::from(step.replica)];
+        let happening = match step.act {
+            Act::Happens(happening) => happening,
+            Act::DeliversCopy(envelope) | Act::Loses(envelope) => Happening::Deliver(envelope),
+        };
+        // A reaction that breaks something is met again as a step of its own.
+        let Ok(reaction) = catalog.react(local, happening) else { continue };
+        if reaction.next != local {
+            continue;
+        }
+        let mut is_news = false;
+        for &envelope in &catalog.summary(reaction).sends {
+            if let Err(found) = words[network..].binary_search(&envelope) {
+                words.insert(network + found, envelope);
+                open.push(deliver(envelope, catalog));
+                is_news = true;
+            }
+        }
+        if let Some(taken) = taken.as_mut().filter(|_| is_news) {
+            taken.push(step);
+        }
+    }
 }
