@@ -13,6 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use varve_consensus::Status;
 use varve_consensus::event::Outcome;
 use varve_protocol::id::{ClusterId, Epoch, GroupId, Op, View};
+use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareId};
 
 use super::disk::Disk;
@@ -32,6 +33,7 @@ pub(super) enum Happening {
     Disk,
     Suspect,
     Enter(u8),
+    Ask { from: u8 },
     Tick,
     LongTick,
     Crash { performed: u8 },
@@ -47,6 +49,7 @@ impl Happening {
             Self::Suspect => SPECIAL + 0x101,
             Self::Tick => SPECIAL + 0x102,
             Self::LongTick => SPECIAL + 0x103,
+            Self::Ask { from } => SPECIAL + 0x400 + u32::from(from),
             Self::Enter(view) => SPECIAL + 0x300 + u32::from(view),
             Self::Crash { performed } => SPECIAL + 0x200 + u32::from(performed),
         }
@@ -159,6 +162,26 @@ impl Catalog {
         &self.envelopes[number as usize]
     }
 
+    /// Whether a message is too old to do anything but to be answered with what whoever asks is told, now and after a crash.
+    pub(super) fn is_stale(&self, envelope: u32, receiver: u32) -> bool {
+        let message = &self.envelope(envelope).message;
+        let durable = self.image(self.traits(receiver).image).view;
+        match message {
+            Message::Prepare { view, .. }
+            | Message::PrepareOk { view, .. }
+            | Message::Commit { view, .. }
+            | Message::StartViewChange { view }
+            | Message::DoViewChange { view, .. }
+            | Message::StartView { view, .. }
+            | Message::Headers { view, .. } => *view < durable,
+            Message::GetStartView { view } => *view <= durable,
+            Message::GetHeaders { .. }
+            | Message::GetPrepares { .. }
+            | Message::RepairPrepare { .. }
+            | Message::RepairMissing { .. } => false,
+        }
+    }
+
     pub(super) fn image(&self, number: u32) -> Image {
         self.images[number as usize]
     }
@@ -234,6 +257,7 @@ impl Catalog {
             Happening::Request(number) => Stimulus::Request(number),
             Happening::Disk => Stimulus::Disk,
             Happening::Suspect => Stimulus::Suspect,
+            Happening::Ask { from } => Stimulus::Ask { from },
             Happening::Enter(view) => Stimulus::Enter(view),
             Happening::Tick => Stimulus::Tick,
             Happening::LongTick => Stimulus::LongTick,

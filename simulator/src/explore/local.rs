@@ -49,6 +49,8 @@ pub(super) enum Stimulus<'a> {
     Suspect,
     /// Whatever the others propose, this replica hears enough of it to enter this view.
     Enter(u8),
+    /// Somebody asks for the view's log, as somebody always may.
+    Ask { from: u8 },
     /// Everything is due but giving up the view.
     Tick,
     /// Everything is due.
@@ -148,6 +150,10 @@ impl Local {
                 next.step(Input::PrimaryLiveness(Liveness::Suspected), plan, &mut effects);
             }
             Stimulus::Enter(view) => next.enter(View::new(u64::from(view)), plan, &mut effects),
+            Stimulus::Ask { from } => {
+                let message = Message::GetStartView { view: View::ZERO };
+                next.receive(from, &message, plan, &mut effects);
+            }
             Stimulus::Tick => next.wait(SHORT_WAIT, plan, &mut effects),
             Stimulus::LongTick => next.wait(LONG_WAIT, plan, &mut effects),
             Stimulus::Crash { .. } => unreachable!("a crash was dealt with"),
@@ -248,7 +254,7 @@ impl Local {
         match output {
             Output::Send { to, message } => {
                 self.assert_promises(&message);
-                if plan.votes || self.is_needed(to, &message) {
+                if self.is_needed(to, &message, plan) {
                     effects.push(self.send(to, tampered(message, plan.plant)));
                 }
             }
@@ -287,16 +293,16 @@ impl Local {
         }
     }
 
-    /// Whether a message can do more than make its receiver enter a view.
-    fn is_needed(&self, to: ReplicaIndex, message: &Message) -> bool {
+    /// Whether a message can do more than what happens anyway: views are entered, and logs of views asked for, at any time.
+    fn is_needed(&self, to: ReplicaIndex, message: &Message, plan: &Plan) -> bool {
         match message {
-            Message::StartViewChange { .. } => false,
-            Message::DoViewChange { view, .. } => to == self.core.config().primary(*view),
+            Message::StartViewChange { .. } => plan.votes,
+            Message::DoViewChange { view, .. } => plan.votes || to == self.core.config().primary(*view),
+            Message::GetStartView { .. } => !plan.is_network_loose(),
             Message::Prepare { .. }
             | Message::PrepareOk { .. }
             | Message::Commit { .. }
             | Message::StartView { .. }
-            | Message::GetStartView { .. }
             | Message::GetHeaders { .. }
             | Message::Headers { .. }
             | Message::GetPrepares { .. }

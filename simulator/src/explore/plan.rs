@@ -97,6 +97,13 @@ fn members(text: &str) -> Result<u8, String> {
     }
 }
 
+impl Plan {
+    /// Whether messages may arrive as often as they like, which allows to keep fewer of them; see the module's text.
+    pub(super) fn is_network_loose(&self) -> bool {
+        self.duplicates == Bound::Any
+    }
+}
+
 impl Default for Plan {
     fn default() -> Self {
         Self {

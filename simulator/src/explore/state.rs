@@ -172,7 +172,8 @@ impl Spent {
                 | Happening::Request(_)
                 | Happening::Disk
                 | Happening::Suspect
-                | Happening::Enter(_),
+                | Happening::Enter(_)
+                | Happening::Ask { .. },
             ) => {}
         }
         self
@@ -230,7 +231,7 @@ pub(super) fn answer(
     catalog: &mut Catalog,
     mut taken: Option<&mut Vec<Step>>,
 ) {
-    if catalog.plan.duplicates != Bound::Any {
+    if !catalog.plan.is_network_loose() {
         return;
     }
     let network = REPLICAS + usize::from(catalog.plan.replicas);
@@ -244,6 +245,8 @@ pub(super) fn answer(
         words[network..].iter().copied().filter(to_replica).map(|envelope| deliver(envelope, catalog)),
     );
     open.extend(sent.iter().map(|envelope| deliver(*envelope, catalog)));
+    let peers = (0..catalog.plan.replicas).filter(|from| *from != replica);
+    open.extend(peers.map(|from| Step { replica, act: Act::Happens(Happening::Ask { from }) }));
     if catalog.plan.timeouts == Bound::Any {
         open.push(Step { replica, act: Act::Happens(Happening::Tick) });
     }
@@ -270,4 +273,14 @@ pub(super) fn answer(
             taken.push(step);
         }
     }
+    let mut kept = network;
+    for place in network..words.len() {
+        let envelope = words[place];
+        let receiver = words[REPLICAS + usize::from(catalog.envelope(envelope).to)];
+        if !catalog.is_stale(envelope, receiver) {
+            words[kept] = envelope;
+            kept += 1;
+        }
+    }
+    words.truncate(kept);
 }

@@ -50,6 +50,7 @@ impl Story {
             Happening::Request(number) => self.at(step.replica, format!("request {number}")),
             Happening::Disk => {}
             Happening::Suspect => self.at(step.replica, "suspects its primary".to_owned()),
+            Happening::Ask { from } => self.at(step.replica, format!("is asked by r{from}")),
             Happening::Enter(view) => self.at(step.replica, format!("enters v{view}")),
             Happening::Tick => self.at(step.replica, "waits, and repeats itself".to_owned()),
             Happening::LongTick => self.at(step.replica, "waits, and gives the view up".to_owned()),
