@@ -347,16 +347,14 @@ impl Local {
     }
 }
 
-fn tampered(message: Message, plant: Option<Plant>) -> Message {
-    match message {
-        Message::DoViewChange { view, log_view, commit, mut suffix, .. }
-            if plant == Some(Plant::LogHidden) =>
-        {
-            suffix.retain(|slot| slot.op() <= commit.op);
-            Message::DoViewChange { view, log_view, commit, head: commit.op, suffix }
-        }
-        other => other,
+fn tampered(mut message: Message, plant: Option<Plant>) -> Message {
+    if let Message::DoViewChange { commit, head, suffix, .. } = &mut message
+        && plant == Some(Plant::LogHidden)
+    {
+        suffix.retain(|slot| slot.op() <= commit.op);
+        *head = commit.op;
     }
+    message
 }
 
 /// A request with a body of one byte.
