@@ -14,7 +14,7 @@ use varve_protocol::limits::{CLIENT_TABLE_PRODUCERS_MAX, CLIENT_TABLE_REQUESTS_M
 use varve_protocol::prepare::PrepareHeader;
 
 /// Where a request ended up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Place {
     pub(crate) op: Op,
     pub(crate) base_offset: Offset,
@@ -36,7 +36,7 @@ pub(crate) enum Known {
     Forgotten,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Session {
     last: RequestNumber,
     last_op: Op,
@@ -44,7 +44,7 @@ struct Session {
 }
 
 /// Sessions of one group.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct ClientTable {
     sessions: BTreeMap<ProducerId, Session>,
     /// Sessions by their last op: who is evicted next.

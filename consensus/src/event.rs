@@ -50,7 +50,7 @@ pub enum Input {
 }
 
 /// Whether a node gives signs of life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Liveness {
     /// It was heard lately, and hears us.
     Heard,

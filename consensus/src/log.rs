@@ -9,10 +9,13 @@
 //! Invariants: entries are a hash chain that starts at `base`; nothing at or below `base` is ever cut.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use varve_protocol::id::{Offset, Op, Timestamp};
 use varve_protocol::limits::HEADERS_PER_MESSAGE_MAX;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+
+use crate::replica::fingerprint::hash_header;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -112,6 +115,15 @@ impl Log {
         {
             self.base = entry.header.id();
             self.entries.pop_front();
+        }
+    }
+
+    /// Hashes which prepares are remembered, and which of them with their bodies.
+    pub(crate) fn fingerprint<H: Hasher>(&self, state: &mut H) {
+        (self.base, self.entries.len()).hash(state);
+        for Entry { header, prepare } in &self.entries {
+            hash_header(header, state);
+            prepare.is_some().hash(state);
         }
     }
 

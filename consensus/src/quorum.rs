@@ -37,7 +37,7 @@ pub(crate) fn quorum_op(acknowledged: impl Iterator<Item = Op>) -> Op {
 }
 
 /// A set of replicas.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct Votes(u8);
 
 impl Votes {

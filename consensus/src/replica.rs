@@ -21,6 +21,7 @@ use crate::status::Status;
 use crate::timeout::{TIMERS, Timer, Timers};
 
 mod catchup;
+pub(crate) mod fingerprint;
 mod handover;
 mod install;
 mod invariant;
@@ -90,7 +91,7 @@ struct Leading {
 }
 
 /// How far a primary is.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Hash, Default, Debug)]
 struct Progress {
     head: Op,
     commit: Op,
@@ -110,7 +111,7 @@ struct Changing {
 }
 
 /// How far a view change has come here.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 enum Stage {
     /// The view's log is not known yet.
     #[default]

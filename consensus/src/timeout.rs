@@ -1,6 +1,8 @@
 //! The moments at which a replica wants to be woken. An idle healthy replica has none, so ten thousand idle groups cost
 //! nothing. Timers never decide what is safe, only when something is tried again.
 
+use std::hash::{Hash, Hasher};
+
 use varve_protocol::time::Moment;
 
 /// What a replica may be waiting to do.
@@ -57,6 +59,11 @@ impl Timers {
             self.disarm(timer);
         }
         is_due
+    }
+
+    /// Hashes which timers are armed, and not when they are due.
+    pub(crate) fn fingerprint<H: Hasher>(&self, state: &mut H) {
+        self.0.map(|due| due.is_some()).hash(state);
     }
 
     /// The earliest due moment.

@@ -12,10 +12,13 @@
 //! network partitions loses no acknowledged record, doubles none, reorders none, and the cluster works again when the
 //! faults end.
 //!
+//! Beside the seeds, [`explore`] visits every state of a small group, with nothing but the consensus core.
+//!
 //! The same seed gives the same universe, event by event: two runs print the same `trace`.
 
 mod actor;
 pub mod entropy;
+pub mod explore;
 pub mod fast;
 pub mod oracle;
 pub mod panics;

@@ -1,6 +1,7 @@
 //! Tests of the simulator and, by it, of everything else.
 
 mod determinism;
+mod explore;
 mod oracle;
 mod seeds;
 mod socket;

@@ -11,11 +11,13 @@
 //! `target`: the newest op known to exist in the view's log.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use varve_protocol::id::Op;
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_ASIDE_MAX, REPAIR_PREPARES_MAX};
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
+use super::fingerprint::hash_header;
 use crate::log::Log;
 
 #[derive(Clone, Debug)]
@@ -25,7 +27,7 @@ struct Fact {
 }
 
 /// Something to ask another replica for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Want {
     /// Headers of these ops.
     Headers {
@@ -191,5 +193,23 @@ impl Catchup {
         let facts = ops.map_while(|op| self.known.get(&op));
         let ids: Vec<_> = facts.filter(|fact| fact.prepare.is_none()).map(|fact| fact.header.id()).collect();
         (!ids.is_empty()).then_some(Want::Prepares(ids))
+    }
+
+    /// Hashes all of it; of `rotation` only what decides whom of at most `replica_count` less one replicas it names.
+    pub(super) fn fingerprint<H: Hasher>(&self, replica_count: u8, state: &mut H) {
+        let Self { known, verified, announced, target, commit, asked, rotation, misses } = self;
+        known.len().hash(state);
+        for Fact { header, prepare } in known.values() {
+            hash_header(header, state);
+            prepare.is_some().hash(state);
+        }
+        (verified, announced, target, commit, asked).hash(state);
+        // Divided by every number of replicas there can be to choose from.
+        let whole_turn = match replica_count {
+            0..=3 => 2,
+            4..=5 => 12,
+            6.. => 60,
+        };
+        (rotation % whole_turn, misses).hash(state);
     }
 }

@@ -1,0 +1,164 @@
+//! The way to a violation as an ASCII sequence diagram: time runs down, one column per replica, a message drawn where it
+//! arrives.
+
+use varve_protocol::message::{Message, SuffixSlot};
+use varve_protocol::prepare::PrepareHeader;
+
+use super::catalog::{Catalog, Happening};
+use super::local::{Effect, Envelope};
+use super::state::{Act, State, Step};
+
+const COLUMN_WIDTH: usize = 10;
+const MARGIN: usize = 5;
+
+#[derive(Debug)]
+enum Row {
+    At { replica: u8, what: String },
+    Arrow { from: u8, to: u8, what: String, arrives: bool },
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Story {
+    replicas: u8,
+    steps: usize,
+    rows: Vec<Row>,
+}
+
+impl Story {
+    pub(super) fn new(replicas: u8) -> Self {
+        Self { replicas, steps: 0, rows: Vec::new() }
+    }
+
+    /// How many steps it has.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Adds a step and what came of it.
+    pub(super) fn tell(&mut self, from: State<'_>, step: Step, catalog: &Catalog) {
+        self.steps += 1;
+        let happening = match step.act {
+            Act::Happens(happening) => happening,
+            Act::DeliversCopy(envelope) => Happening::Deliver(envelope),
+            Act::Loses(envelope) => return self.arrow(catalog.envelope(envelope), false),
+        };
+        let local = from.locals()[usize::from(step.replica)];
+        match happening {
+            Happening::Deliver(envelope) => self.arrow(catalog.envelope(envelope), true),
+            Happening::Request(number) => self.at(step.replica, format!("request {number}")),
+            Happening::Disk => {}
+            Happening::Suspect => self.at(step.replica, "suspects its primary".to_owned()),
+            Happening::Ask { from } => self.at(step.replica, format!("is asked by r{from}")),
+            Happening::Enter(view) => self.at(step.replica, format!("enters v{view}")),
+            Happening::Tick => self.at(step.replica, "waits, and repeats itself".to_owned()),
+            Happening::LongTick => self.at(step.replica, "waits, and gives the view up".to_owned()),
+            Happening::Crash { performed } => {
+                let jobs = catalog.traits(local).jobs;
+                let what = format!("crash, {performed} of {jobs} writes on disk; restart");
+                self.at(step.replica, what);
+            }
+        }
+        match catalog.run(local, happening) {
+            Ok((_, effects)) => effects.iter().for_each(|effect| self.effect(step.replica, effect)),
+            Err(violation) => self.at(step.replica, format!("stops: {}", violation.property)),
+        }
+    }
+
+    fn effect(&mut self, replica: u8, effect: &Effect) {
+        let what = match effect {
+            Effect::Send(_) => return,
+            Effect::Append { prepare, .. } => format!("append {}", prepare.id()),
+            Effect::Cut(keep) => format!("cut behind {keep}"),
+            Effect::Durable(id) => format!("durable {id}"),
+            Effect::Saved(saved) => format!("superblock view={} log_view={}", saved.view, saved.log_view),
+            Effect::Apply(header) => format!("commit {}", header.id()),
+            Effect::Reply { request, outcome } => format!("reply {request} {outcome:?}"),
+        };
+        self.at(replica, what);
+    }
+
+    fn at(&mut self, replica: u8, what: String) {
+        self.rows.push(Row::At { replica, what });
+    }
+
+    fn arrow(&mut self, envelope: &Envelope, arrives: bool) {
+        let Envelope { from, to, message } = envelope;
+        self.rows.push(Row::Arrow { from: *from, to: *to, what: describe(message), arrives });
+    }
+
+    /// The diagram.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let head: String = (0..self.replicas)
+            .map(|replica| {
+                let width = if replica == 0 { MARGIN + 1 } else { COLUMN_WIDTH };
+                format!("{:>width$}", format!("r{replica}"))
+            })
+            .collect();
+        std::iter::once(format!("{head}\n")).chain(self.rows.iter().map(|row| self.render_row(row))).collect()
+    }
+
+    fn render_row(&self, row: &Row) -> String {
+        let column = |replica: u8| MARGIN + usize::from(replica) * COLUMN_WIDTH;
+        let mut line = vec![' '; column(self.replicas - 1) + 1];
+        for replica in 0..self.replicas {
+            line[column(replica)] = '│';
+        }
+        let what = match row {
+            Row::At { replica, what } => {
+                line[column(*replica)] = '●';
+                what
+            }
+            Row::Arrow { from, to, what, arrives } => {
+                let (start, end) = (column(*from), column(*to));
+                let tip = if *arrives { end } else { usize::midpoint(start, end) };
+                line[start.min(tip)..=start.max(tip)].fill('─');
+                line[start] = if end > start { '├' } else { '┤' };
+                line[tip] = match (arrives, end > start) {
+                    (false, _) => '╳',
+                    (true, true) => '▶',
+                    (true, false) => '◀',
+                };
+                what
+            }
+        };
+        let line: String = line.into_iter().collect();
+        format!("{line}        {what}\n")
+    }
+}
+
+/// A message in a few words; the envelope's view first.
+fn describe(message: &Message) -> String {
+    let view = message.view();
+    let names = |headers: &[PrepareHeader]| join(headers.iter().map(PrepareHeader::id));
+    match message {
+        Message::Prepare { commit, prepare, .. } => {
+            format!("{view} prepare {} commit={}", prepare.id(), commit.op)
+        }
+        Message::PrepareOk { id, .. } => format!("{view} prepare_ok {id}"),
+        Message::Commit { commit, .. } => format!("{view} commit {commit}"),
+        Message::StartViewChange { .. } => format!("{view} start_view_change"),
+        Message::DoViewChange { log_view, commit, suffix, .. } => {
+            let slots = suffix.iter().map(|slot| match slot {
+                SuffixSlot::Has(header) => header.id().to_string(),
+                SuffixSlot::CannotTell(op) => format!("{op}?"),
+            });
+            format!("{view} do_view_change log_view={log_view} commit={} has=[{}]", commit.op, join(slots))
+        }
+        Message::StartView { commit, suffix, .. } => {
+            format!("{view} start_view commit={} log=[{}]", commit.op, names(suffix))
+        }
+        Message::GetStartView { .. } => format!("{view} get_start_view"),
+        Message::GetHeaders { first, last, .. } => format!("{view} get_headers {first}..={last}"),
+        Message::Headers { headers, .. } => format!("{view} headers [{}]", names(headers)),
+        Message::GetPrepares { ids, .. } => format!("{view} get_prepares [{}]", join(ids.iter())),
+        Message::RepairPrepare { prepare, .. } => format!("{view} repair_prepare {}", prepare.id()),
+        Message::RepairMissing { id, .. } => format!("{view} repair_missing {id}"),
+    }
+}
+
+fn join(names: impl Iterator<Item = impl ToString>) -> String {
+    names.map(|name| name.to_string()).collect::<Vec<_>>().join(" ")
+}
