@@ -212,6 +212,8 @@ pub enum Fault {
     ResetConnections,
     /// Makes every disk round of one node slow.
     SlowDisk(Victim),
+    /// Lets no disk round of one node come to an end.
+    HangDisk(Victim),
     /// Moves the wall clock of one node.
     JumpClock {
         /// Whose.
@@ -304,7 +306,8 @@ impl Scenario {
             let node = NodeId::new((first + index) % self.nodes + 1);
             let victim = Victim::Node(node);
             let isolated = Fault::Isolate(victim, Reach::NodesAndClients);
-            let faults = [Fault::Crash(victim), isolated, Fault::Mute(victim), Fault::Deafen(victim)];
+            let (mute, deaf) = (Fault::Mute(victim), Fault::Deafen(victim));
+            let faults = [Fault::Crash(victim), isolated, mute, deaf, Fault::HangDisk(victim)];
             self.left_behind.push((node, pick(rng, &faults)));
         }
         self

@@ -54,6 +54,8 @@ pub(crate) struct Host<M: Machine> {
     pub(crate) frozen: u32,
     /// Faults that slow its disk.
     pub(crate) slow: u32,
+    /// Faults that let it hang.
+    pub(crate) hung: u32,
     /// It dies in one of its next rounds of writes.
     pub(crate) doom: Option<Doom>,
     /// What happened while it was frozen.
@@ -80,6 +82,7 @@ impl<M: Machine> Host<M> {
             down: 0,
             frozen: 0,
             slow: 0,
+            hung: 0,
             doom: None,
             stash: Vec::new(),
             past_work: Work::default(),

@@ -23,6 +23,7 @@ pub(crate) struct Undo {
     crashed: Vec<NodeId>,
     frozen: Vec<NodeId>,
     slowed: Vec<NodeId>,
+    hung: Vec<NodeId>,
 }
 
 impl<M: Machine> Universe<M> {
@@ -58,6 +59,9 @@ impl<M: Machine> Universe<M> {
         for node in undo.slowed {
             let host = self.host(node);
             host.slow = host.slow.saturating_sub(1);
+        }
+        for node in undo.hung {
+            self.host(node).hung -= 1;
         }
     }
 
@@ -167,6 +171,7 @@ impl<M: Machine> Universe<M> {
             Fault::Pause(victim) => undo.frozen.push(self.find(victim)),
             Fault::ResetConnections => self.wire.reset_all(&mut self.heap),
             Fault::SlowDisk(victim) => undo.slowed.push(self.find(victim)),
+            Fault::HangDisk(victim) => undo.hung.push(self.find(victim)),
             Fault::JumpClock { victim, by_ms } => {
                 let node = self.find(victim);
                 self.host(node).jump_clock(by_ms);
@@ -189,6 +194,9 @@ impl<M: Machine> Universe<M> {
         }
         for node in &undo.slowed {
             self.host(*node).slow += 1;
+        }
+        for node in &undo.hung {
+            self.host(*node).hung += 1;
         }
     }
 

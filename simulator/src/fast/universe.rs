@@ -30,6 +30,9 @@ use crate::trace::{ConnectionState, Endpoint, Event as Trail, Printing, Trace};
 /// How often the nodes are looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(5);
 
+/// How often it is looked whether a disk still hangs.
+const HUNG_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// The longest a process takes to start.
 const START_MAX: Duration = Duration::from_millis(20);
 
@@ -312,6 +315,10 @@ impl<M: Machine> Universe<M> {
     fn on_disk_round(&mut self, node: NodeId, life: u64, jobs: usize) -> Result<(), Violation> {
         let host = self.hosts.get_mut(&node).expect("every node of the scenario has a host");
         if host.life != life || !host.is_in_round() {
+            return Ok(());
+        }
+        if host.hung > 0 {
+            self.heap.push_after(HUNG_LOOK_EVERY, Event::DiskRound(node, life, jobs));
             return Ok(());
         }
         let effects = host.finish_round(&mut self.heap)?;

@@ -33,6 +33,9 @@ pub(crate) const PORT: u16 = 4400;
 /// Microseconds since 1970 when a universe begins.
 const EPOCH_US: u64 = 1_800_000_000_000_000;
 
+/// How often it is looked whether a disk still hangs.
+const HUNG_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// How much slower a disk is while that fault lasts.
 const SLOWNESS: u32 = 20;
 
@@ -121,6 +124,8 @@ pub(crate) struct Host {
     wall_offset_us: AtomicI64,
     /// Faults that slow the disk at the moment.
     slow: AtomicU32,
+    /// Faults that let it hang.
+    hung: AtomicU32,
     is_calm: AtomicU32,
     /// Rounds until the process is to die in one; zero: it is to die now.
     doom: Mutex<Option<u32>>,
@@ -148,6 +153,7 @@ impl Host {
             lives: AtomicU64::new(0),
             wall_offset_us: AtomicI64::new(0),
             slow: AtomicU32::new(0),
+            hung: AtomicU32::new(0),
             is_calm: AtomicU32::new(0),
             doom: Mutex::new(None),
         })
@@ -244,6 +250,9 @@ impl Host {
             self.drive().round = Some(jobs);
             self.count_down();
             tokio::time::sleep(self.round_latency()).await;
+            while self.hung.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(HUNG_LOOK_EVERY).await;
+            }
             let completions = {
                 let drive = &mut *self.drive();
                 let (Some(store), Some(jobs)) = (&mut drive.store, drive.round.take()) else { return };
@@ -319,6 +328,16 @@ impl Host {
     /// One fault less slows the disk.
     pub(crate) fn speed_up(&self) {
         self.slow.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One more fault lets the disk hang.
+    pub(crate) fn hang(&self) {
+        self.hung.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One fault less lets the disk hang.
+    pub(crate) fn unhang(&self) {
+        self.hung.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The disk is well from now on.

@@ -23,6 +23,7 @@ struct Undo {
     cuts: Vec<(String, String)>,
     crashed: Vec<NodeId>,
     slowed: Vec<NodeId>,
+    hung: Vec<NodeId>,
 }
 
 /// The schedule, and what is broken at the moment.
@@ -222,6 +223,7 @@ impl Nemesis {
             }
             Fault::ResetConnections => {}
             Fault::SlowDisk(victim) => undo.slowed.push(find(victim)),
+            Fault::HangDisk(victim) => undo.hung.push(find(victim)),
             Fault::JumpClock { victim, by_ms } => hosts[&find(victim)].jump_clock(by_ms),
         }
         board.lock().statistics.network_partitions += u64::from(!undo.cuts.is_empty());
@@ -237,6 +239,9 @@ impl Nemesis {
         }
         for node in &undo.slowed {
             hosts[node].slow_down();
+        }
+        for node in &undo.hung {
+            hosts[node].hang();
         }
         undo
     }
@@ -264,6 +269,9 @@ impl Nemesis {
         }
         for node in undo.crashed {
             self.start(node, sim);
+        }
+        for node in undo.hung {
+            hosts[&node].unhang();
         }
         for node in undo.slowed {
             hosts[&node].speed_up();
