@@ -177,7 +177,7 @@ impl Producer {
 
     fn on_append_answer(
         &mut self,
-        (correlation, node): (u64, NodeId),
+        correlation: u64,
         answer: Answer,
         orders: &mut Orders<'_>,
     ) -> Result<(), Violation> {
@@ -195,7 +195,10 @@ impl Producer {
                     lane.on_refused(&refusal, (elsewhere, orders.now + pause), orders)?;
                 }
             }
-            Answer::Refused(refusal) => lane.on_refused_for_good(request, &refusal, (node, orders))?,
+            Answer::Refused(refusal) => {
+                let elsewhere = self.rng.random_range(0..lane.replicas.len());
+                lane.on_refused_for_good(request, &refusal, (elsewhere, orders))?;
+            }
             Answer::Fetched { .. } | Answer::Response(_) => {
                 let detail = format!("client {} appended and was told {answer:?}", self.client);
                 return Err(Violation::new("unsound answer", detail));
@@ -357,7 +360,7 @@ impl Lane {
         &mut self,
         request: u64,
         refusal: &Refusal,
-        (node, orders): (NodeId, &mut Orders<'_>),
+        (elsewhere, orders): (usize, &mut Orders<'_>),
     ) -> Result<(), Violation> {
         let in_flight = self.flights.front().filter(|flight| flight.request == request);
         let Some(append) = self.late.remove(&request).or(in_flight.map(|flight| flight.append)) else {
@@ -381,10 +384,8 @@ impl Lane {
             | Refusal::Malformed { .. }
             | Refusal::NotPossible { .. }
             | Refusal::WrongCluster
-            | Refusal::Storage { .. } => {
-                let next = self.replicas.iter().position(|replica| *replica == node).unwrap_or_default() + 1;
-                self.replicas[next % self.replicas.len()]
-            }
+            // Anybody: two who were left behind may name each other for ever.
+            | Refusal::Storage { .. } => self.replicas[elsewhere],
         };
         self.append_at = self.append_at.max(orders.now + RETRY);
         if matches!(refusal, Refusal::UnknownOutcome | Refusal::ViewEnded { .. }) {
@@ -466,7 +467,7 @@ impl Producer {
         if correlation == REGISTRATION {
             self.on_registration(answer, orders)
         } else {
-            self.on_append_answer((correlation, node), answer, orders)
+            self.on_append_answer(correlation, answer, orders)
         }
     }
 }
