@@ -318,6 +318,7 @@ impl Replica {
                 Timer::ViewChangeEscalate => self.give_up_view(),
                 Timer::Repair => self.ask_again(),
                 Timer::PrepareResend => self.resend_prepares(),
+                Timer::AskStartView => self.ask_start_view_again(),
                 Timer::Stall => self.look_for_stall(),
                 Timer::HandOver => self.give_up_handover(),
             }

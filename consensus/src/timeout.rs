@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Repair,
     /// Repeat unacknowledged prepares.
     PrepareResend,
+    /// Ask again for the log of a later view.
+    AskStartView,
     /// See whether anything has moved.
     Stall,
     /// Give a handover up.
@@ -25,12 +27,13 @@ pub(crate) enum Timer {
 }
 
 /// All timers, in the order in which they fire when several are due.
-pub(crate) const TIMERS: [Timer; 7] = [
+pub(crate) const TIMERS: [Timer; 8] = [
     Timer::Propose,
     Timer::ViewChangeResend,
     Timer::ViewChangeEscalate,
     Timer::Repair,
     Timer::PrepareResend,
+    Timer::AskStartView,
     Timer::Stall,
     Timer::HandOver,
 ];

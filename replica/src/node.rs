@@ -71,6 +71,8 @@ pub struct Node {
     metadata: Metadata,
     /// Deleted groups whose files are still there, by the metadata op after which they were found to be deleted.
     deleting: BTreeMap<Op, Vec<GroupId>>,
+    /// Groups whose first superblock is on its way to the disk, and since when.
+    opening: BTreeMap<GroupId, Moment>,
     /// The placement that the groups were last opened and closed by.
     placement_seen: Option<u64>,
     peers: BTreeMap<NodeId, Peer>,
@@ -110,6 +112,7 @@ impl Node {
             dormant: replicas,
             metadata,
             deleting: BTreeMap::new(),
+            opening: BTreeMap::new(),
             placement_seen: None,
             peers,
             last_pulse: now,

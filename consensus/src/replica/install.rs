@@ -183,6 +183,15 @@ impl Replica {
         self.send(to, Message::StartView { view: self.view, commit, head, suffix });
     }
 
+    /// Asks once more for the log of a view that was heard of.
+    pub(super) fn ask_start_view_again(&mut self) {
+        if let Some((view, _)) = self.start_view_asked.take()
+            && view > self.view
+        {
+            self.ask_start_view(view);
+        }
+    }
+
     /// Asks the primary of `view` for its log, at most once in a while.
     pub(super) fn ask_start_view(&mut self, view: View) {
         let was_asked_lately = self
@@ -193,6 +202,10 @@ impl Replica {
             return;
         }
         self.start_view_asked = Some((view, self.now));
+        if view > self.view {
+            // Whoever told of that view may have no reason to tell again.
+            self.arm(Timer::AskStartView, self.config.timeouts.view_change);
+        }
         self.send(to, Message::GetStartView { view });
     }
 }

@@ -55,7 +55,8 @@ impl Replica {
         if view <= self.view {
             return self.tell_newer_view(from);
         }
-        if !self.would_join(from, view) || view < self.proposal.view {
+        let has_joined = self.has_proposed() && view == self.proposal.view;
+        if !(self.would_join(from, view) || has_joined) || view < self.proposal.view {
             return self.ignore_proposal(from, view);
         }
         if view > self.proposal.view {
@@ -121,6 +122,7 @@ impl Replica {
         self.catchup = Catchup::from_verified(self.commit);
         self.liveness = Liveness::Heard;
         self.start_view_asked = None;
+        self.timers.disarm(Timer::AskStartView);
         self.timers.disarm(Timer::Repair);
         if self.proposal.view <= view {
             self.proposal = Proposal::default();

@@ -1,6 +1,7 @@
 //! The groups of a node: opened and closed as the metadata says, driven with inputs, and their outputs performed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::{RngCore, SeedableRng};
@@ -26,6 +27,9 @@ use crate::timers::Due;
 
 /// Bytes of applied prepares that one group keeps in memory.
 const TAIL_BYTES_PER_GROUP: usize = 8 << 20;
+
+/// Between two times that a node gives up a group it cannot open.
+const GIVE_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of prepares that all groups of a node together keep in memory before quiet groups give theirs up.
 const TAIL_BYTES_PER_NODE: usize = 64 << 20;
@@ -87,6 +91,7 @@ impl Node {
     fn close_group(&mut self, id: GroupId) {
         tracing::info!(group = %id, "group deleted");
         self.dormant.remove(&id);
+        self.opening.remove(&id);
         if let Some(group) = self.groups.remove(&id) {
             if let Some(at) = group.armed {
                 self.timers.clear(at, Due::Group(id));
@@ -102,6 +107,7 @@ impl Node {
         let Some(recovered) = self.dormant.remove(&id) else {
             // New here: nothing is promised yet, and nothing is said before the first superblock is durable.
             self.groups.insert(id, Group::new(members, State::Opening, Tail::default()));
+            self.opening.insert(id, self.now);
             let superblock =
                 Superblock { group: id, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
             return self.submit(Job::SaveSuperblock(superblock));
@@ -124,6 +130,7 @@ impl Node {
 
     /// A group's first superblock is durable: from now on it takes part.
     pub(super) fn on_group_created(&mut self, id: GroupId) {
+        self.opening.remove(&id);
         let Some(group) = self.groups.get(&id) else { return };
         let config = self.replica_config(id, &group.members.clone());
         let replica = Replica::new(config, self.draw_rng());
@@ -135,6 +142,31 @@ impl Node {
             self.send(id, peer, &Message::GetStartView { view });
         }
         self.perform_outputs(id);
+    }
+
+    /// Gives up the first view of groups that this node is to lead and cannot open, because its disk hangs: its peers hear
+    /// the node and would wait for it.
+    pub(super) fn give_up_unopened(&mut self) {
+        let stall = self.config.timing.consensus.stall;
+        let now = self.now;
+        let late: Vec<GroupId> = self
+            .opening
+            .iter_mut()
+            .filter(|(_, since)| now.since(**since) >= stall)
+            .map(|(id, since)| {
+                *since = since.plus(GIVE_UP_EVERY);
+                *id
+            })
+            .collect();
+        for id in late {
+            let members = self.groups[&id].members.clone();
+            if members.first() == Some(&self.config.node) {
+                tracing::warn!(group = %id, "the disk takes no superblock for it; another shall lead");
+                for peer in self.replica_config(id, &members).peers() {
+                    self.send(id, peer, &Message::StartViewChange { view: View::ZERO.next() });
+                }
+            }
+        }
     }
 
     fn replica_config(&self, id: GroupId, members: &[NodeId]) -> Config {

@@ -139,6 +139,7 @@ impl Node {
         self.suspect_silent_peers();
         self.send_pulses();
         self.register_nodes();
+        self.give_up_unopened();
     }
 
     /// Tells a group what is known of the node that leads its view; if that is this node, whether it hears a quorum.

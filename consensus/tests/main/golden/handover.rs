@@ -21,6 +21,15 @@ fn handover_waits_for_the_window_and_skips_views() {
 }
 
 #[test]
+fn handover_is_joined_by_a_quorum_of_five() {
+    claim("handover_is_joined_by_a_quorum_of_five", 5, |cluster| {
+        cluster.hand_over(0, 3);
+        cluster.settle();
+        assert_eq!((cluster.primary(), cluster.replica(3).view()), (3, View::new(3)));
+    });
+}
+
+#[test]
 fn handover_answers_retries_meanwhile() {
     claim("handover_answers_retries_meanwhile", 3, |cluster| {
         cluster.request_of(0, 9, 1);

@@ -290,3 +290,21 @@ fn primary_that_gives_up_is_followed_at_once() {
         assert_eq!(cluster.primary(), 1);
     });
 }
+
+#[test]
+fn later_view_is_asked_for_until_it_is_told() {
+    claim("later_view_is_asked_for_until_it_is_told", 3, |cluster| {
+        quietly(cluster, "r1 and r2 move to v1 without r0", |cluster| {
+            change_view_without(cluster, 0, |_| false)
+        });
+        cluster.pulse(1);
+        cluster.lose(1, 2);
+        cluster.pass(1, 0);
+        cluster.lose(0, 1);
+        cluster.trace.note("nobody says anything any more");
+        cluster.elapse(Duration::from_millis(500));
+        cluster.settle();
+        assert_eq!(cluster.replica(0).view(), View::new(1));
+        assert_eq!(cluster.replica(0).next_timeout(), None);
+    });
+}
