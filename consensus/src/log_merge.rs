@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::message::SuffixSlot;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
 
 use crate::quorum::{nack_quorum, quorum};
@@ -88,8 +89,8 @@ impl Told {
     fn word(&self, id: PrepareId) -> Word {
         match self.slot(id.op) {
             Some(SuffixSlot::Has(header)) if header.id() == id => Word::Has,
-            Some(SuffixSlot::CannotTell(_)) => Word::CannotTell,
-            Some(SuffixSlot::Has(_)) | None => Word::Lacks,
+            Some(SuffixSlot::CannotTell(_)) if !Mutant::CannotTellLacks.is_on() => Word::CannotTell,
+            Some(SuffixSlot::CannotTell(_) | SuffixSlot::Has(_)) | None => Word::Lacks,
         }
     }
 }
@@ -121,7 +122,8 @@ impl Merged {
 
 /// Chooses the log of a new view from what the replicas of a group of `replica_count` told.
 pub(crate) fn merge(replica_count: u8, told: &BTreeMap<ReplicaIndex, Told>) -> Merge {
-    if told.len() < quorum(replica_count) {
+    let missing = usize::from(Mutant::ViewChangeQuorumMinusOne.is_on());
+    if told.len() + missing < quorum(replica_count) {
         return Merge::Undecided;
     }
     let commit = told.values().map(|one| one.commit).max().expect("a quorum is not empty");
@@ -143,12 +145,15 @@ fn choose_above(
     commit: Op,
 ) -> Option<Vec<PrepareHeader>> {
     let log_view = told.values().map(|one| one.log_view).max()?;
-    let holders = || told.values().filter(|one| one.log_view == log_view);
+    let holders = || told.values().filter(|one| one.log_view == log_view || Mutant::LongestLogWins.is_on());
     let head = holders().map(|one| one.head).max()?;
+    let head = if Mutant::SuffixDropped.is_on() { commit } else { head };
     if head < commit {
         tracing::error!(%commit, %head, "the newest log ends before the commit");
         return None;
     }
+    let silent = usize::from(replica_count) - told.len();
+    let silent = if Mutant::SilentLacks.is_on() { silent } else { 0 };
     let mut kept: Vec<PrepareHeader> = Vec::new();
     for op in (commit.next().as_raw()..=head.as_raw()).rev().map(Op::new) {
         let named = match kept.last() {
@@ -162,7 +167,7 @@ fn choose_above(
             .and_then(|id| told.values().filter_map(|one| one.header(op)).find(|header| header.id() == id));
         if let Some(header) = found {
             kept.push(*header);
-        } else if count_lacking(told, op, named) >= nack_quorum(replica_count) {
+        } else if count_lacking(told, op, named) + silent >= nack_quorum(replica_count) {
             kept.clear();
         } else {
             return None;

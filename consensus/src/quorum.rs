@@ -11,6 +11,7 @@
 
 use varve_protocol::id::{Op, ReplicaIndex};
 use varve_protocol::limits::REPLICAS_MAX;
+use varve_protocol::mutant::Mutant;
 
 /// Replicas that must agree before anything is decided.
 #[must_use]
@@ -33,7 +34,8 @@ pub(crate) fn quorum_op(acknowledged: impl Iterator<Item = Op>) -> Op {
     }
     let ops = &mut ops[..count];
     ops.sort_unstable();
-    ops[count - (count / 2 + 1)]
+    let missing = usize::from(Mutant::CommitQuorumMinusOne.is_on() && count > 1);
+    ops[count - (count / 2 + 1) + missing]
 }
 
 /// A set of replicas.
@@ -42,6 +44,9 @@ pub(crate) struct Votes(u8);
 
 impl Votes {
     pub(crate) fn insert(&mut self, replica: ReplicaIndex) {
+        if Mutant::ProposalCountsTwice.is_on() && self.contains(replica) {
+            self.0 |= 1 << 7;
+        }
         self.0 |= 1 << replica.as_raw();
     }
 

@@ -7,6 +7,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::{Offset, Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
@@ -230,7 +231,7 @@ impl Replica {
     /// gets nothing done, takes nothing new (N8).
     #[must_use]
     pub fn takes_requests(&self) -> bool {
-        self.is_primary() && !self.doubts_primary()
+        self.is_primary() && (!self.doubts_primary() || Mutant::TakesRequestsAlone.is_on())
     }
 
     /// Whether this replica has reason to want another primary.
@@ -259,7 +260,8 @@ impl Replica {
     /// The high watermark: the first offset that consumers cannot read yet.
     #[must_use]
     pub fn next_offset_committed(&self) -> Offset {
-        self.log.header(self.commit).map_or(Offset::ZERO, PrepareHeader::next_offset)
+        let newest = if Mutant::HighWatermarkAtLogEnd.is_on() { self.log.head().op } else { self.commit };
+        self.log.header(newest).map_or(Offset::ZERO, PrepareHeader::next_offset)
     }
 
     /// The offset that the next record appended here would get; records below it may be uncommitted.

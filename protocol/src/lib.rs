@@ -7,6 +7,7 @@
 //! * [`client`], [`metadata`]: what travels between clients and nodes.
 //! * [`superblock`]: what a replica must never forget.
 //! * [`limits`]: every bound of the system.
+//! * [`mutant`]: mistakes that tests can switch on.
 
 pub mod checksum;
 pub mod client;
@@ -15,6 +16,7 @@ pub mod id;
 pub mod limits;
 pub mod message;
 pub mod metadata;
+pub mod mutant;
 pub mod prepare;
 pub mod pulse;
 pub mod record;

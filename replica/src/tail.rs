@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use varve_protocol::id::{Offset, Op};
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 
 /// A bounded run of newest prepares.
@@ -94,7 +95,8 @@ impl Tail {
         let mut found = Vec::new();
         for prepare in self.prepares.range(start..) {
             bytes += prepare.header().total_size();
-            if prepare.op() > self.applied || (bytes > bytes_max && !found.is_empty()) {
+            let is_hidden = prepare.op() > self.applied && !Mutant::ReadsAboveCommit.is_on();
+            if is_hidden || (bytes > bytes_max && !found.is_empty()) {
                 break;
             }
             found.push(prepare.clone());

@@ -18,7 +18,7 @@ use varve_protocol::client::{
     FetchOptions, NodeStatus, Refusal, Request, Response, decode_archive, encode_archive,
 };
 use varve_protocol::frame::{Command, Frame, FrameHeader};
-use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber};
+use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp};
 use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::record::Batch;
 
@@ -228,7 +228,7 @@ fn read_prepares(mut bytes: Bytes) -> Result<Vec<Prepare>, varve_protocol::prepa
 }
 
 /// Tells the oracle what a fetch brought, and gives the offset after the last record. The records must follow each other
-/// from `wanted` on and stay below the high watermark.
+/// from `wanted` on, with times that grow, and stay below the high watermark.
 ///
 /// # Errors
 /// When a promise was broken.
@@ -241,6 +241,7 @@ pub(crate) fn observe_fetch(
     let (group, node) = replica;
     orders.oracle.observed_high_watermark(orders.client, replica, high_watermark)?;
     let mut next = wanted;
+    let mut before = Timestamp::ZERO;
     for prepare in prepares {
         let header = prepare.header();
         let (base, end) = (header.base_offset().as_raw(), header.next_offset().as_raw());
@@ -250,6 +251,12 @@ pub(crate) fn observe_fetch(
             let detail =
                 format!("{node} gave {:?} to a fetch of {group} that had come to {next}", header.id());
             return Err(Violation::new("fetch skipped records", detail));
+        }
+        let timestamp = std::mem::replace(&mut before, header.timestamp());
+        if timestamp >= before {
+            let detail =
+                format!("{node} gave {:?} of {before:?} of {group} after {timestamp:?}", header.id());
+            return Err(Violation::new("time went back", detail));
         }
         if end > high_watermark {
             let detail = format!("{node} gave {base} to {end} of {group}, high watermark {high_watermark}");

@@ -20,6 +20,8 @@ mod actor;
 pub mod entropy;
 pub mod explore;
 pub mod fast;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod oracle;
 pub mod panics;
 pub mod quic;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use simulator::explore;
+#[cfg(feature = "mutants")]
+use simulator::mutants;
 use simulator::run::{AfterFailure, Outcome, Plan, play_all};
 use simulator::scenario::World;
 use simulator::trace::Printing;
@@ -41,6 +43,10 @@ struct Arguments {
     /// Seeds played at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Make this mistake while playing.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_parser = mutants::named, value_name = "NAME")]
+    mutant: Option<varve_protocol::mutant::Mutant>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -49,6 +55,10 @@ enum Command {
     /// within bounds, breadth first, with the real consensus core. Exit code: 0 all promises kept in every state visited, 1
     /// one broken, with a shortest story of how.
     Explore(explore::Plan),
+    /// Plays deliberate mistakes, each until a check finds it. Exit code: 0 all were found, 1 one was not, 2 one could not
+    /// be judged.
+    #[cfg(feature = "mutants")]
+    Mutants(mutants::Plan),
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,8 +98,15 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Explore(plan)) = arguments.command {
-        return explore(plan);
+    #[cfg(feature = "mutants")]
+    if let Some(mutant) = arguments.mutant {
+        mutant.choose();
+    }
+    match arguments.command {
+        Some(Command::Explore(plan)) => return explore(plan),
+        #[cfg(feature = "mutants")]
+        Some(Command::Mutants(plan)) => return mutants::run(&plan),
+        None => {}
     }
     let plan = arguments.plan();
     let began = Instant::now();

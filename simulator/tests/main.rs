@@ -2,6 +2,8 @@
 
 mod determinism;
 mod explore;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod oracle;
 mod seeds;
 mod socket;

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use varve_protocol::mutant::Mutant;
+
 /// Each package of ours and the packages of ours that it may use. Tests may use what the code may use.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("varve-protocol", &[]),
@@ -119,4 +121,35 @@ fn files_are_short_and_say_what_they_are() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn mutants_are_in_no_release() {
+    let mut forwarding = Vec::new();
+    for member in members() {
+        let manifest = parse(&member.join("Cargo.toml"));
+        let package = manifest["package"]["name"].as_str().expect("a package has a name").to_owned();
+        let features = manifest.get("features").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        assert!(!features.contains_key("default"), "{package} has default features, which may bring mutants");
+        let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+        for table in tables.iter().filter_map(|table| manifest.get(*table)) {
+            assert!(!table.to_string().contains("mutants"), "a dependency of {package} switches mutants on");
+        }
+        forwarding.extend(features.contains_key("mutants").then_some(package));
+    }
+    let expected = ["varve-protocol", "varve-consensus", "varve-storage", "varve-replica", "simulator"];
+    assert_eq!(forwarding, expected, "a release has no feature that brings mutants");
+}
+
+#[test]
+fn every_mutant_is_in_the_table() {
+    let table = include_str!("../mutants.md");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected =
+        |mutant: &Mutant| format!("| `{}` | {} | {} | ", mutant.name(), mutant.mistake(), mutant.rule());
+    assert_eq!(rows.len(), Mutant::ALL.len(), "a row for each mutant");
+    for (row, mutant) in rows.iter().zip(Mutant::ALL) {
+        assert!(row.starts_with(&expected(mutant)), "{row}\nshould begin with\n{}", expected(mutant));
+        assert!(row.len() > expected(mutant).len() + 2, "{} has no killer", mutant.name());
+    }
 }

@@ -103,7 +103,7 @@ impl<const BUG: u8> Toy<BUG> {
             kind: PrepareKind::Records,
             base_offset: base,
             record_count: u32::from_le_bytes(body[..4].try_into().expect("a batch starts with its count")),
-            timestamp: varve_protocol::id::Timestamp::new(self.appends),
+            timestamp: varve_protocol::id::Timestamp::new(log.len() as u64 + 1),
             producer,
             request,
         };
@@ -243,7 +243,7 @@ impl<const BUG: u8> Machine for Toy<BUG> {
         NodeStatus {
             node: self.setup.node,
             uptime_ms: 0,
-            hears: Vec::new(),
+            hears: vec![self.setup.node],
             groups: self.state.logs.iter().map(group).collect(),
             frames_dropped: 0,
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use varve_protocol::id::{GroupId, Op};
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -122,6 +123,9 @@ impl<F: DiskFile> Log<F> {
 
     /// Makes everything appended durable.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
+        if Mutant::LogNotSynced.is_on() {
+            return Ok(());
+        }
         self.writer.sync(&self.active.path)
     }
 
@@ -141,7 +145,9 @@ impl<F: DiskFile> Log<F> {
             self.writer.write_slot(&self.active, keep.next(), position)?;
             self.sync()?;
         }
-        self.writer.cut(&self.active, position)?;
+        if !Mutant::CutNotOnDisk.is_on() {
+            self.writer.cut(&self.active, position)?;
+        }
         self.sync()?;
         self.active.index.truncate(position);
         self.active.end = position;

@@ -31,6 +31,7 @@
 use std::path::Path;
 
 use varve_protocol::id::{GroupId, Op};
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -114,7 +115,9 @@ impl<D: Disk> Recovery<'_, D> {
             Verdict::Sound => {}
             Verdict::Torn => {
                 tracing::info!(group = %self.chain.group, op = %next_op, position = scan.position, "cut a torn round");
-                writer.cut(&segment, scan.position)?;
+                if !Mutant::TornTailKept.is_on() {
+                    writer.cut(&segment, scan.position)?;
+                }
             }
         }
         // First what the slot will vouch for, then the slot.
@@ -163,6 +166,9 @@ impl<D: Disk> Recovery<'_, D> {
             }
             let header = cursor.header().or_failed_to("read", &path)?;
             let Some(header) = header.filter(|header| self.chain.accepts(header)) else { break };
+            if Mutant::TornTailTooLong.is_on() && slot.is_some_and(|slot| slot.op == header.op()) {
+                break;
+            }
             let Some(prepare) = cursor.prepare(&header).or_failed_to("read", &path)? else { break };
             self.chain.push(&header);
             segment.index.push(&header, position);
@@ -201,7 +207,8 @@ fn judge(slots: Slots, scan: &Scan, next_op: Op) -> Verdict {
     match (scan.tail_is_zero, slots.are_sound) {
         (true, _) => Verdict::Sound,
         (false, true) => Verdict::Torn,
-        (false, false) => Verdict::Damaged,
+        (false, false) if !Mutant::RotTakenForTear.is_on() => Verdict::Damaged,
+        (false, false) => Verdict::Torn,
     }
 }
 

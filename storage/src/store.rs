@@ -12,7 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use varve_protocol::id::{GroupId, Op};
+use varve_protocol::id::{GroupId, Op, View};
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
 
@@ -73,7 +74,7 @@ impl Round {
     fn must_end_before(&self, job: &Job) -> bool {
         match job {
             Job::Append { group, .. } | Job::Truncate { group, .. } => {
-                self.saves.iter().any(|save| save.group == *group)
+                self.saves.iter().any(|save| save.group == *group) && !Mutant::SuperblockOvertaken.is_on()
             }
             Job::SaveSuperblock(_) | Job::Read { .. } | Job::DeleteGroup { .. } => false,
         }
@@ -265,6 +266,9 @@ impl<D: Disk> Store<D> {
     fn save_superblocks(&mut self, round: &mut Round) {
         let mut newest: BTreeMap<GroupId, Change> = BTreeMap::new();
         for save in round.saves.iter().filter(|save| !round.failed.contains_key(&save.group)) {
+            if self.is_forgotten(save) {
+                continue;
+            }
             newest.insert(save.group, Change::Save(*save));
         }
         // A deletion in the round of a save needs no trace of the save.
@@ -279,6 +283,15 @@ impl<D: Disk> Store<D> {
                 self.fail(group, error.clone(), round);
             }
         }
+    }
+
+    /// Whether a mutant lets this superblock be answered and not written.
+    fn is_forgotten(&self, save: &Superblock) -> bool {
+        let is_same = |same: fn(&Superblock) -> View| {
+            self.superblocks.live().get(&save.group).is_some_and(|before| same(before) == same(save))
+        };
+        (Mutant::ViewNotSaved.is_on() && is_same(|superblock| superblock.log_view))
+            || (Mutant::LogViewNotSaved.is_on() && is_same(|superblock| superblock.view))
     }
 
     fn remove_deleted(&mut self, round: &mut Round) {

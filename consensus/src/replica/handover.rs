@@ -7,6 +7,7 @@
 
 use varve_protocol::id::{Op, ReplicaIndex};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::mutant::Mutant;
 
 use super::{Progress, Replica};
 use crate::timeout::Timer;
@@ -30,7 +31,8 @@ impl Replica {
     pub(super) fn continue_handover(&mut self) {
         let Some(to) = self.leading.successor else { return };
         let head = self.log.head().op;
-        if self.commit == head && self.acknowledged_by(to) == head && !self.has_proposed() {
+        let is_ready = self.commit == head && self.acknowledged_by(to) == head;
+        if (is_ready || Mutant::HandOverUnready.is_on()) && !self.has_proposed() {
             let mut view = self.view.next();
             while self.config.primary(view) != to {
                 view = view.next();

@@ -12,6 +12,7 @@
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
 
 use super::catchup::Catchup;
@@ -45,7 +46,7 @@ impl Announced {
 
 impl Replica {
     pub(super) fn on_start_view(&mut self, from: ReplicaIndex, view: View, announced: &Announced) {
-        if view < self.view {
+        if view < self.view && !Mutant::OldStartViewTaken.is_on() {
             return self.tell_newer_view(from);
         }
         if from != self.config.primary(view) || !announced.is_sound() {
@@ -73,7 +74,7 @@ impl Replica {
     pub(super) fn install(&mut self, announced: &Announced) {
         if !self.is_installing() {
             // A log that was durable in this view once is a part of the view's log, however old the announcement is.
-            let was_normal = self.requested.log_view == self.view;
+            let was_normal = self.requested.log_view == self.view && !Mutant::CutWithoutNeed.is_on();
             let verified = if was_normal { self.log.head().op } else { self.commit };
             assert!(
                 was_normal || announced.head >= self.commit,
@@ -110,13 +111,14 @@ impl Replica {
         }
         let conflicts = self.catchup.header(verified.next()).is_some();
         let is_beyond = verified >= self.catchup.announced();
-        if conflicts || is_beyond { self.cut(verified) } else { false }
+        let keep = if Mutant::CutTooFar.is_on() { verified.previous() } else { verified };
+        if conflicts || is_beyond { self.cut(keep) } else { false }
     }
 
     /// Cuts the log behind `keep`, once no append is under way. Says whether that is done.
-    fn cut(&mut self, keep: Op) -> bool {
+    pub(super) fn cut(&mut self, keep: Op) -> bool {
         assert!(keep >= self.commit, "nothing committed is ever cut");
-        if self.durable != self.log.head().op {
+        if self.durable != self.log.head().op && !Mutant::CutUnderWrites.is_on() {
             return false;
         }
         tracing::info!(group = %self.config.group, view = %self.view, %keep, head = %self.log.head(), "cut");
@@ -131,7 +133,7 @@ impl Replica {
         let announced = self.catchup.announced();
         let is_whole = self.is_installing()
             && self.catchup.verified() == self.log.head().op
-            && self.durable >= announced;
+            && (self.durable >= announced || Mutant::LogViewBeforeLog.is_on());
         if !is_whole {
             return;
         }

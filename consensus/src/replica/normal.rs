@@ -6,6 +6,7 @@
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX};
 use varve_protocol::message::Message;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 
 use super::Replica;
@@ -14,10 +15,11 @@ use crate::status::Status;
 
 impl Replica {
     pub(super) fn on_prepare(&mut self, from: ReplicaIndex, view: View, commit: PrepareId, prepare: Prepare) {
-        if !self.is_of_this_view(from, view) {
+        let is_old_taken = Mutant::OldPrepareTaken.is_on() && view < self.view;
+        if !is_old_taken && !self.is_of_this_view(from, view) {
             return;
         }
-        if from != self.primary() || !self.is_of_this_group(&prepare) {
+        if from != self.config.primary(view) || !self.is_of_this_group(&prepare) {
             return self.ignore_prepare(&prepare, "it is not the primary's to send");
         }
         if !self.takes_prepares() {
@@ -29,6 +31,9 @@ impl Replica {
             return self.pursue();
         }
         let conflicts = self.log.id(prepare.op()).is_some_and(|own| own != prepare.id());
+        if conflicts && Mutant::ConflictOverwritten.is_on() && self.cut(prepare.op().previous()) {
+            return self.append(prepare);
+        }
         if conflicts && self.status == Status::Normal {
             self.ignore_prepare(&prepare, "another prepare stands in its place");
             return self.ask_start_view(view);
@@ -39,6 +44,9 @@ impl Replica {
     }
 
     pub(super) fn on_commit(&mut self, from: ReplicaIndex, view: View, commit: PrepareId) {
+        if Mutant::CommitOfLaterView.is_on() && view > self.view {
+            self.commit_to(commit.op.min(self.log.head().op));
+        }
         if !self.is_of_this_view(from, view) {
             return;
         }
@@ -73,8 +81,9 @@ impl Replica {
 
     /// Acknowledges everything durable here; says nothing unless this replica is a normal backup.
     pub(super) fn send_prepare_ok(&mut self) {
-        if self.status == Status::Normal && !self.leads_view() {
-            let id = self.durable();
+        let may_acknowledge = self.status == Status::Normal || Mutant::OkInViewChange.is_on();
+        if may_acknowledge && !self.leads_view() {
+            let id = if Mutant::AckBeforeDurable.is_on() { self.head() } else { self.durable() };
             self.send(self.primary(), Message::PrepareOk { view: self.view, id });
         }
     }
@@ -96,7 +105,8 @@ impl Replica {
     /// everything up to h - window was committed when h was sealed.
     fn commit_floor(&mut self) {
         let head = self.log.head().op.as_raw();
-        self.commit_to(Op::new(head.saturating_sub(PREPARES_IN_FLIGHT_MAX)));
+        let window = if Mutant::CommitFloorTooHigh.is_on() { 1 } else { PREPARES_IN_FLIGHT_MAX };
+        self.commit_to(Op::new(head.saturating_sub(window)));
     }
 
     /// Remembers the primary's commit. It takes effect where this log holds that very prepare (N6), now or later.
@@ -111,7 +121,7 @@ impl Replica {
         if heard.op <= self.commit || heard.op > self.log.head().op {
             return;
         }
-        if self.log.id(heard.op) == Some(heard) {
+        if self.log.id(heard.op) == Some(heard) || Mutant::CommitUnnamed.is_on() {
             self.commit_to(heard.op);
         } else if self.status == Status::Normal {
             self.ignore_commit(heard, "another prepare stands in its place");
@@ -119,21 +129,23 @@ impl Replica {
         }
     }
 
-    /// Commits and applies up to `op`, and answers who waits for that.
-    pub(super) fn commit_to(&mut self, op: Op) {
-        if op <= self.commit {
+    /// Commits and applies up to `last`, and answers who waits for that.
+    pub(super) fn commit_to(&mut self, last: Op) {
+        if last <= self.commit {
             return;
         }
-        assert!(op <= self.log.head().op, "nothing is committed here that is not in the log");
+        assert!(last <= self.log.head().op, "nothing is committed here that is not in the log");
         let previous = self.commit;
-        for op in (previous.next().as_raw()..=op.as_raw()).map(Op::new) {
+        for op in (previous.next().as_raw()..=last.as_raw()).map(Op::new) {
             let header = *self.log.header(op).expect("uncommitted prepares are remembered");
-            self.client_table.apply(&header);
-            self.outputs.push_back(Output::Apply(header));
+            if op == last || !Mutant::ApplySkips.is_on() {
+                self.client_table.apply(&header);
+                self.outputs.push_back(Output::Apply(header));
+            }
             self.commit = op;
             self.note_committed(&header);
         }
-        self.log.forget(previous, op, self.durable);
+        self.log.forget(previous, last, self.durable);
     }
 
     /// Whether a message belongs to this replica's view; tells or asks if it does not.

@@ -3,6 +3,7 @@
 use varve_protocol::id::{Op, ReplicaIndex, RequestNumber, Timestamp, View};
 use varve_protocol::limits::{PREPARES_IN_FLIGHT_BYTES_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
 use varve_protocol::message::Message;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId};
 
 use super::{Leading, Replica, backed_off};
@@ -36,11 +37,8 @@ impl Replica {
         if !self.takes_requests() {
             return Verdict::Answer(Outcome::NotPrimary);
         }
-        let verdict = if has_session(request.producer, request.request) {
-            self.judge_session(request)
-        } else {
-            Verdict::Take
-        };
+        let has_session = has_session(request.producer, request.request) && !Mutant::NotConsulted.is_on();
+        let verdict = if has_session { self.judge_session(request) } else { Verdict::Take };
         match verdict {
             Verdict::Take
                 if self.leading.successor.is_some() || !self.window_has_room(request.body.len()) =>
@@ -54,6 +52,9 @@ impl Replica {
     fn judge_session(&self, request: &Request) -> Verdict {
         let in_flight = || self.uncommitted().filter(|header| header.producer() == request.producer);
         if let Some(header) = in_flight().find(|header| header.request() == request.request) {
+            if Mutant::InFlightTwice.is_on() {
+                return Verdict::Take;
+            }
             return Verdict::WaitFor(header.op());
         }
         let last_in_flight = in_flight().map(PrepareHeader::request).max();
@@ -66,7 +67,7 @@ impl Replica {
             Known::Later { last } => last_in_flight.map_or(last, |in_flight| in_flight.max(last)),
             Known::Nobody => last_in_flight.unwrap_or(RequestNumber::ZERO),
         };
-        if request.request == last.next() {
+        if request.request == last.next() || (Mutant::GapTaken.is_on() && request.request > last) {
             Verdict::Take
         } else if request.request < last {
             // Evicted while later requests of it were under way.
@@ -93,6 +94,12 @@ impl Replica {
             "a prepare is sealed only within a window of the commit"
         );
         let after_parent = Timestamp::new(self.log.timestamp().as_raw() + 1);
+        let after_parent = if Mutant::TimestampsGoBack.is_on() { request.now } else { after_parent };
+        let next_offset = if Mutant::OffsetsMintedTwice.is_on() {
+            self.next_offset_committed()
+        } else {
+            self.log.next_offset()
+        };
         let fields = PrepareFields {
             cluster: self.config.cluster,
             group: self.config.group,
@@ -100,7 +107,7 @@ impl Replica {
             parent,
             epoch: self.config.epoch,
             kind: request.kind,
-            base_offset: self.log.next_offset(),
+            base_offset: next_offset,
             record_count: request.record_count,
             timestamp: after_parent.max(request.now),
             producer: request.producer,
@@ -109,6 +116,10 @@ impl Replica {
         let prepare = Prepare::seal(fields, request.body);
         self.leading.waiting.insert((prepare.op(), request.handle));
         self.leading.bytes_in_flight += prepare.body().len();
+        if Mutant::ReplyBeforeCommit.is_on() {
+            let (op, base_offset) = (prepare.op(), prepare.header().base_offset());
+            self.reply(request.handle, Outcome::Committed { op, base_offset });
+        }
         self.append(prepare.clone());
         self.broadcast(&Message::Prepare { view: self.view, commit: self.commit(), prepare });
         if !self.timers.is_armed(Timer::PrepareResend) {
@@ -118,10 +129,13 @@ impl Replica {
     }
 
     pub(super) fn on_prepare_ok(&mut self, from: ReplicaIndex, view: View, id: PrepareId) {
-        if !self.is_of_this_view(from, view) {
+        let is_old_counted = Mutant::OldPrepareOkCounts.is_on() && view < self.view;
+        if !is_old_counted && !self.is_of_this_view(from, view) {
             return;
         }
-        let is_ours = self.log.id(id.op) == Some(id) || id.op < self.log.base().op;
+        let is_ours = self.log.id(id.op) == Some(id)
+            || id.op < self.log.base().op
+            || (Mutant::AnyPrepareOkCounts.is_on() && id.op <= self.log.head().op);
         if !self.is_primary() || !is_ours {
             return self.ignore_prepare_ok(from, id);
         }
@@ -146,7 +160,7 @@ impl Replica {
 
     pub(super) fn acknowledged_by(&self, replica: ReplicaIndex) -> Op {
         if replica == self.config.replica {
-            self.durable
+            if Mutant::OwnVoteBeforeSync.is_on() { self.log.head().op } else { self.durable }
         } else {
             self.leading.acknowledged.get(&replica).copied().unwrap_or_default()
         }
@@ -202,7 +216,7 @@ impl Replica {
     /// next prepare is here without its body, is told the view's log instead and fetches what it lacks.
     pub(super) fn resend_prepares(&mut self) {
         let head = self.log.head().op;
-        if !self.is_primary() || self.commit == head {
+        if !self.is_primary() || self.commit == head || Mutant::PreparesNotRepeated.is_on() {
             return;
         }
         for to in self.config.peers() {

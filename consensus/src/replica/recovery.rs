@@ -7,6 +7,7 @@
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::Op;
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
@@ -59,7 +60,8 @@ impl RecoveredLog {
             self.committed = header.op();
         }
         self.log.append_header(header);
-        let floor = Op::new(header.op().as_raw().saturating_sub(PREPARES_IN_FLIGHT_MAX));
+        let window = if Mutant::RecoveryFloorTooHigh.is_on() { 8 } else { PREPARES_IN_FLIGHT_MAX };
+        let floor = Op::new(header.op().as_raw().saturating_sub(window));
         if floor <= self.committed && !starts_late {
             return None;
         }
@@ -85,10 +87,13 @@ impl Replica {
         let mut replica = Self::with_state(config, rng, superblock, log, client_table, committed);
         let was_changing = superblock.log_view < superblock.view;
         replica.status = if was_changing { Status::ViewChange } else { Status::Recovering };
-        replica.commit_to(superblock.commit.min(head));
+        let commit = if Mutant::RecoveryTrustsLog.is_on() { head } else { superblock.commit.min(head) };
+        replica.commit_to(commit);
         // Due at once: the first tick says what has to be said.
         replica.timers.arm(Timer::ViewChangeResend, Moment::ZERO);
-        if !was_changing && replica.leads_view() {
+        if Mutant::PrimaryResumes.is_on() && !was_changing && replica.leads_view() {
+            replica.status = Status::Normal;
+        } else if !was_changing && replica.leads_view() {
             // Prepares that it sent and never synced may live on elsewhere: it must not seal those ops again in this view.
             replica.propose(superblock.view.next());
         }

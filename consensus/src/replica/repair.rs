@@ -8,6 +8,7 @@
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
 use varve_protocol::message::Message;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
 use super::Replica;
@@ -37,7 +38,7 @@ impl Replica {
             if self.is_disk_full_of_work() {
                 break;
             }
-            if prepare.header().parent() != self.log.head() {
+            if prepare.header().parent() != self.log.head() && !Mutant::WrongParentTaken.is_on() {
                 tracing::warn!(group = %self.config.group, id = %prepare.id(), "ignore prepare of another parent");
                 self.catchup.distrust();
                 return self.ask_start_view(self.view);
@@ -54,7 +55,7 @@ impl Replica {
     /// Asks for the next thing missing, unless a question is out or the disk is behind.
     pub(super) fn fetch_missing(&mut self) {
         let next = if self.is_installing() { self.catchup.verified() } else { self.log.head().op }.next();
-        if next > self.catchup.target() {
+        if next > self.catchup.target() || Mutant::NoRepair.is_on() {
             self.catchup.set_asked(None);
             return self.timers.disarm(Timer::Repair);
         }

@@ -7,10 +7,12 @@
 use varve_protocol::id::{ReplicaIndex, View};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::message::{Message, SuffixSlot};
+use varve_protocol::mutant::Mutant;
 
 use super::catchup::Catchup;
 use super::install::Announced;
 use super::{Changing, Proposal, Replica, Stage, backed_off};
+use crate::client_table::ClientTable;
 use crate::event::Liveness;
 use crate::log_merge::{Merge, Told, merge};
 use crate::quorum::{Votes, quorum};
@@ -75,7 +77,10 @@ impl Replica {
     fn would_join(&self, from: ReplicaIndex, view: View) -> bool {
         match self.status {
             Status::Normal => {
-                self.liveness == Liveness::Suspected || from == self.primary() || view > self.view.next()
+                self.liveness == Liveness::Suspected
+                    || from == self.primary()
+                    || view > self.view.next()
+                    || Mutant::JoinsAnyProposal.is_on()
             }
             Status::ViewChange | Status::Recovering => true,
         }
@@ -106,7 +111,8 @@ impl Replica {
     }
 
     fn count_proposal(&mut self) {
-        if self.has_proposed() && self.proposal.votes.count() >= quorum(self.config.replica_count) {
+        let quorum = if Mutant::ProposalNeedsNobody.is_on() { 1 } else { quorum(self.config.replica_count) };
+        if self.has_proposed() && self.proposal.votes.count() >= quorum {
             self.enter_view(self.proposal.view);
         }
     }
@@ -116,6 +122,9 @@ impl Replica {
         assert!(view > self.view, "views only grow");
         tracing::info!(group = %self.config.group, %view, left = %self.view, "view change");
         self.stop_leading();
+        if Mutant::TableReset.is_on() {
+            self.client_table = ClientTable::default();
+        }
         self.view = view;
         self.status = Status::ViewChange;
         self.changing = Changing { attempts: self.changing.attempts, ..Changing::default() };
@@ -137,7 +146,7 @@ impl Replica {
     pub(super) fn tell_log(&mut self) {
         let may_tell = self.status == Status::ViewChange
             && self.changing.stage == Stage::Choosing
-            && self.saved.view == self.view
+            && (self.saved.view == self.view || Mutant::TellsBeforeViewSaved.is_on())
             && self.durable == self.log.head().op;
         if !may_tell || self.changing.has_told {
             return;
@@ -170,7 +179,8 @@ impl Replica {
         if view > self.view {
             self.enter_view(view);
         }
-        if view < self.view || self.status == Status::Normal {
+        let is_old = view < self.view && !Mutant::OldTaleCounts.is_on();
+        if is_old || self.status == Status::Normal {
             return self.tell_started_view(from);
         }
         if self.status == Status::ViewChange && self.leads_view() {
@@ -230,7 +240,7 @@ impl Replica {
 
     /// This view takes too long: proposes the next one, and goes on trying.
     pub(super) fn give_up_view(&mut self) {
-        if self.status == Status::Normal {
+        if self.status == Status::Normal || Mutant::ViewNotGivenUp.is_on() {
             return;
         }
         self.changing.attempts = self.changing.attempts.saturating_add(1);

@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 
 use varve_consensus::event::Liveness;
+use varve_protocol::message::Message;
+use varve_protocol::prepare::Prepare;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Envelope};
 
 mod handover;
 mod replication;
@@ -51,4 +53,16 @@ fn change_view_without(cluster: &mut Cluster, without: usize, is_enough: impl Fn
         cluster.liveness(node, Liveness::Suspected);
     }
     cluster.settle_until(&[without], is_enough);
+}
+
+/// Two prepares of view 0: the one that every story's first request makes, and one that no second request makes.
+fn another_history() -> Vec<Prepare> {
+    let mut cluster = Cluster::new(3);
+    cluster.request(0);
+    cluster.request_of(0, 5, 1);
+    let prepares = |sent: Envelope| match (sent.to, sent.message) {
+        (1, Message::Prepare { prepare, .. }) => Some(prepare),
+        _ => None,
+    };
+    cluster.network.into_iter().filter_map(prepares).collect()
 }

@@ -137,8 +137,18 @@ fn run(count: usize, actions: &[Action]) {
     heal_and_work(&mut cluster);
 }
 
+/// A mutant is to be found, not to be understood: its failures are neither shrunk nor kept.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() };
+    if cfg!(feature = "mutants") {
+        ProptestConfig { max_shrink_iters: 0, failure_persistence: None, ..config }
+    } else {
+        config
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn three_replicas_survive_any_schedule(actions in prop::collection::vec(action(3), 1..150)) {

@@ -12,6 +12,7 @@ use varve_protocol::client::encode_archive;
 use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
 use varve_protocol::message::Message;
 use varve_protocol::metadata::MetadataOp;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
 use varve_protocol::superblock::Superblock;
 use varve_storage::Job;
@@ -78,6 +79,7 @@ impl Node {
     pub(super) fn delete_files(&mut self) {
         let Some(replica) = self.groups.get(&GroupId::METADATA).and_then(Group::replica) else { return };
         let (saved, durable) = (replica.commit_saved(), replica.durable().op);
+        let saved = if Mutant::FilesDeletedEarly.is_on() { Op::new(u64::MAX) } else { saved };
         while let Some(deleted) = self.deleting.first_entry().filter(|deleted| *deleted.key() <= saved) {
             for group in deleted.remove() {
                 self.submit(Job::DeleteGroup { group });

@@ -58,6 +58,8 @@ pub(crate) struct Host<M: Machine> {
     pub(crate) hung: u32,
     /// It dies in one of its next rounds of writes.
     pub(crate) doom: Option<Doom>,
+    /// Frames that its processes have received from other nodes.
+    pub(crate) heard: u64,
     /// What happened while it was frozen.
     pub(crate) stash: Vec<Event>,
     past_work: Work,
@@ -84,6 +86,7 @@ impl<M: Machine> Host<M> {
             slow: 0,
             hung: 0,
             doom: None,
+            heard: 0,
             stash: Vec::new(),
             past_work: Work::default(),
             rng,

@@ -1,5 +1,6 @@
 //! The fast world itself: takes the next event, lets it happen, and moves through the three phases.
 
+mod homecoming;
 mod phases;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,10 @@ pub(crate) enum Event {
     Watch,
     /// The faults are over.
     Heal,
+    /// Those who were left behind come back.
+    Homecoming,
+    /// They have been back for a while.
+    SettledIn,
     /// The phase should be over by now.
     Deadline(Phase),
 }
@@ -99,6 +104,9 @@ pub(crate) struct Universe<M: Machine> {
     phase: Phase,
     auditor: Option<u32>,
     cluster: ClusterId,
+    settled: Option<homecoming::Settled>,
+    /// Somebody was left behind, and has not been watched for long enough since.
+    awaits_homecoming: bool,
 }
 
 impl<M: Machine> Universe<M> {
@@ -125,10 +133,12 @@ impl<M: Machine> Universe<M> {
             dooms: 0,
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),
-            watch: Watch::default(),
+            watch: Watch::over(scenario.replication_factor),
             phase: Phase::Safety,
             auditor: None,
             cluster,
+            settled: None,
+            awaits_homecoming: !scenario.left_behind.is_empty(),
             scenario,
         }
     }
@@ -240,6 +250,8 @@ impl<M: Machine> Universe<M> {
             }
             Event::Watch => self.on_watch()?,
             Event::Heal => self.on_heal()?,
+            Event::Homecoming => self.on_homecoming(),
+            Event::SettledIn => self.on_settled_in()?,
             Event::Deadline(phase) => self.on_deadline(phase)?,
         }
         Ok(())
@@ -286,6 +298,7 @@ impl<M: Machine> Universe<M> {
                 self.trace.record(now, trail);
                 match (at, from) {
                     (Endpoint::Node(at), Endpoint::Node(node)) => {
+                        self.host(at).heard += 1;
                         self.step(at, Input::PeerFrame { node, frame })
                     }
                     (Endpoint::Node(at), Endpoint::Client(_)) => {
@@ -411,7 +424,7 @@ impl<M: Machine> Universe<M> {
         let is_waiting = || self.clients.iter().any(|client| client.actor.waits_for().is_some());
         match self.phase {
             Phase::Liveness if !is_waiting() => self.begin_audit(),
-            Phase::Audit if !is_waiting() => self.finish_audit(),
+            Phase::Audit if !is_waiting() && !self.awaits_homecoming => self.finish_audit(),
             Phase::Safety | Phase::Liveness | Phase::Audit | Phase::Over => Ok(()),
         }
     }
@@ -459,6 +472,8 @@ fn receiver(event: &Event) -> Option<NodeId> {
         | Event::Reset
         | Event::Watch
         | Event::Heal
+        | Event::Homecoming
+        | Event::SettledIn
         | Event::Deadline(_) => None,
     }
 }

@@ -2,37 +2,64 @@
 //!
 //! * One view of a group has one primary, and only one life of it: a node that restarts never resumes a view that it led.
 //! * Within one life a replica's view and commit do not go back.
-//! * What is durable is written.
+//! * What is durable is written, and what is committed is durable on a quorum of disks.
+//! * Nobody enters a view without having heard from another replica.
+//! * A primary that hears no quorum takes requests for a moment only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
 use varve_protocol::id::{GroupId, NodeId, View};
 
 use crate::oracle::Violation;
 
+/// How long a primary may go on without hearing a quorum.
+const LONELY_MAX: Duration = Duration::from_secs(1);
+
+/// How a replica was when it was last looked at.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    life: u64,
+    view: View,
+    commit: u64,
+    /// Frames that its node had received from other nodes.
+    heard: u64,
+}
+
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     primaries: BTreeMap<(GroupId, View), (NodeId, u64)>,
-    seen: BTreeMap<(NodeId, GroupId), (u64, View, u64)>,
+    seen: BTreeMap<(NodeId, GroupId), Seen>,
     newest_view: BTreeMap<GroupId, View>,
+    /// Since when a primary has heard no quorum.
+    lonely_since: BTreeMap<(NodeId, GroupId), Duration>,
+    /// Every group has several replicas.
+    are_many: bool,
 }
 
 impl Watch {
-    /// Looks at a node in one of its lives; gives the groups that are in a view not seen there before.
+    /// A watch over groups of at least so many replicas.
+    pub(crate) fn over(replicas_min: u8) -> Self {
+        Self { are_many: replicas_min > 1, ..Self::default() }
+    }
+
+    /// Looks at a node in one of its lives, in which it has received so many frames from other nodes; gives the groups
+    /// that are in a view not seen there before.
     pub(crate) fn look(
         &mut self,
         node: NodeId,
-        life: u64,
+        (life, heard): (u64, u64),
         status: &NodeStatus,
     ) -> Result<Vec<(GroupId, View)>, Violation> {
         let mut news = Vec::new();
         for replica in &status.groups {
-            self.look_at_replica((node, life), replica)?;
+            let now = Seen { life, view: replica.view, commit: replica.commit, heard };
+            self.look_at_replica(node, now, replica)?;
             let key = (node, replica.group);
-            let seen = self.seen.insert(key, (life, replica.view, replica.commit));
-            if seen.map(|(_, view, _)| view) != Some(replica.view) {
+            let seen = self.seen.insert(key, now);
+            if seen.map(|seen| seen.view) != Some(replica.view) {
                 news.push((replica.group, replica.view));
             }
             let newest = self.newest_view.entry(replica.group).or_default();
@@ -41,21 +68,24 @@ impl Watch {
         Ok(news)
     }
 
-    fn look_at_replica(&self, (node, life): (NodeId, u64), replica: &GroupStatus) -> Result<(), Violation> {
+    fn look_at_replica(&self, node: NodeId, now: Seen, replica: &GroupStatus) -> Result<(), Violation> {
         let GroupStatus { group, view, head, durable, commit, .. } = replica;
         if durable > head {
             let detail = format!("{node}: {group} is durable up to op{durable} and ends at op{head}");
             return Err(Violation::new("durable beyond the log", detail));
         }
-        if let Some((before_life, before_view, before_commit)) = self.seen.get(&(node, *group))
-            && *before_life == life
-        {
-            if view < before_view {
-                let detail = format!("{node}: {group} went from {before_view} to {view}");
+        if let Some(before) = self.seen.get(&(node, *group)).filter(|before| before.life == now.life) {
+            if *view < before.view {
+                let detail = format!("{node}: {group} went from {} to {view}", before.view);
                 return Err(Violation::new("view went back", detail));
             }
-            if commit < before_commit {
-                let detail = format!("{node}: {group} went from op{before_commit} to op{commit}");
+            if *view > before.view && now.heard == before.heard && self.are_many {
+                let detail =
+                    format!("{node}: {group} went from {} to {view} and had heard nobody", before.view);
+                return Err(Violation::new("a view was entered alone", detail));
+            }
+            if *commit < before.commit {
+                let detail = format!("{node}: {group} went from op{} to op{commit}", before.commit);
                 return Err(Violation::new("commit went back", detail));
             }
         }
@@ -83,6 +113,60 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// Looks at all replicas of a group at once. Of a replica that does not work now the disk is not known, and it is taken
+    /// to hold everything.
+    pub(crate) fn look_at_disks(
+        group: GroupId,
+        members: &[NodeId],
+        statuses: &BTreeMap<NodeId, NodeStatus>,
+    ) -> Result<(), Violation> {
+        let replica_on = |node: &NodeId| {
+            let replicas = statuses.get(node).map(|status| status.groups.iter());
+            replicas.and_then(|mut replicas| replicas.find(|replica| replica.group == group))
+        };
+        let working = |node: &NodeId| replica_on(node).filter(|replica| replica.role != Role::Faulty);
+        let commit =
+            members.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
+        let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| replica.durable >= commit);
+        let holders: Vec<NodeId> = members.iter().filter(is_holder).copied().collect();
+        if 2 * holders.len() > members.len() {
+            return Ok(());
+        }
+        let detail = format!("{group} of {members:?} is committed up to op{commit}, durable on {holders:?}");
+        Err(Violation::new("committed on too few disks", detail))
+    }
+
+    /// Looks for primaries that take requests although they hear no quorum of their group. Nodes that are frozen do not know.
+    pub(crate) fn look_for_lonely_primaries(
+        &mut self,
+        now: Duration,
+        (group, members): (GroupId, &[NodeId]),
+        awake: &BTreeMap<NodeId, NodeStatus>,
+    ) -> Result<(), Violation> {
+        self.lonely_since.retain(|(node, _), _| awake.contains_key(node));
+        for (node, status) in awake {
+            let leads = |replica: &GroupStatus| replica.group == group && replica.role == Role::Primary;
+            let heard = members.iter().filter(|member| status.hears.contains(member)).count();
+            if 2 * heard > members.len() || !status.groups.iter().any(leads) {
+                self.lonely_since.remove(&(*node, group));
+                continue;
+            }
+            let since = *self.lonely_since.entry((*node, group)).or_insert(now);
+            if now - since > LONELY_MAX {
+                let hears = &status.hears;
+                let detail =
+                    format!("{node} hears {hears:?} and leads {group} of {members:?} since {since:?}");
+                return Err(Violation::new("a primary without a quorum", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest view of a group that was ever seen.
+    pub(crate) fn newest_view(&self, group: GroupId) -> View {
+        self.newest_view.get(&group).copied().unwrap_or_default()
     }
 
     /// Views entered beyond the first, over all groups.

@@ -7,7 +7,7 @@ use varve_protocol::id::{Op, View};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::message::Message;
 
-use super::{change_view_without, claim, quietly};
+use super::{another_history, change_view_without, claim, quietly};
 use crate::cluster::{Cluster, Envelope};
 
 #[test]
@@ -211,6 +211,51 @@ fn prepare_of_another_parent_is_not_taken() {
                 && sent.to == 2
         });
         cluster.network.push(stranger.network.remove(place.unwrap()));
+        cluster.pass(0, 2);
+        assert_eq!(cluster.replica(2).head().op, Op::new(1));
+        cluster.settle();
+        assert_eq!(cluster.replica(2).head(), cluster.replica(0).head());
+    });
+}
+
+#[test]
+fn prepare_in_the_place_of_another_overwrites_nothing() {
+    claim("prepare_in_the_place_of_another_overwrites_nothing", 3, |cluster| {
+        quietly(cluster, "op1 is committed, op2 is stored by r2 and not acknowledged yet", |cluster| {
+            cluster.request(0);
+            cluster.settle();
+            cluster.request(0);
+            cluster.pass(0, 2);
+            cluster.sync(2);
+            cluster.network.clear();
+        });
+        let own = cluster.replica(2).head();
+        let (view, commit) = (View::ZERO, cluster.replica(2).commit());
+        let message = Message::Prepare { view, commit, prepare: another_history().remove(1) };
+        cluster.network.push(Envelope { from: 0, to: 2, message });
+        cluster.pass(0, 2);
+        assert_eq!(cluster.replica(2).head(), own);
+        cluster.settle();
+        assert_eq!(cluster.replica(2).head(), own);
+    });
+}
+
+#[test]
+fn repair_with_another_prepare_is_not_taken() {
+    claim("repair_with_another_prepare_is_not_taken", 3, |cluster| {
+        quietly(cluster, "op1 and op2 are committed, op1 is stored by r2", |cluster| {
+            cluster.request(0);
+            cluster.settle();
+            cluster.request(0);
+            cluster.settle_without(&[2]);
+        });
+        cluster.pulse(0);
+        cluster.lose(0, 1);
+        cluster.pass(0, 2);
+        cluster.pass(2, 0);
+        cluster.pass(0, 2);
+        let message = Message::RepairPrepare { view: View::ZERO, prepare: another_history().remove(1) };
+        cluster.network.push(Envelope { from: 0, to: 2, message });
         cluster.pass(0, 2);
         assert_eq!(cluster.replica(2).head().op, Op::new(1));
         cluster.settle();

@@ -5,8 +5,10 @@ use std::time::Duration;
 use varve_consensus::Status;
 use varve_consensus::event::{Liveness, Outcome};
 use varve_protocol::id::{Op, View};
+use varve_protocol::message::Message;
 
-use super::{change_view_without, claim, quietly};
+use super::{another_history, change_view_without, claim, quietly};
+use crate::cluster::Envelope;
 
 #[test]
 fn old_view_prepare_ignored() {
@@ -146,6 +148,28 @@ fn cut_waits_for_writes_under_way() {
         cluster.complete_job(0);
         assert_eq!(cluster.replica(0).head().op, Op::ZERO);
         cluster.settle();
+    });
+}
+
+#[test]
+fn acknowledgement_waits_for_the_log_view() {
+    claim("acknowledgement_waits_for_the_log_view", 3, |cluster| {
+        quietly(cluster, "op1 is everywhere; r0 dies and r1 leads v1", |cluster| {
+            cluster.request(0);
+            cluster.settle();
+            cluster.crash(0, 0);
+            change_view_without(cluster, 0, |cluster| cluster.replica(1).is_primary());
+            cluster.network.retain(|sent| sent.to != 0);
+        });
+        cluster.pass(1, 2);
+        let (view, commit) = (cluster.replica(1).view(), cluster.replica(1).commit());
+        let message = Message::Prepare { view, commit, prepare: another_history().remove(0) };
+        cluster.network.push(Envelope { from: 1, to: 2, message });
+        cluster.pass(1, 2);
+        assert!(cluster.network.iter().all(|sent| sent.from != 2), "nothing is promised yet");
+        cluster.sync(2);
+        cluster.settle_without(&[0]);
+        assert_eq!(cluster.replica(2).log_view(), View::new(1));
     });
 }
 

@@ -1,11 +1,17 @@
 //! What ends the phases of a universe: the end of all faults, the audit, and deadlines; and the watch over all of them.
 
+use std::collections::BTreeMap;
+
+use varve_protocol::client::NodeStatus;
 use varve_protocol::id::{GroupId, NodeId};
 
+use super::homecoming::PEACE;
 use super::{Client, Event, Universe, WATCH_EVERY};
-use crate::actor::Happening;
 use crate::actor::reader::Auditor;
+use crate::actor::{Happening, Placement};
+use crate::fast::host::Host;
 use crate::fast::machine::Machine;
+use crate::fast::watch::Watch;
 use crate::fast::wire::Presence;
 use crate::oracle::Violation;
 use crate::scenario::Phase;
@@ -24,9 +30,12 @@ impl<M: Machine> Universe<M> {
 
     pub(super) fn begin_audit(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Audit;
-        self.bring_back();
+        let peace = PEACE + self.scenario.link.idle_timeout;
+        if self.awaits_homecoming {
+            self.heap.push_after(peace, Event::Homecoming);
+        }
         self.note("everything is read".to_owned());
-        self.heap.push_after(self.scenario.recovery_max(), Event::Deadline(Phase::Audit));
+        self.heap.push_after(peace + self.scenario.recovery_max(), Event::Deadline(Phase::Audit));
         let nodes: Vec<NodeId> = self.scenario.node_ids().collect();
         let streams = self.clients.iter().find_map(|client| client.actor.streams());
         let wanted = (self.placement.clone(), streams.cloned().unwrap_or_default());
@@ -52,16 +61,36 @@ impl<M: Machine> Universe<M> {
 
     pub(super) fn on_watch(&mut self) -> Result<(), Violation> {
         let now = self.heap.now();
-        for (node, host) in &self.hosts {
-            let Some(machine) = host.machine() else { continue };
-            let status = machine.status();
-            for (group, view) in self.watch.look(*node, host.life, &status)? {
+        let mut statuses = self.statuses();
+        for (node, status) in &statuses {
+            let host = &self.hosts[node];
+            for (group, view) in self.watch.look(*node, (host.life, host.heard), status)? {
                 self.trace.record(now, Trail::View { node: *node, group, view: view.as_raw() });
             }
-            self.watch.look_at_primaries(*node, host.life, &status)?;
+            self.watch.look_at_primaries(*node, host.life, status)?;
+        }
+        let groups = self.watched_groups();
+        for (group, members) in &groups {
+            Watch::look_at_disks(*group, members, &statuses)?;
+        }
+        statuses.retain(|node, _| self.hosts[node].frozen == 0);
+        for (group, members) in &groups {
+            self.watch.look_for_lonely_primaries(now, (*group, members), &statuses)?;
         }
         self.heap.push_after(WATCH_EVERY, Event::Watch);
         Ok(())
+    }
+
+    /// The groups that are looked at as a whole: the metadata and the partitions of the topic, with their members.
+    pub(super) fn watched_groups(&self) -> Placement {
+        let metadata = (GroupId::METADATA, self.scenario.node_ids().collect());
+        std::iter::once(metadata).chain(self.placement.iter().cloned()).collect()
+    }
+
+    /// How the running nodes are.
+    pub(super) fn statuses(&self) -> BTreeMap<NodeId, NodeStatus> {
+        let status = |(node, host): (&NodeId, &Host<M>)| Some((*node, host.machine()?.status()));
+        self.hosts.iter().filter_map(status).collect()
     }
 
     pub(super) fn on_deadline(&mut self, phase: Phase) -> Result<(), Violation> {
