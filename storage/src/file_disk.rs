@@ -77,6 +77,10 @@ impl Disk for FileDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(self.root.join(dir))?.sync_all()
     }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
+    }
 }
 
 impl DiskFile for File {

@@ -124,9 +124,7 @@ impl<D: Disk> Store<D> {
         file::list_whole(&disk, Path::new(""))?;
         let superblocks = Superblocks::open(&disk, identity)?;
         remove_strangers(&disk, superblocks.live())?;
-        for dir in ["", GROUPS_DIR].map(Path::new) {
-            disk.sync_dir(dir).or_failed_to("sync directory", dir)?;
-        }
+        sync_all(&disk)?;
         let mut groups = BTreeMap::new();
         let mut recovered = Vec::with_capacity(superblocks.live().len());
         for (group, superblock) in superblocks.live() {
@@ -135,6 +133,7 @@ impl<D: Disk> Store<D> {
             recovered.push(RecoveredGroup { superblock: *superblock, head, problem });
             groups.insert(*group, log.map_or_else(Hosted::Closed, |log| Hosted::Open(Box::new(log))));
         }
+        sync_sealed(&disk, &mut groups)?;
         Ok((Self { disk, identity, options, superblocks, groups }, recovered))
     }
 
@@ -306,6 +305,26 @@ impl<D: Disk> Store<D> {
             .extend(round.failed.into_iter().map(|(group, error)| Completion::Failed { group, error }));
         completions
     }
+}
+
+fn sync_all<D: Disk>(disk: &D) -> Result<(), StorageError> {
+    disk.sync_all().or_failed_to("sync the file system of", Path::new(""))
+}
+
+/// Makes durable what opening the logs has written to them, all with one sync.
+fn sync_sealed<D: Disk>(
+    disk: &D,
+    groups: &mut BTreeMap<GroupId, Hosted<D::File>>,
+) -> Result<(), StorageError> {
+    let mut dirty = groups.values_mut().filter_map(|hosted| match hosted {
+        Hosted::Open(log) if log.is_dirty() => Some(log),
+        Hosted::Open(_) | Hosted::Closed(_) => None,
+    });
+    let Some(first) = dirty.next() else { return Ok(()) };
+    sync_all(disk)?;
+    first.note_synced();
+    dirty.for_each(|log| log.note_synced());
+    Ok(())
 }
 
 fn open_log<F>(

@@ -135,15 +135,18 @@ impl<F: DiskFile> Writer<F> {
     /// Makes everything written durable.
     pub(crate) fn sync(&mut self, path: &Path) -> Result<(), StorageError> {
         if self.is_dirty {
-            self.sync_always(path)?;
+            self.file.sync().or_failed_to("sync", path)?;
+            self.is_dirty = false;
         }
         Ok(())
     }
 
-    /// As [`Self::sync`], also if this process wrote nothing: an earlier one may have.
-    pub(crate) fn sync_always(&mut self, path: &Path) -> Result<(), StorageError> {
-        self.file.sync().or_failed_to("sync", path)?;
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.is_dirty
+    }
+
+    /// Notes that everything written is durable, because the whole disk is.
+    pub(crate) fn note_synced(&mut self) {
         self.is_dirty = false;
-        Ok(())
     }
 }

@@ -202,3 +202,21 @@ fn an_append_that_leaves_a_gap_is_a_programmer_error() {
     store.execute(vec![append(GROUP, &prepares[..1])]);
     store.execute(vec![append(GROUP, &prepares[2..])]);
 }
+
+#[test]
+fn idle_groups_cost_an_open_no_writes_and_no_syncs_of_their_own() {
+    let calls_of_open = |groups: u64| {
+        let disk = MemoryDisk::new();
+        let mut store = new_store(disk.clone(), Options::default());
+        for group in (0..groups).map(|number| GroupId::new(100 + number)) {
+            store.execute(vec![Job::SaveSuperblock(superblock(group, 1))]);
+            store.execute(vec![append(group, &Branch::new(group).seal_many(&[100, 100]))]);
+        }
+        // The first one seals the logs.
+        drop(reopen(disk.clone(), Options::default()));
+        let before = disk.calls();
+        drop(reopen(disk.clone(), Options::default()));
+        disk.calls() - before
+    };
+    assert_eq!(calls_of_open(20), calls_of_open(1));
+}
