@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use varve_client::{Client, ClientError};
 
-use crate::health::{Answer, Summary};
+use crate::health::{Answer, Health, NodeHealth, Summary};
 
 /// The pause between two rounds of questions.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
@@ -24,6 +24,17 @@ pub(crate) async fn summary(client: &Client) -> Result<Summary, ClientError> {
     Ok(Summary::new(&map, &answers))
 }
 
+/// Whether every node says in short what it said at length before, and all was available: then there is nothing to ask of
+/// thousands of groups.
+async fn is_unchanged(client: &Client, before: Option<&Summary>) -> bool {
+    let Some(before) = before.filter(|before| before.health != Health::Unavailable) else { return false };
+    let vitals = client.admin().vitals().await.into_iter();
+    let nodes = vitals.map(|(entry, answer)| NodeHealth::new(&entry, &answer.map_err(why)));
+    let nodes: Vec<NodeHealth> = nodes.collect();
+    nodes.len() == before.nodes.len()
+        && nodes.iter().zip(&before.nodes).all(|(now, before)| now.is_as(before))
+}
+
 /// Why one node does not answer.
 fn why(error: ClientError) -> String {
     if let ClientError::Unreachable { reason } = error { reason } else { error.to_string() }
@@ -36,7 +47,9 @@ pub(crate) async fn poll_summary(servers: String, report: watch::Sender<Option<S
         if client.is_none() {
             client = Client::connect(&servers).await.ok();
         }
+        let before = report.borrow().clone();
         if let Some(client) = &client
+            && !is_unchanged(client, before.as_ref()).await
             && let Ok(summary) = summary(client).await
         {
             report.send_if_modified(|current| {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role};
 use varve_protocol::id::{GroupId, NodeId};
 use varve_protocol::metadata::{ClusterMap, NodeEntry};
 
@@ -42,11 +42,11 @@ pub(crate) struct NodeHealth {
     pub(crate) uptime_ms: u64,
     /// The nodes it hears.
     pub(crate) hears: Vec<u8>,
-    pub(crate) primary_of: usize,
-    pub(crate) backup_of: usize,
+    pub(crate) primary_of: u32,
+    pub(crate) backup_of: u32,
     /// Replicas that change views or find their way back.
-    pub(crate) changing: usize,
-    pub(crate) faulty: usize,
+    pub(crate) changing: u32,
+    pub(crate) faulty: u32,
     pub(crate) frames_dropped: u64,
 }
 
@@ -75,7 +75,11 @@ pub(crate) type Answer = (NodeEntry, Result<NodeStatus, String>);
 impl Summary {
     /// Puts together what the nodes of a cluster with this map answered.
     pub(crate) fn new(map: &ClusterMap, answers: &[Answer]) -> Self {
-        let nodes: Vec<NodeHealth> = answers.iter().map(NodeHealth::new).collect();
+        let vitals = |answer: &Result<NodeStatus, String>| {
+            answer.as_ref().map(NodeStatus::vitals).map_err(Clone::clone)
+        };
+        let nodes: Vec<NodeHealth> =
+            answers.iter().map(|(entry, answer)| NodeHealth::new(entry, &vitals(answer))).collect();
         let mut said: BTreeMap<GroupId, Vec<(NodeId, &GroupStatus)>> = BTreeMap::new();
         for status in answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()) {
             for group in &status.groups {
@@ -125,34 +129,26 @@ fn partitions(map: &ClusterMap) -> impl Iterator<Item = (String, GroupId, &[Node
 }
 
 impl NodeHealth {
-    fn new((entry, answer): &Answer) -> Self {
-        let mut health = Self {
+    pub(crate) fn new(entry: &NodeEntry, answer: &Result<NodeVitals, String>) -> Self {
+        let counts = answer.as_ref().map(|vitals| vitals.counts).unwrap_or_default();
+        Self {
             id: entry.node.as_raw(),
             address: entry.address.clone(),
             pid: None,
             unreachable: answer.as_ref().err().cloned(),
-            uptime_ms: 0,
-            hears: Vec::new(),
-            primary_of: 0,
-            backup_of: 0,
-            changing: 0,
-            faulty: 0,
-            frames_dropped: 0,
-        };
-        if let Ok(status) = answer {
-            health.uptime_ms = status.uptime_ms;
-            health.hears = raw(&status.hears);
-            health.frames_dropped = status.frames_dropped;
-            for group in &status.groups {
-                match group.role {
-                    Role::Primary => health.primary_of += 1,
-                    Role::Backup => health.backup_of += 1,
-                    Role::ViewChange => health.changing += 1,
-                    Role::Faulty => health.faulty += 1,
-                }
-            }
+            uptime_ms: answer.as_ref().map_or(0, |vitals| vitals.uptime_ms),
+            hears: answer.as_ref().map_or_else(|_| Vec::new(), |vitals| raw(&vitals.hears)),
+            primary_of: counts.primary,
+            backup_of: counts.backup,
+            changing: counts.changing,
+            faulty: counts.faulty,
+            frames_dropped: answer.as_ref().map_or(0, |vitals| vitals.frames_dropped),
         }
-        health
+    }
+
+    /// Whether it is as it was, but older.
+    pub(crate) fn is_as(&self, before: &Self) -> bool {
+        *self == Self { uptime_ms: self.uptime_ms, ..before.clone() }
     }
 
     /// Whether it answers, and all its replicas work.

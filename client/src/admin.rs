@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use varve_protocol::client::{NodeStatus, PartitionOffsets, Refusal, Request, Response, encode_archive};
+use varve_protocol::client::{
+    NodeStatus, NodeVitals, PartitionOffsets, Refusal, Request, Response, encode_archive,
+};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumber};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
@@ -51,18 +53,52 @@ impl Admin {
     /// # Errors
     /// When no node answers at all.
     pub async fn statuses(&self) -> Result<Vec<(NodeEntry, Result<NodeStatus, ClientError>)>, ClientError> {
-        let map = self.shared.refresh_map().await?;
+        let nodes = self.shared.refresh_map().await?.nodes.clone();
+        let answers = self.ask_each(nodes, Request::GetStatus).await.into_iter();
+        let status = |answer| match answer {
+            Response::Status(status) => Ok(status),
+            other @ (Response::Map(_)
+            | Response::Changed(_)
+            | Response::Offsets(_)
+            | Response::HandingOver
+            | Response::Vitals(_)) => Err(nonsense(&other)),
+        };
+        Ok(answers.map(|(node, answer)| (node, answer.and_then(status))).collect())
+    }
+
+    /// How every node is, in short, or why that cannot be learnt. Asks the nodes of the map as last learnt and nothing of
+    /// each group, so that it may be done often.
+    pub async fn vitals(&self) -> Vec<(NodeEntry, Result<NodeVitals, ClientError>)> {
+        let nodes = self.shared.map().nodes.clone();
+        let answers = self.ask_each(nodes, Request::GetVitals).await.into_iter();
+        let vitals = |answer| match answer {
+            Response::Vitals(vitals) => Ok(vitals),
+            other @ (Response::Map(_)
+            | Response::Changed(_)
+            | Response::Offsets(_)
+            | Response::Status(_)
+            | Response::HandingOver) => Err(nonsense(&other)),
+        };
+        answers.map(|(node, answer)| (node, answer.and_then(vitals))).collect()
+    }
+
+    /// Asks all nodes the same at once.
+    async fn ask_each(
+        &self,
+        nodes: Vec<NodeEntry>,
+        request: Request,
+    ) -> Vec<(NodeEntry, Result<Response, ClientError>)> {
         let mut asked = JoinSet::new();
-        for (place, node) in map.nodes.iter().cloned().enumerate() {
-            let shared = self.shared.clone();
-            asked.spawn(async move { (place, status_of(&shared, &node.address).await, node) });
+        for (place, node) in nodes.into_iter().enumerate() {
+            let (shared, request) = (self.shared.clone(), request.clone());
+            asked.spawn(async move { (place, ask_node(&shared, &node.address, &request).await, node) });
         }
-        let mut statuses = Vec::new();
+        let mut answers = Vec::new();
         while let Some(answered) = asked.join_next().await {
-            statuses.extend(answered.ok());
+            answers.extend(answered.ok());
         }
-        statuses.sort_by_key(|(place, ..)| *place);
-        Ok(statuses.into_iter().map(|(_, status, node)| (node, status)).collect())
+        answers.sort_by_key(|(place, ..)| *place);
+        answers.into_iter().map(|(_, answer, node)| (node, answer)).collect()
     }
 
     /// Creates a stream.
@@ -174,15 +210,13 @@ impl Admin {
     }
 }
 
-async fn status_of(shared: &Shared, address: &str) -> Result<NodeStatus, ClientError> {
-    match shared.request(address, GroupId::METADATA, &Request::GetStatus, STATUS_MAX).await {
-        Ok(Response::Status(status)) => Ok(status),
-        Ok(other) => Err(nonsense(&other)),
-        Err(error) => {
-            shared.nodes.forget(address);
-            Err(error)
-        }
+/// Asks one node how it is; one that does not answer is connected to anew the next time.
+async fn ask_node(shared: &Shared, address: &str, request: &Request) -> Result<Response, ClientError> {
+    let answer = shared.request(address, GroupId::METADATA, request, STATUS_MAX).await;
+    if answer.is_err() {
+        shared.nodes.forget(address);
     }
+    answer
 }
 
 /// Registers a producer.

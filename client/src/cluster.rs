@@ -107,6 +107,7 @@ impl Shared {
             other @ (Response::Offsets(_)
             | Response::Changed(_)
             | Response::Status(_)
+            | Response::Vitals(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }
@@ -213,6 +214,7 @@ impl Shared {
             other @ (Response::Map(_)
             | Response::Changed(_)
             | Response::Status(_)
+            | Response::Vitals(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }

@@ -57,6 +57,8 @@ pub enum Request {
         /// Which one.
         to: NodeId,
     },
+    /// Asks any node how it is, without a word about each of its groups: the answer is small however many they are.
+    GetVitals,
 }
 
 /// The answer to a [`Request`].
@@ -72,6 +74,8 @@ pub enum Response {
     Status(NodeStatus),
     /// To [`Request::HandOver`]: it has begun, and is over when the group's offsets name the other node.
     HandingOver,
+    /// To [`Request::GetVitals`].
+    Vitals(NodeVitals),
 }
 
 /// The ends of a partition, as one replica sees them.
@@ -100,6 +104,60 @@ pub struct NodeStatus {
     pub groups: Vec<GroupStatus>,
     /// Frames dropped because they could not be read or were not meant for this node.
     pub frames_dropped: u64,
+}
+
+impl NodeStatus {
+    /// The same without a word about each group.
+    #[must_use]
+    pub fn vitals(&self) -> NodeVitals {
+        let counts = RoleCounts::of(self.groups.iter().map(|group| group.role));
+        let Self { node, uptime_ms, frames_dropped, .. } = *self;
+        NodeVitals { node, uptime_ms, hears: self.hears.clone(), counts, frames_dropped }
+    }
+}
+
+/// How a node is, in short.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct NodeVitals {
+    /// Which node answers.
+    pub node: NodeId,
+    /// Milliseconds since its process started.
+    pub uptime_ms: u64,
+    /// Nodes it hears at the moment, itself included.
+    pub hears: Vec<NodeId>,
+    /// What its replicas do.
+    pub counts: RoleCounts,
+    /// Frames dropped because they could not be read or were not meant for this node.
+    pub frames_dropped: u64,
+}
+
+/// How many replicas of a node do what.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Archive, Serialize, Deserialize)]
+pub struct RoleCounts {
+    /// Those that lead.
+    pub primary: u32,
+    /// Those that follow.
+    pub backup: u32,
+    /// Those that change views or find their way back.
+    pub changing: u32,
+    /// Those that cannot take part.
+    pub faulty: u32,
+}
+
+impl RoleCounts {
+    /// Counts these.
+    pub fn of(roles: impl Iterator<Item = Role>) -> Self {
+        let mut counts = Self::default();
+        for role in roles {
+            match role {
+                Role::Primary => counts.primary += 1,
+                Role::Backup => counts.backup += 1,
+                Role::ViewChange => counts.changing += 1,
+                Role::Faulty => counts.faulty += 1,
+            }
+        }
+        counts
+    }
 }
 
 /// How one replica is.

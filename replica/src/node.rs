@@ -24,7 +24,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::Status;
 use varve_consensus::event::RequestHandle;
-use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role, RoleCounts};
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Op, Timestamp, View};
 use varve_protocol::time::Moment;
@@ -176,15 +176,23 @@ impl Node {
     /// How this node and its replicas are.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
+        let NodeVitals { node, uptime_ms, hears, counts: _, frames_dropped } = self.vitals();
+        let groups = self.groups.iter().map(|(id, group)| group_status(*id, group)).collect();
+        NodeStatus { node, uptime_ms, hears, groups, frames_dropped }
+    }
+
+    /// How this node is, in short.
+    #[must_use]
+    pub fn vitals(&self) -> NodeVitals {
         let mut hears: Vec<NodeId> =
             self.peers.iter().filter(|(_, peer)| peer.is_alive()).map(|(node, _)| *node).collect();
         hears.push(self.config.node);
         hears.sort();
-        NodeStatus {
+        NodeVitals {
             node: self.config.node,
             uptime_ms: u64::try_from(self.now.since(Moment::ZERO).as_millis()).unwrap_or(u64::MAX),
             hears,
-            groups: self.groups.iter().map(|(id, group)| group_status(*id, group)).collect(),
+            counts: RoleCounts::of(self.groups.values().map(role_of)),
             frames_dropped: self.frames_dropped + self.frames_unreadable,
         }
     }
@@ -220,10 +228,22 @@ impl Node {
     }
 }
 
+fn role_of(group: &Group) -> Role {
+    match &group.state {
+        State::Opening => Role::ViewChange,
+        State::Damaged(_) => Role::Faulty,
+        State::Open(replica) => match replica.status() {
+            Status::Normal if replica.takes_requests() => Role::Primary,
+            Status::Normal if !replica.is_primary() => Role::Backup,
+            Status::Normal | Status::ViewChange | Status::Recovering => Role::ViewChange,
+        },
+    }
+}
+
 fn group_status(id: GroupId, group: &Group) -> GroupStatus {
     let status = GroupStatus {
         group: id,
-        role: Role::ViewChange,
+        role: role_of(group),
         view: View::ZERO,
         primary: group.primary_node(),
         head: 0,
@@ -234,15 +254,8 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
     };
     match &group.state {
         State::Opening => status,
-        State::Damaged(problem) => {
-            GroupStatus { role: Role::Faulty, problem: Some(problem.clone()), ..status }
-        }
+        State::Damaged(problem) => GroupStatus { problem: Some(problem.clone()), ..status },
         State::Open(replica) => GroupStatus {
-            role: match replica.status() {
-                Status::Normal if replica.takes_requests() => Role::Primary,
-                Status::Normal if !replica.is_primary() => Role::Backup,
-                Status::Normal | Status::ViewChange | Status::Recovering => Role::ViewChange,
-            },
             view: replica.view(),
             head: replica.head().op.as_raw(),
             durable: replica.durable().op.as_raw(),

@@ -7,6 +7,7 @@
 //! * written bytes are read back at once, but survive a crash only after `sync` of the file returned success;
 //!   without it any subset of the written sectors may survive;
 //! * a created, renamed or removed name survives a crash only after `sync_dir` of its directory returned success;
+//! * `sync_all` does both for all there is;
 //! * a rename is atomic: after a crash there is the old name or the new one;
 //! * a failed `sync` leaves unknown what is on the disk, and a later success says nothing about it.
 
@@ -70,6 +71,13 @@ pub trait Disk: Send + 'static {
     /// # Errors
     /// As the system reports; then it is unknown which names are durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes everything durable that was written so far, by this process or an earlier one: the bytes, sizes and names of
+    /// all files. Others who use the same file system are waited for as well.
+    ///
+    /// # Errors
+    /// As the system reports; then it is unknown what is durable.
+    fn sync_all(&self) -> io::Result<()>;
 }
 
 /// An open file. Positions and sizes are bytes.

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
@@ -39,6 +40,16 @@ impl FileDisk {
             Err(TryLockError::Error(error)) => Err(StorageError::io("lock", &path, error)),
         }
     }
+}
+
+/// Lets this process have as many files open as the system allows it: each group that was ever appended to keeps one open.
+///
+/// # Errors
+/// As the system reports; the limit is as it was then.
+pub fn raise_open_files_max() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    Ok(setrlimit(Resource::Nofile, raised)?)
 }
 
 impl Disk for FileDisk {
@@ -76,6 +87,10 @@ impl Disk for FileDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(self.root.join(dir))?.sync_all()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
     }
 }
 

@@ -30,7 +30,7 @@ mod writer;
 
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{IoFailure, StorageError};
-pub use file_disk::FileDisk;
+pub use file_disk::{FileDisk, raise_open_files_max};
 pub use identity::Identity;
 pub use job::{Completion, Job, ReadFrom};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};

@@ -121,6 +121,16 @@ impl<F: DiskFile> Log<F> {
         Ok(())
     }
 
+    /// Whether something was written since the last sync.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.writer.is_dirty()
+    }
+
+    /// Notes that everything written is durable, because the whole disk is.
+    pub(crate) fn note_synced(&mut self) {
+        self.writer.note_synced();
+    }
+
     /// Makes everything appended durable.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
         if Mutant::LogNotSynced.is_on() {

@@ -56,6 +56,15 @@ impl State {
         self.calls += 1;
         Ok(())
     }
+
+    /// What becomes of the sync that is about to be done.
+    fn take_sync_fault(&mut self) -> SyncFault {
+        let fault = self.sync_fault;
+        if fault == SyncFault::Once {
+            self.sync_fault = SyncFault::None;
+        }
+        fault
+    }
 }
 
 /// A [`Disk`] in memory.
@@ -189,6 +198,18 @@ impl Disk for MemoryDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.changing()?.tree.sync_dir(dir)
     }
+
+    fn sync_all(&self) -> io::Result<()> {
+        let mut state = self.changing()?;
+        match state.take_sync_fault() {
+            SyncFault::None => state.tree.sync_all(),
+            SyncFault::Once | SyncFault::Always => {
+                state.tree.fail_sync_all();
+                return Err(io::Error::other("simulated disk: sync failed"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl DiskFile for MemoryFile {
@@ -228,16 +249,14 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.changing()?;
-        let fault = state.sync_fault;
-        if fault == SyncFault::None {
-            state.tree.inode_mut(self.inode).sync();
-            return Ok(());
+        match state.take_sync_fault() {
+            SyncFault::None => state.tree.inode_mut(self.inode).sync(),
+            SyncFault::Once | SyncFault::Always => {
+                state.tree.inode_mut(self.inode).fail_sync();
+                return Err(io::Error::other("simulated disk: sync failed"));
+            }
         }
-        if fault == SyncFault::Once {
-            state.sync_fault = SyncFault::None;
-        }
-        state.tree.inode_mut(self.inode).fail_sync();
-        Err(io::Error::other("simulated disk: sync failed"))
+        Ok(())
     }
 }
 

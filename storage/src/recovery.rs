@@ -23,8 +23,9 @@
 //! hash chain), go with the cut: the file is shortened, so they are never parsed again.
 //!
 //! What this cannot tell: rot in the newest round, after it was acknowledged, looks like a tear. To keep that window
-//! small, opening a log seals it: what is found sound is synced (the process before may have died before its sync),
-//! and only then a slot says that the next round begins behind it. From there on damage to it is called damage.
+//! small, opening a log seals it: a slot says that the next round begins behind what is found sound. From there on damage to
+//! it is called damage. Whoever opens logs syncs the whole disk twice, however many there are: before, because the process
+//! before may have died before its sync and a slot vouches for what is durable; and after, for the slots.
 //!
 //! The files of a damaged log are left as they are.
 
@@ -51,7 +52,8 @@ pub(crate) struct Recovered<F> {
     pub(crate) log: Result<Log<F>, StorageError>,
 }
 
-/// Opens the log of a group, and shows every sound prepare to `visit`, in order.
+/// Opens the log of a group, and shows every sound prepare to `visit`, in order. What the disk holds must be durable before;
+/// the log says whether it waits for a sync afterwards.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     identity: Identity,
@@ -78,8 +80,6 @@ impl<D: Disk> Recovery<'_, D> {
         let dir = group_dir(self.chain.group);
         let mut names = file::list_whole(self.disk, &dir)?;
         names.retain(|name| segment::parse_file_name(name).is_some());
-        // An earlier process may have died between a change of a name and its sync.
-        self.disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
         let Some((newest, sealed)) = names.split_last() else { return Err(self.missing(&dir)) };
         for name in sealed {
             self.scan_sealed(&dir, name)?;
@@ -118,16 +118,15 @@ impl<D: Disk> Recovery<'_, D> {
                 if !Mutant::TornTailKept.is_on() {
                     writer.cut(&segment, scan.position)?;
                 }
+                // First what the slot will vouch for, then the slot.
+                writer.sync(&segment.path)?;
             }
         }
-        // First what the slot will vouch for, then the slot.
-        writer.sync_always(&segment.path)?;
         if slots.are_sound {
             writer.write_slot(&segment, next_op, scan.position)?;
         } else {
             writer.force_slot(&segment, next_op, scan.position)?;
         }
-        writer.sync(&segment.path)?;
         Ok((segment, writer))
     }
 

@@ -6,8 +6,10 @@
 //! | `superblocks-a`, `superblocks-b`                   | two copies of the promises of all groups |
 //! | `groups/<group>/<base offset>-<first op>.log`      | segments of a group's log                |
 //!
-//! A group exists when it has a superblock: its directory and first segment are durable before the superblock is, and go
-//! after the entry that deletes it is durable. A directory without a superblock is what a crash left between.
+//! A group exists when it has a superblock. Its directory and first segment are made with its first append, and are durable
+//! before its superblock says that they are there; nobody is told of the append before that. So an idle group that was never
+//! appended to costs nothing but its superblocks, and a log that is lost is missed. The files go after the entry that deletes
+//! the group is durable. A directory whose group has no superblock is what a crash left between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,7 +26,8 @@ use crate::identity::{IDENTITY_NAME, Identity};
 use crate::job::{Completion, Job, ReadFrom};
 use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
 use crate::recovery::{Recovered, recover};
-use crate::superblocks::{COPY_NAMES, Change, Superblocks};
+use crate::segment::parse_file_name;
+use crate::superblocks::{COPY_NAMES, Change, Kept, Superblocks};
 
 /// What an operator may choose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +55,8 @@ pub struct RecoveredGroup {
 
 /// A group of this store.
 enum Hosted<F> {
+    /// Nothing was ever appended: there are no files.
+    Empty,
     Open(Box<Log<F>>),
     Closed(StorageError),
 }
@@ -62,10 +67,12 @@ struct Round {
     completions: Vec<Completion>,
     /// Groups whose logs wait for a sync.
     written: BTreeSet<GroupId>,
+    /// Groups whose logs got their first file.
     created: BTreeSet<GroupId>,
     deleted: BTreeSet<GroupId>,
     /// All superblocks to answer; the newest one of a group is saved.
     saves: Vec<Superblock>,
+    newest_saves: BTreeMap<GroupId, Superblock>,
     failed: BTreeMap<GroupId, StorageError>,
 }
 
@@ -74,7 +81,7 @@ impl Round {
     fn must_end_before(&self, job: &Job) -> bool {
         match job {
             Job::Append { group, .. } | Job::Truncate { group, .. } => {
-                self.saves.iter().any(|save| save.group == *group) && !Mutant::SuperblockOvertaken.is_on()
+                self.newest_saves.contains_key(group) && !Mutant::SuperblockOvertaken.is_on()
             }
             Job::SaveSuperblock(_) | Job::Read { .. } | Job::DeleteGroup { .. } => false,
         }
@@ -123,18 +130,30 @@ impl<D: Disk> Store<D> {
     ) -> Result<(Self, Vec<RecoveredGroup>), StorageError> {
         identity.check(&disk)?;
         file::list_whole(&disk, Path::new(""))?;
-        let superblocks = Superblocks::open(&disk, identity)?;
-        remove_strangers(&disk, superblocks.live())?;
-        for dir in ["", GROUPS_DIR].map(Path::new) {
-            disk.sync_dir(dir).or_failed_to("sync directory", dir)?;
-        }
+        let mut superblocks = Superblocks::open(&disk, identity)?;
+        let found = remove_strangers(&disk, superblocks.live())?;
+        sync_all(&disk)?;
         let mut groups = BTreeMap::new();
         let mut recovered = Vec::with_capacity(superblocks.live().len());
-        for (group, superblock) in superblocks.live() {
+        let mut unannounced = Vec::new();
+        for (group, kept) in superblocks.live() {
+            let Kept { superblock, has_log } = *kept;
+            if !has_log && !found.contains(group) {
+                recovered.push(RecoveredGroup { superblock, head: PrepareId::ROOT, problem: None });
+                groups.insert(*group, Hosted::Empty);
+                continue;
+            }
             let Recovered { head, log } = recover(&disk, identity, *group, on_prepare);
+            if !has_log && log.is_ok() {
+                unannounced.push(Change::Save(Kept { superblock, has_log: true }));
+            }
             let problem = log.as_ref().err().cloned();
-            recovered.push(RecoveredGroup { superblock: *superblock, head, problem });
+            recovered.push(RecoveredGroup { superblock, head, problem });
             groups.insert(*group, log.map_or_else(Hosted::Closed, |log| Hosted::Open(Box::new(log))));
+        }
+        sync_sealed(&disk, &mut groups)?;
+        if !unannounced.is_empty() {
+            superblocks.save(&disk, &unannounced)?;
         }
         Ok((Self { disk, identity, options, superblocks, groups }, recovered))
     }
@@ -198,15 +217,25 @@ impl<D: Disk> Store<D> {
         prepares: &[Prepare],
         round: &mut Round,
     ) -> Result<(), StorageError> {
-        let log = open_log(&mut self.groups, group)?;
+        self.make_log(group, round)?;
         round.written.insert(group);
-        log.append(&self.disk, self.options.segment_size_bytes_max, prepares)
+        open_log(&mut self.groups, group)?.append(&self.disk, self.options.segment_size_bytes_max, prepares)
     }
 
     fn truncate(&mut self, group: GroupId, keep: Op, round: &mut Round) -> Result<(), StorageError> {
-        let log = open_log(&mut self.groups, group)?;
+        self.make_log(group, round)?;
         round.written.insert(group);
-        log.truncate(&self.disk, keep)
+        open_log(&mut self.groups, group)?.truncate(&self.disk, keep)
+    }
+
+    /// Gives a group that has no files its first segment.
+    fn make_log(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
+        if matches!(self.groups.get(&group), Some(Hosted::Empty)) {
+            let log = Log::create(&self.disk, self.identity, group)?;
+            self.groups.insert(group, Hosted::Open(Box::new(log)));
+            round.created.insert(group);
+        }
+        Ok(())
     }
 
     fn read(
@@ -215,24 +244,26 @@ impl<D: Disk> Store<D> {
         from: ReadFrom,
         limit: ReadLimit,
     ) -> Result<Vec<Prepare>, StorageError> {
-        open_log(&mut self.groups, group)?.read(&self.disk, from, limit)
+        match self.groups.get(&group) {
+            Some(Hosted::Open(log)) => log.read(&self.disk, from, limit),
+            Some(Hosted::Empty) => Ok(Vec::new()),
+            Some(Hosted::Closed(error)) => Err(error.clone()),
+            None => Err(StorageError::GroupUnknown { group }),
+        }
     }
 
     fn note_superblock(&mut self, superblock: Superblock, round: &mut Round) -> Result<(), StorageError> {
         let group = superblock.group;
-        if self.groups.contains_key(&group) {
-            open_log(&mut self.groups, group)?;
-        } else {
-            let log = Log::create(&self.disk, self.identity, group)?;
-            self.groups.insert(group, Hosted::Open(Box::new(log)));
-            round.created.insert(group);
+        if let Hosted::Closed(error) = self.groups.entry(group).or_insert(Hosted::Empty) {
+            return Err(error.clone());
         }
-        let in_round = round.saves.iter().rev().find(|save| save.group == group);
-        if let Some(before) = in_round.or_else(|| self.superblocks.live().get(&group)) {
+        let saved = self.superblocks.live().get(&group).map(|kept| &kept.superblock);
+        if let Some(before) = round.newest_saves.get(&group).or(saved) {
             assert!(before.view <= superblock.view, "the view of a superblock never goes back");
             assert!(before.log_view <= superblock.log_view, "the log view of a superblock never goes back");
         }
         round.saves.push(superblock);
+        round.newest_saves.insert(group, superblock);
         Ok(())
     }
 
@@ -265,11 +296,14 @@ impl<D: Disk> Store<D> {
 
     fn save_superblocks(&mut self, round: &mut Round) {
         let mut newest: BTreeMap<GroupId, Change> = BTreeMap::new();
-        for save in round.saves.iter().filter(|save| !round.failed.contains_key(&save.group)) {
-            if self.is_forgotten(save) {
-                continue;
+        let saved = self.superblocks.live();
+        let of_created =
+            round.created.iter().filter_map(|group| Some((*group, saved.get(group)?.superblock)));
+        for (group, superblock) in of_created.chain(std::mem::take(&mut round.newest_saves)) {
+            if !round.failed.contains_key(&group) && !self.is_forgotten(&superblock) {
+                let has_log = matches!(self.groups.get(&group), Some(Hosted::Open(_)));
+                newest.insert(group, Change::Save(Kept { superblock, has_log }));
             }
-            newest.insert(save.group, Change::Save(*save));
         }
         // A deletion in the round of a save needs no trace of the save.
         newest.extend(round.deleted.iter().map(|group| (*group, Change::Delete(*group))));
@@ -288,7 +322,10 @@ impl<D: Disk> Store<D> {
     /// Whether a mutant lets this superblock be answered and not written.
     fn is_forgotten(&self, save: &Superblock) -> bool {
         let is_same = |same: fn(&Superblock) -> View| {
-            self.superblocks.live().get(&save.group).is_some_and(|before| same(before) == same(save))
+            self.superblocks
+                .live()
+                .get(&save.group)
+                .is_some_and(|before| same(&before.superblock) == same(save))
         };
         (Mutant::ViewNotSaved.is_on() && is_same(|superblock| superblock.log_view))
             || (Mutant::LogViewNotSaved.is_on() && is_same(|superblock| superblock.view))
@@ -313,12 +350,32 @@ impl<D: Disk> Store<D> {
         let saved = round
             .saves
             .into_iter()
-            .filter(|save| matches!(self.groups.get(&save.group), Some(Hosted::Open(_))));
+            .filter(|save| matches!(self.groups.get(&save.group), Some(Hosted::Empty | Hosted::Open(_))));
         completions.extend(saved.map(Completion::SuperblockDurable));
         completions
             .extend(round.failed.into_iter().map(|(group, error)| Completion::Failed { group, error }));
         completions
     }
+}
+
+fn sync_all<D: Disk>(disk: &D) -> Result<(), StorageError> {
+    disk.sync_all().or_failed_to("sync the file system of", Path::new(""))
+}
+
+/// Makes durable what opening the logs has written to them, all with one sync.
+fn sync_sealed<D: Disk>(
+    disk: &D,
+    groups: &mut BTreeMap<GroupId, Hosted<D::File>>,
+) -> Result<(), StorageError> {
+    let mut dirty = groups.values_mut().filter_map(|hosted| match hosted {
+        Hosted::Open(log) if log.is_dirty() => Some(log),
+        Hosted::Open(_) | Hosted::Empty | Hosted::Closed(_) => None,
+    });
+    let Some(first) = dirty.next() else { return Ok(()) };
+    sync_all(disk)?;
+    first.note_synced();
+    dirty.for_each(|log| log.note_synced());
+    Ok(())
 }
 
 fn open_log<F>(
@@ -328,22 +385,41 @@ fn open_log<F>(
     match groups.get_mut(&group) {
         Some(Hosted::Open(log)) => Ok(log),
         Some(Hosted::Closed(error)) => Err(error.clone()),
-        None => Err(StorageError::GroupUnknown { group }),
+        Some(Hosted::Empty) | None => Err(StorageError::GroupUnknown { group }),
     }
 }
 
-/// Removes the directories of groups that were never finished or not wholly deleted.
-fn remove_strangers<D: Disk>(disk: &D, live: &BTreeMap<GroupId, Superblock>) -> Result<(), StorageError> {
+/// Removes the directories of groups that were not wholly deleted, and of those whose first segment was never finished;
+/// names the groups that have one.
+fn remove_strangers<D: Disk>(
+    disk: &D,
+    live: &BTreeMap<GroupId, Kept>,
+) -> Result<BTreeSet<GroupId>, StorageError> {
     let groups_dir = Path::new(GROUPS_DIR);
+    let mut found = BTreeSet::new();
     for name in disk.list(groups_dir).or_failed_to("list", groups_dir)? {
-        let Ok(number) = name.parse().map(GroupId::new) else { continue };
-        let dir = group_dir(number);
-        if dir == groups_dir.join(&name) && !live.contains_key(&number) {
-            tracing::info!(group = %number, "removing what is left of a group");
+        let Ok(group) = name.parse().map(GroupId::new) else { continue };
+        let dir = group_dir(group);
+        if dir != groups_dir.join(&name) {
+            continue;
+        }
+        let is_left = match live.get(&group) {
+            Some(kept) => !kept.has_log && !has_segment(disk, &dir)?,
+            None => true,
+        };
+        if is_left {
+            tracing::info!(%group, "removing what is left of a group's files");
             remove_group(disk, &dir)?;
+        } else {
+            found.insert(group);
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+fn has_segment<D: Disk>(disk: &D, dir: &Path) -> Result<bool, StorageError> {
+    let names = disk.list(dir).or_failed_to("list", dir)?;
+    Ok(names.iter().any(|name| parse_file_name(name).is_some()))
 }
 
 /// Removes the files of a group, durably; nothing may be there any more.

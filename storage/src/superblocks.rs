@@ -32,10 +32,18 @@ const ENTRIES_REWRITTEN_MIN: u64 = (1 << 20) / ENTRY_SIZE as u64;
 /// ... at least this many times those that are needed.
 const ENTRIES_PER_LIVE_MAX: u64 = 4;
 
+/// What is kept of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Kept {
+    pub(crate) superblock: Superblock,
+    /// Whether the group's log has files: one that nobody ever appended to has none, and whoever loses them is told so.
+    pub(crate) has_log: bool,
+}
+
 /// A change of the set of superblocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
-    Save(Superblock),
+    Save(Kept),
     Delete(GroupId),
 }
 
@@ -46,7 +54,7 @@ pub(crate) struct Superblocks<F> {
     generation: u64,
     /// Entries in each file.
     entries: u64,
-    live: BTreeMap<GroupId, Superblock>,
+    live: BTreeMap<GroupId, Kept>,
     failure: Option<StorageError>,
 }
 
@@ -85,15 +93,15 @@ impl<F: DiskFile> Superblocks<F> {
         disk: &D,
         identity: Identity,
         generation: u64,
-        live: BTreeMap<GroupId, Superblock>,
+        live: BTreeMap<GroupId, Kept>,
     ) -> Result<Self, StorageError> {
         let files = rewrite(disk, identity, generation, &live)?;
         let entries = live.len() as u64 + 1;
         Ok(Self { identity, files, generation, entries, live, failure: None })
     }
 
-    /// The superblocks of all groups, in the order of their ids.
-    pub(crate) fn live(&self) -> &BTreeMap<GroupId, Superblock> {
+    /// What is kept of all groups, in the order of their ids.
+    pub(crate) fn live(&self) -> &BTreeMap<GroupId, Kept> {
         &self.live
     }
 
@@ -135,9 +143,9 @@ impl<F: DiskFile> Superblocks<F> {
     }
 }
 
-fn apply(live: &mut BTreeMap<GroupId, Superblock>, change: Change) {
+fn apply(live: &mut BTreeMap<GroupId, Kept>, change: Change) {
     match change {
-        Change::Save(superblock) => live.insert(superblock.group, superblock),
+        Change::Save(kept) => live.insert(kept.superblock.group, kept),
         Change::Delete(group) => live.remove(&group),
     };
 }
@@ -156,9 +164,9 @@ fn rewrite<D: Disk>(
     disk: &D,
     identity: Identity,
     generation: u64,
-    live: &BTreeMap<GroupId, Superblock>,
+    live: &BTreeMap<GroupId, Kept>,
 ) -> Result<[D::File; 2], StorageError> {
-    let saves = live.values().map(|superblock| Content::Change(Change::Save(*superblock)));
+    let saves = live.values().map(|kept| Content::Change(Change::Save(*kept)));
     let bytes = encode_round(generation, 0, std::iter::once(Content::Start(identity)).chain(saves));
     let [a, b] = COPY_NAMES.map(Path::new);
     Ok([file::create_whole(disk, a, bytes.clone())?, file::create_whole(disk, b, bytes)?])

@@ -24,6 +24,7 @@ fn conforms<D: Disk>(disk: &D) {
     sizes_change(disk);
     names_change(disk);
     directories_come_and_go(disk);
+    disk.sync_all().unwrap();
 }
 
 fn files_are_made_once_and_found<D: Disk>(disk: &D) {

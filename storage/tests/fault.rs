@@ -49,7 +49,7 @@ fn a_failed_sync_closes_its_group_and_no_other() {
     store.execute(vec![Job::SaveSuperblock(superblock(other, 1))]);
     let (mut branch, mut other_branch) = (Branch::new(GROUP), Branch::new(other));
     let acknowledged = branch.seal_many(&[500, 600]);
-    store.execute(vec![append(GROUP, &acknowledged)]);
+    store.execute(vec![append(GROUP, &acknowledged), append(other, &other_branch.seal_many(&[100]))]);
 
     disk.set_sync_fault(SyncFault::Once);
     let doubtful = branch.seal_many(&[700]);

@@ -1,5 +1,7 @@
 //! What a store does when nothing fails, on both disks.
 
+use std::path::Path;
+
 use tempfile::TempDir;
 use varve_protocol::id::{GroupId, Offset, Op, View};
 use varve_protocol::prepare::PrepareId;
@@ -201,4 +203,41 @@ fn an_append_that_leaves_a_gap_is_a_programmer_error() {
     let mut store = new_store(MemoryDisk::new(), Options::default());
     store.execute(vec![append(GROUP, &prepares[..1])]);
     store.execute(vec![append(GROUP, &prepares[2..])]);
+}
+
+#[test]
+fn idle_groups_cost_an_open_no_writes_and_no_syncs_of_their_own() {
+    let calls_of_open = |groups: u64| {
+        let disk = MemoryDisk::new();
+        let mut store = new_store(disk.clone(), Options::default());
+        for group in (0..groups).map(|number| GroupId::new(100 + number)) {
+            store.execute(vec![Job::SaveSuperblock(superblock(group, 1))]);
+            store.execute(vec![append(group, &Branch::new(group).seal_many(&[100, 100]))]);
+        }
+        // The first one seals the logs.
+        drop(reopen(disk.clone(), Options::default()));
+        let before = disk.calls();
+        drop(reopen(disk.clone(), Options::default()));
+        disk.calls() - before
+    };
+    assert_eq!(calls_of_open(20), calls_of_open(1));
+}
+
+#[test]
+fn a_group_has_files_from_its_first_append_on() {
+    let disk = MemoryDisk::new();
+    let mut store = new_store(disk.clone(), Options::default());
+    let groups = Path::new("groups");
+    assert_eq!(disk.list(groups).unwrap(), [""; 0]);
+    assert_eq!(read(&mut store, ReadFrom::Op(Op::new(1))), []);
+    drop(store);
+
+    let (mut store, recovered, shown) = reopen(disk.clone(), Options::default());
+    assert_eq!((recovered[0].head, recovered[0].problem.clone(), shown), (PrepareId::ROOT, None, vec![]));
+    let prepares = Branch::new(GROUP).seal_many(&[100]);
+    assert_eq!(store.execute(vec![append(GROUP, &prepares)]), [durable(GROUP, &prepares[0])]);
+    assert_eq!(disk.list(groups).unwrap(), ["0000000007"]);
+    drop(store);
+    let (_, recovered, shown) = reopen(disk, Options::default());
+    assert_eq!((recovered[0].superblock, shown), (superblock(GROUP, 1), prepares));
 }

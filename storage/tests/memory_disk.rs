@@ -55,6 +55,20 @@ fn unsynced_sectors_survive_in_every_subset() {
 }
 
 #[test]
+fn a_sync_of_everything_saves_bytes_sizes_and_names() {
+    let disk = MemoryDisk::new();
+    let file = disk.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
+    file.write_at(&[vec![1; 3000].into()], 0).unwrap();
+    disk.sync_all().unwrap();
+    assert_eq!(outcomes(&disk), [Some(vec![1; 3000])].into());
+    file.write_at(&[vec![2; 3000].into()], 0).unwrap();
+    disk.set_sync_fault(SyncFault::Once);
+    assert!(disk.sync_all().is_err());
+    disk.sync_all().unwrap();
+    assert_eq!(outcomes(&disk), [Some(vec![1; 3000])].into(), "a later sync saves nothing of a failed one");
+}
+
+#[test]
 fn a_sector_comes_back_as_any_of_its_versions() {
     let disk = MemoryDisk::new();
     let file = synced_file(&disk, &[0; 512]);

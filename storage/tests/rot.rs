@@ -175,6 +175,18 @@ fn a_lost_segment_is_missed() {
 }
 
 #[test]
+fn a_log_that_is_lost_altogether_is_missed() {
+    let specimen = specimen();
+    let disk = specimen.disk.fork();
+    for path in specimen.segments() {
+        disk.remove(&path).unwrap();
+    }
+    assert!(reopen(disk.fork(), SEGMENTS).1[0].problem.is_some());
+    disk.remove_dir(Path::new("groups/0000000007")).unwrap();
+    assert!(reopen(disk, SEGMENTS).1[0].problem.is_some());
+}
+
+#[test]
 fn one_copy_of_the_superblocks_is_enough() {
     let specimen = specimen();
     for path in ["superblocks-a", "superblocks-b"].map(Path::new) {

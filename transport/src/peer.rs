@@ -51,7 +51,7 @@ fn open_lane(
     connection: &Connection,
     lane: Lane,
 ) -> mpsc::Sender<Frame> {
-    let (sender, queue) = mpsc::channel(shared.tuning.lane_frames_max);
+    let (sender, queue) = mpsc::channel(shared.tuning.frames_max(lane));
     let (shared, connection) = (shared.clone(), connection.clone());
     tasks.spawn(async move {
         if let Err(error) = write_lane(&shared, &connection, lane, queue).await {

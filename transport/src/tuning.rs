@@ -6,9 +6,10 @@ use std::time::Duration;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
+use varve_protocol::limits::GROUPS_PER_NODE_MAX;
 
 use crate::error::TransportError;
-use crate::lane::DATA_LANES;
+use crate::lane::{DATA_LANES, Lane};
 
 /// Above this MTU, segmentation offload makes the kernel refuse and quinn fall back to 1200 bytes.
 const OFFLOAD_MTU_MAX: u16 = 6500;
@@ -41,7 +42,10 @@ pub struct Tuning {
     pub keep_alive: Duration,
     /// Round trip to assume before one is measured. quinn's default of 333 ms makes a lost first packet cost a second.
     pub initial_rtt: Duration,
-    /// Frames that may wait for one lane to a peer.
+    /// Frames that may wait for the control lane to a peer. They are small, and when a node dies every group that it led has
+    /// something to say at once, in each step of its view change; what is dropped is said again, but later.
+    pub control_frames_max: usize,
+    /// Frames that may wait for any other lane to a peer.
     pub lane_frames_max: usize,
     /// Answers that may wait for one client's stream.
     pub session_frames_max: usize,
@@ -56,6 +60,7 @@ impl Default for Tuning {
             idle_timeout: Duration::from_secs(3),
             keep_alive: Duration::from_secs(1),
             initial_rtt: Duration::from_millis(10),
+            control_frames_max: 4 * GROUPS_PER_NODE_MAX,
             lane_frames_max: 1024,
             session_frames_max: 1024,
         }
@@ -67,6 +72,14 @@ impl Tuning {
     #[must_use]
     pub fn for_path_mtu(path_mtu_max: u16) -> Self {
         Self { path_mtu_max, ..Self::default() }
+    }
+
+    /// Frames that may wait for a lane to a peer.
+    pub(crate) fn frames_max(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Control => self.control_frames_max,
+            Lane::Data(_) | Lane::Bulk => self.lane_frames_max,
+        }
     }
 
     pub(crate) fn transport_config(&self) -> Result<Arc<quinn::TransportConfig>, TransportError> {

@@ -102,6 +102,7 @@ impl Node {
             Err(error) => self.refuse(session, correlation, Refusal::Malformed { reason: error.to_string() }),
             Ok(Request::GetMap) => self.respond(session, correlation, &Response::Map(self.cluster_map())),
             Ok(Request::GetStatus) => self.respond(session, correlation, &Response::Status(self.status())),
+            Ok(Request::GetVitals) => self.respond(session, correlation, &Response::Vitals(self.vitals())),
             Ok(Request::GetOffsets) => self.on_get_offsets(session, &frame.header),
             Ok(Request::HandOver { to }) => self.on_hand_over(session, &frame.header, to),
             Ok(Request::Change(operation)) => self.on_change(session, &frame.header, &operation),

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use varve_protocol::id::{Incarnation, NodeId, Timestamp};
-use varve_storage::{FileDisk, Identity, Options, Store};
+use varve_storage::{FileDisk, Identity, Options, Store, raise_open_files_max};
 use varve_transport::{Resolve, SystemResolver, Transport, TransportConfig, Tuning, bind_udp};
 
 use crate::config::{ClusterConfig, NodeSettings};
@@ -50,6 +50,9 @@ pub async fn run_node(
     let socket = bind_udp(address, &tuning)?;
     let identity = tls_identity(config, settings)?;
 
+    if let Err(error) = raise_open_files_max() {
+        tracing::warn!(%error, "the limit of open files cannot be raised; each group with records needs one");
+    }
     let disk = open_disk(&settings.data_dir)?;
     let options = Options { segment_size_bytes_max: config.storage.segment_size_bytes_max };
     let (store, recovery) = Recovery::open(disk, identity_of(config, node), options)?;

@@ -37,6 +37,11 @@ impl Directory {
         apply(&mut self.names, &change);
         self.changes.push(change);
     }
+
+    fn sync(&mut self) {
+        self.changes.clear();
+        self.durable = self.names.clone();
+    }
 }
 
 fn apply(names: &mut BTreeMap<String, Node>, change: &Change) {
@@ -158,10 +163,18 @@ impl Tree {
 
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let number = self.find_dir(path)?;
-        let directory = self.directory_mut(number);
-        directory.changes.clear();
-        directory.durable = directory.names.clone();
+        self.directory_mut(number).sync();
         Ok(())
+    }
+
+    pub(super) fn sync_all(&mut self) {
+        self.directories.values_mut().for_each(Directory::sync);
+        self.inodes.values_mut().for_each(Inode::sync);
+    }
+
+    /// No name is durable, and the pages of all files are clean now without having been written.
+    pub(super) fn fail_sync_all(&mut self) {
+        self.inodes.values_mut().for_each(Inode::fail_sync);
     }
 
     /// Draws what survives, and drops what nothing names any more.

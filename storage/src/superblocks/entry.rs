@@ -6,7 +6,8 @@
 //! |      4 |    4 | magic          | `VRVB`                                                                  |
 //! |      8 |    1 | version        | 1                                                                       |
 //! |      9 |    1 | kind           | 1 the first entry of a file, 2 a superblock, 3 a group was deleted      |
-//! |     10 |    2 | reserved       | zero                                                                    |
+//! |     10 |    1 | has_log        | kind 2: 1 if the group's log has files, which must be there, else 0     |
+//! |     11 |    1 | reserved       | zero                                                                    |
 //! |     12 |    4 | place_in_round | entries before this one that were written together with it              |
 //! |     16 |    8 | generation     | of the file, growing with each rewrite                                  |
 //! |     24 |    8 | sequence       | place in the file, from 0                                               |
@@ -21,7 +22,7 @@ use varve_protocol::superblock::Superblock;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::Change;
+use super::{Change, Kept};
 use crate::identity::Identity;
 
 pub(super) const ENTRY_SIZE: usize = 64;
@@ -39,7 +40,8 @@ struct Layout {
     magic: U32,
     version: u8,
     kind: u8,
-    reserved: [u8; 2],
+    has_log: u8,
+    reserved: u8,
     place_in_round: U32,
     generation: U64,
     sequence: U64,
@@ -69,10 +71,12 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn encode(&self) -> [u8; ENTRY_SIZE] {
-        let (kind, numbers) = match self.content {
-            Content::Start(identity) => (KIND_START, numbers_of_identity(identity)),
-            Content::Change(Change::Save(superblock)) => (KIND_SAVE, numbers_of_superblock(superblock)),
-            Content::Change(Change::Delete(group)) => (KIND_DELETE, [group.as_raw(), 0, 0, 0]),
+        let (kind, has_log, numbers) = match self.content {
+            Content::Start(identity) => (KIND_START, false, numbers_of_identity(identity)),
+            Content::Change(Change::Save(kept)) => {
+                (KIND_SAVE, kept.has_log, numbers_of_superblock(kept.superblock))
+            }
+            Content::Change(Change::Delete(group)) => (KIND_DELETE, false, [group.as_raw(), 0, 0, 0]),
         };
         let [group, view, log_view, commit] = numbers.map(U64::new);
         let mut layout = Layout {
@@ -80,7 +84,8 @@ impl Entry {
             magic: U32::new(MAGIC),
             version: VERSION,
             kind,
-            reserved: [0; 2],
+            has_log: has_log.into(),
+            reserved: 0,
             place_in_round: U32::new(self.place_in_round),
             generation: U64::new(self.generation),
             sequence: U64::new(self.sequence),
@@ -105,7 +110,10 @@ impl Entry {
         let numbers = [layout.group, layout.view, layout.log_view, layout.commit].map(U64::get);
         let content = match layout.kind {
             KIND_START => Content::Start(identity_of_numbers(numbers)?),
-            KIND_SAVE => Content::Change(Change::Save(superblock_of_numbers(numbers))),
+            KIND_SAVE => Content::Change(Change::Save(Kept {
+                superblock: superblock_of_numbers(numbers),
+                has_log: layout.has_log == 1,
+            })),
             KIND_DELETE => Content::Change(Change::Delete(GroupId::new(numbers[0]))),
             _ => return None,
         };
@@ -164,11 +172,11 @@ mod tests {
             commit: Op::new(300),
         };
         let fields = [
-            "ec996865",
+            "5a30cd64",
             "56525642",
             "01",
             "02",
-            "0000",
+            "0100",
             "01000000",
             "0200000000000000",
             "0500000000000000",
@@ -177,7 +185,8 @@ mod tests {
             "0600000000000000",
             "2c01000000000000",
         ];
-        assert_eq!(hex(Content::Change(Change::Save(superblock))), fields.concat());
+        let kept = Kept { superblock, has_log: true };
+        assert_eq!(hex(Content::Change(Change::Save(kept))), fields.concat());
     }
 
     #[test]

@@ -160,7 +160,11 @@ impl<'a> NodeView<'a> {
         let node = self.node.as_raw();
         let pid = self.process.pid().map_or_else(String::new, |pid| format!(" (process {pid})"));
         let roles = self.answers().map_or_else(String::new, |health| {
-            format!(", primary of {}, backup of {}", counted(health.primary_of, "group"), health.backup_of)
+            format!(
+                ", primary of {}, backup of {}",
+                counted(health.primary_of as usize, "group"),
+                health.backup_of
+            )
         });
         format!("node {node} at {}{pid}: {}{roles}", self.address, self.state())
     }
