@@ -38,6 +38,24 @@ fn a_dead_primary_is_replaced_within_half_a_second() {
 }
 
 #[test]
+fn a_node_that_led_a_thousand_groups_is_replaced_in_all_of_them_at_once() {
+    let mut cluster = Cluster::start(3);
+    cluster.create_topic(1000, 3);
+    cluster.run_for(Duration::from_secs(1));
+    let led = |cluster: &Cluster, id: NodeId| cluster.node(id).vitals().counts.primary;
+    let lost = led(&cluster, n(1));
+    cluster.kill(n(1));
+    cluster.sent.clear();
+    cluster.run_for(Duration::from_millis(500));
+    assert_eq!(others(n(1)).map(|id| led(&cluster, id)).sum::<u32>(), 1001);
+    // Each step of a view change is said once to each peer by each survivor: nothing had to be said again.
+    let said = |command: Command| cluster.sent.get(&command).copied().unwrap_or(0);
+    for command in [Command::StartViewChange, Command::DoViewChange, Command::StartView] {
+        assert!(said(command) <= u64::from(4 * lost), "{command:?}: {} for {lost} groups", said(command));
+    }
+}
+
+#[test]
 fn a_primary_that_can_send_and_not_receive_is_replaced() {
     let mut cluster = Cluster::start(3);
     let group = cluster.create_topic(1, 3)[0];
@@ -101,4 +119,17 @@ fn a_primary_without_a_quorum_takes_no_appends_until_it_is_back() {
     assert!(cluster.status(leader).groups.iter().all(|one| one.role != Role::Primary));
     cluster.boot(away[0]);
     cluster.append(group, ProducerId::ZERO, 0, &["y"]);
+}
+
+#[test]
+fn vitals_are_the_status_in_short() {
+    let mut cluster = Cluster::start(3);
+    cluster.create_topic(5, 3);
+    cluster.run_for(Duration::from_millis(200));
+    for id in [1, 2, 3].map(n) {
+        let vitals = cluster.node(id).vitals();
+        assert_eq!(vitals, cluster.status(id).vitals());
+        let counts = vitals.counts;
+        assert_eq!(counts.primary + counts.backup, 6, "five partitions and the metadata");
+    }
 }

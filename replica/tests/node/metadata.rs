@@ -91,7 +91,9 @@ fn a_deleted_topic_leaves_no_replica_and_no_file() {
 #[test]
 fn a_deleted_group_is_not_taken_for_a_new_one_after_a_restart() {
     let mut cluster = Cluster::start(3);
-    cluster.create_topic(1, 3);
+    let group = cluster.create_topic(1, 3)[0];
+    let producer = cluster.register_producer();
+    cluster.append(group, producer, 1, &["gone soon"]);
     // So many ops later it is known from the log alone that the topic was created, and not that it was deleted.
     for _ in 0..70 {
         cluster.register_producer();
