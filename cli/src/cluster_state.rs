@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use varve_client::{Client, ClientError};
+use varve_protocol::client::NodeVitals;
 
 use crate::health::{Answer, Health, NodeHealth, Summary};
 
@@ -28,11 +29,14 @@ pub(crate) async fn summary(client: &Client) -> Result<Summary, ClientError> {
 /// thousands of groups.
 async fn is_unchanged(client: &Client, before: Option<&Summary>) -> bool {
     let Some(before) = before.filter(|before| before.health != Health::Unavailable) else { return false };
-    let vitals = client.admin().vitals().await.into_iter();
-    let nodes = vitals.map(|(entry, answer)| NodeHealth::new(&entry, &answer.map_err(why)));
-    let nodes: Vec<NodeHealth> = nodes.collect();
-    nodes.len() == before.nodes.len()
-        && nodes.iter().zip(&before.nodes).all(|(now, before)| now.is_as(before))
+    let vitals = client.admin().vitals().await;
+    let has_map = |vitals: &NodeVitals| vitals.map_op <= before.map_op;
+    let is_as_before = |(entry, answer), before: &NodeHealth| {
+        let answer: Result<NodeVitals, String> = Result::map_err(answer, why);
+        answer.as_ref().map_or(true, has_map) && NodeHealth::new(&entry, &answer).is_as(before)
+    };
+    vitals.len() == before.nodes.len()
+        && vitals.into_iter().zip(&before.nodes).all(|(now, before)| is_as_before(now, before))
 }
 
 /// Why one node does not answer.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role};
-use varve_protocol::id::{GroupId, NodeId};
+use varve_protocol::id::{GroupId, NodeId, Op};
 use varve_protocol::metadata::{ClusterMap, NodeEntry};
 
 /// How all of it is.
@@ -28,6 +28,9 @@ pub(crate) struct Summary {
     pub(crate) health: Health,
     pub(crate) nodes: Vec<NodeHealth>,
     pub(crate) groups: Vec<GroupHealth>,
+    /// The op of the cluster map that it was made with.
+    #[serde(skip)]
+    pub(crate) map_op: Op,
 }
 
 /// How one node is.
@@ -97,7 +100,7 @@ impl Summary {
             true if all_well => Health::Healthy,
             true => Health::Degraded,
         };
-        Self { health, nodes, groups }
+        Self { health, nodes, groups, map_op: map.op }
     }
 
     /// Adds which processes the nodes are.
@@ -198,7 +201,7 @@ fn raw(nodes: &[NodeId]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use varve_protocol::id::{Offset, Op, View};
+    use varve_protocol::id::{Offset, View};
     use varve_protocol::metadata::{PartitionEntry, StreamEntry, TopicEntry};
 
     use super::*;

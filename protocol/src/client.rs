@@ -28,7 +28,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::frame::{Command, FrameError};
-use crate::id::{GroupId, NodeId, Offset, RequestNumber, View};
+use crate::id::{GroupId, NodeId, Offset, Op, RequestNumber, View};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::metadata::{ClusterMap, MetadataOp, MetadataOutcome};
 
@@ -111,8 +111,15 @@ impl NodeStatus {
     #[must_use]
     pub fn vitals(&self) -> NodeVitals {
         let counts = RoleCounts::of(self.groups.iter().map(|group| group.role));
-        let Self { node, uptime_ms, frames_dropped, .. } = *self;
-        NodeVitals { node, uptime_ms, hears: self.hears.clone(), counts, frames_dropped }
+        let metadata = self.groups.iter().find(|group| group.group == GroupId::METADATA);
+        NodeVitals {
+            node: self.node,
+            uptime_ms: self.uptime_ms,
+            hears: self.hears.clone(),
+            counts,
+            frames_dropped: self.frames_dropped,
+            map_op: Op::new(metadata.map_or(0, |group| group.commit)),
+        }
     }
 }
 
@@ -129,6 +136,8 @@ pub struct NodeVitals {
     pub counts: RoleCounts,
     /// Frames dropped because they could not be read or were not meant for this node.
     pub frames_dropped: u64,
+    /// The op of the cluster map that the node would give: an older map may lack something.
+    pub map_op: Op,
 }
 
 /// How many replicas of a node do what.

@@ -176,7 +176,7 @@ impl Node {
     /// How this node and its replicas are.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        let NodeVitals { node, uptime_ms, hears, counts: _, frames_dropped } = self.vitals();
+        let NodeVitals { node, uptime_ms, hears, frames_dropped, .. } = self.vitals();
         let groups = self.groups.iter().map(|(id, group)| group_status(*id, group)).collect();
         NodeStatus { node, uptime_ms, hears, groups, frames_dropped }
     }
@@ -194,6 +194,7 @@ impl Node {
             hears,
             counts: RoleCounts::of(self.groups.values().map(role_of)),
             frames_dropped: self.frames_dropped + self.frames_unreadable,
+            map_op: self.metadata.applied(),
         }
     }
 

@@ -129,6 +129,7 @@ fn vitals_are_the_status_in_short() {
     for id in [1, 2, 3].map(n) {
         let vitals = cluster.node(id).vitals();
         assert_eq!(vitals, cluster.status(id).vitals());
+        assert_eq!(vitals.map_op, cluster.node(id).metadata().map().op);
         let counts = vitals.counts;
         assert_eq!(counts.primary + counts.backup, 6, "five partitions and the metadata");
     }
