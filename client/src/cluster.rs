@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decode_archive, encode_archive};
@@ -28,6 +29,12 @@ const HEDGE_AFTER: Duration = Duration::from_millis(100);
 /// How long replicas are given to say who leads them, before what has come is taken.
 const WHO_LEADS_MAX: Duration = Duration::from_millis(50);
 
+/// How long a map is taken to be as good as a new one by those who have reason to doubt it.
+const MAP_RECENT: Duration = Duration::from_millis(250);
+
+/// Groups whose leaders are looked for at once: the answers of all of them must come within [`WHO_LEADS_MAX`].
+const LOOKING_MAX: usize = 128;
+
 /// Who leads a group, as somebody says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Leader {
@@ -48,6 +55,10 @@ pub(crate) struct Shared {
     pub(crate) nodes: Nodes,
     servers: Vec<String>,
     map: Mutex<Arc<ClusterMap>>,
+    /// When the map was last asked for by one of many; held meanwhile.
+    map_asked: tokio::sync::Mutex<Option<Instant>>,
+    /// One for each group whose leader is being looked for.
+    looking: Semaphore,
     rng: Mutex<ChaCha8Rng>,
     /// Held over a whole change: the changes of one session are made one after the other.
     pub(crate) admin: tokio::sync::Mutex<AdminSession>,
@@ -63,6 +74,8 @@ impl Shared {
             nodes: Nodes::new(endpoint),
             servers,
             map: Mutex::default(),
+            map_asked: tokio::sync::Mutex::default(),
+            looking: Semaphore::new(LOOKING_MAX),
             rng: Mutex::new(rng),
             admin: tokio::sync::Mutex::default(),
         }
@@ -92,6 +105,18 @@ impl Shared {
                 Ok(None | Some(Err(_))) | Err(_) => {}
             }
         }
+    }
+
+    /// A map that is new or nearly so. A producer of a thousand partitions wants it a thousand times when a node dies, and it
+    /// is large then: it is asked for once.
+    pub(crate) async fn recent_map(self: &Arc<Self>) -> Result<Arc<ClusterMap>, ClientError> {
+        let mut asked = self.map_asked.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < MAP_RECENT) {
+            return Ok(self.map());
+        }
+        let map = self.refresh_map().await;
+        *asked = Some(Instant::now());
+        map
     }
 
     /// Asks one node for the map.
@@ -174,6 +199,7 @@ impl Shared {
         group: GroupId,
         newer_than: Option<View>,
     ) -> Option<Leader> {
+        let _turn = self.looking.acquire().await.ok()?;
         let replicas = replicas_of(&self.map(), group);
         let mut asked = JoinSet::new();
         for (node, address) in replicas.clone() {

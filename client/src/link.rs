@@ -1,13 +1,32 @@
 //! A session with a task for each direction, so that waiting for an answer can be given up without losing half a frame.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::ClusterId;
 use varve_transport::{ClientConnection, SessionReceiver, SessionSender, TransportError};
 
 /// Frames that may wait in each direction; QUIC's windows hold the rest.
 const QUEUE_MAX: usize = 4;
+
+/// When a node was last heard, on any session.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(Mutex<Option<Instant>>);
+
+impl Heard {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it was heard within `limit`.
+    pub(crate) fn is_within(&self, limit: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < limit)
+    }
+}
 
 /// A session with a node. Ends when it is dropped.
 pub(crate) struct Link {
@@ -19,12 +38,16 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) async fn open(connection: &ClientConnection) -> Result<Self, TransportError> {
+    /// Opens a session whose every frame is noted in `heard`.
+    pub(crate) async fn open(
+        connection: &ClientConnection,
+        heard: Arc<Heard>,
+    ) -> Result<Self, TransportError> {
         let (sender, receiver) = connection.open_session().await?;
         let cluster = sender.cluster();
         let (outgoing, to_send) = mpsc::channel(QUEUE_MAX);
         let (received, incoming) = mpsc::channel(QUEUE_MAX);
-        let tasks = [tokio::spawn(write(sender, to_send)), tokio::spawn(read(receiver, received))];
+        let tasks = [tokio::spawn(write(sender, to_send)), tokio::spawn(read(receiver, received, heard))];
         Ok(Self { cluster, outgoing, incoming, tasks })
     }
 
@@ -50,10 +73,11 @@ async fn write(mut sender: SessionSender, mut frames: mpsc::Receiver<Frame>) {
     }
 }
 
-async fn read(mut receiver: SessionReceiver, frames: mpsc::Sender<Frame>) {
+async fn read(mut receiver: SessionReceiver, frames: mpsc::Sender<Frame>, heard: Arc<Heard>) {
     loop {
         match receiver.recv().await {
             Ok(Some(frame)) => {
+                heard.note();
                 if frames.send(frame).await.is_err() {
                     return;
                 }

@@ -12,7 +12,7 @@ use varve_transport::{ClientConnection, ClientEndpoint};
 
 use crate::caller::Caller;
 use crate::error::ClientError;
-use crate::link::Link;
+use crate::link::{Heard, Link};
 
 /// How long opening a session may take on a connection that stands.
 const SESSION_MAX: Duration = Duration::from_millis(500);
@@ -22,6 +22,7 @@ const SESSION_MAX: Duration = Duration::from_millis(500);
 struct Node {
     connection: OnceCell<ClientConnection>,
     caller: OnceCell<Caller>,
+    heard: Arc<Heard>,
 }
 
 /// Connections by address.
@@ -50,7 +51,7 @@ impl Nodes {
             let node = self.node(address);
             let caller = node.caller.get_or_try_init(|| async {
                 let connection = self.connection(&node, address).await?;
-                Ok::<_, ClientError>(Caller::new(open(connection).await?))
+                Ok::<_, ClientError>(Caller::new(open(connection, &node).await?))
             });
             let answer = caller.await?.call(frame).await;
             answer.ok_or_else(|| ClientError::Unreachable {
@@ -68,7 +69,12 @@ impl Nodes {
     /// Opens a session of one's own with the node at an address.
     pub(crate) async fn open(&self, address: &str) -> Result<Link, ClientError> {
         let node = self.node(address);
-        open(self.connection(&node, address).await?).await
+        open(self.connection(&node, address).await?, &node).await
+    }
+
+    /// Whether the node at an address was heard within `limit`, by whatever part of this client.
+    pub(crate) fn was_heard(&self, address: &str, limit: Duration) -> bool {
+        self.lock().get(address).is_some_and(|node| node.heard.is_within(limit))
     }
 
     /// Drops what is known of an address, so that the next call connects anew.
@@ -106,8 +112,8 @@ impl Nodes {
     }
 }
 
-async fn open(connection: &ClientConnection) -> Result<Link, ClientError> {
-    match tokio::time::timeout(SESSION_MAX, Link::open(connection)).await {
+async fn open(connection: &ClientConnection, node: &Node) -> Result<Link, ClientError> {
+    match tokio::time::timeout(SESSION_MAX, Link::open(connection, node.heard.clone())).await {
         Ok(link) => link.map_err(|error| unreachable(&error)),
         Err(_) => Err(ClientError::Unreachable { reason: format!("no session within {SESSION_MAX:?}") }),
     }

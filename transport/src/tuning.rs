@@ -6,7 +6,7 @@ use std::time::Duration;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use varve_protocol::limits::GROUPS_PER_NODE_MAX;
+use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX};
 
 use crate::error::TransportError;
 use crate::lane::{DATA_LANES, Lane};
@@ -17,8 +17,9 @@ const OFFLOAD_MTU_MAX: u16 = 6500;
 /// The MTU that a connection starts with, before it has found out more.
 const INITIAL_MTU: u16 = 1452;
 
-/// Streams a client may have open at once on one connection.
-const CLIENT_STREAMS_MAX: u32 = 64;
+/// Streams a client may have open at once on one connection: one for each partition of a large topic that it appends to, and
+/// some for its questions.
+const CLIENT_STREAMS_MAX: u32 = PARTITIONS_PER_TOPIC_MAX + 64;
 
 /// Streams a peer opens: its lanes, and room for none beside.
 const PEER_STREAMS_MAX: u32 = 8;

@@ -23,6 +23,9 @@ use crate::pipeline::Pipeline;
 /// Silence after which the other replicas are asked who leads.
 const PROBE_AFTER: Duration = Duration::from_millis(75);
 
+/// How often they are asked if the node that leads still answers others.
+const PROBE_ALWAYS_AFTER: Duration = Duration::from_millis(500);
+
 /// Silence after which a session is given up even if nobody knows of another primary.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(2);
 
@@ -52,7 +55,10 @@ pub(crate) struct Lane {
     next_correlation: u64,
     /// When something was last heard, or first waited for.
     heard: Instant,
+    /// When it was last looked into silence.
     probed: Instant,
+    /// When others were last asked about it.
+    asked: Instant,
     last_trouble: String,
 }
 
@@ -76,6 +82,7 @@ impl Lane {
             next_correlation: 1,
             heard: now,
             probed: now,
+            asked: now,
             last_trouble: "the partition has no primary".to_owned(),
         }
     }
@@ -267,8 +274,15 @@ impl Lane {
         if !self.pipeline.awaits_answer() || silence < PROBE_AFTER {
             return None;
         }
+        // A node that lives refuses what it can no longer do; while it answers others, its disk may be what is slow.
+        let is_alive = self.shared.nodes.was_heard(&leader.address, PROBE_AFTER);
+        if is_alive && self.heard.max(self.asked).elapsed() < PROBE_ALWAYS_AFTER {
+            self.probed = Instant::now();
+            return None;
+        }
         let newer = self.shared.find_leader(self.group, Some(leader.view)).await;
         self.probed = Instant::now();
+        self.asked = self.probed;
         match newer {
             Some(newer) if newer.view > leader.view => Some(Left::For(newer)),
             Some(_) | None if self.heard.elapsed() > GIVE_UP_AFTER => {
@@ -291,7 +305,7 @@ impl Lane {
 
     /// Whether the topic is still there; if the cluster cannot say, it is.
     async fn check_topic(&self) -> Result<(), ClientError> {
-        if self.shared.refresh_map().await.is_err() || !replicas_of(&self.shared.map(), self.group).is_empty()
+        if self.shared.recent_map().await.is_err() || !replicas_of(&self.shared.map(), self.group).is_empty()
         {
             return Ok(());
         }
