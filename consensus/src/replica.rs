@@ -109,6 +109,8 @@ struct Changing {
     told: BTreeMap<ReplicaIndex, Told>,
     /// Views given up in a row.
     attempts: u32,
+    /// How often what this view change, or the recovery, is about was said again.
+    repeats: u32,
 }
 
 /// How far a view change has come here.

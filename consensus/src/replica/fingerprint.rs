@@ -81,7 +81,7 @@ impl Leading {
 
 impl Changing {
     fn fingerprint<H: Hasher>(&self, state: &mut H) {
-        let Self { stage, has_told, told, attempts: _ } = self;
+        let Self { stage, has_told, told, attempts: _, repeats: _ } = self;
         (stage, has_told, told.len()).hash(state);
         for (replica, told) in told {
             replica.hash(state);

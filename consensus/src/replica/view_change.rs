@@ -19,6 +19,9 @@ use crate::quorum::{Votes, quorum};
 use crate::status::Status;
 use crate::timeout::Timer;
 
+/// How many times as long as the first wait the later ones get in which what was said in a view change is repeated.
+const REPEAT_SLOWED_MAX: u32 = 16;
+
 impl Replica {
     pub(super) fn on_primary_liveness(&mut self, liveness: Liveness) {
         self.liveness = liveness;
@@ -232,7 +235,10 @@ impl Replica {
         if self.status == Status::Normal {
             return;
         }
-        self.arm(Timer::ViewChangeResend, self.config.timeouts.view_change_resend);
+        // Less often each time: ten thousand groups that all repeat themselves would keep a node from hearing the answers.
+        self.changing.repeats += 1;
+        let wait = self.config.timeouts.view_change_resend;
+        self.arm(Timer::ViewChangeResend, backed_off(wait, self.changing.repeats, wait * REPEAT_SLOWED_MAX));
         if !self.timers.is_armed(Timer::ViewChangeEscalate) {
             self.arm_escalation();
         }
