@@ -77,6 +77,8 @@ pub struct Node {
     placement_seen: Option<u64>,
     peers: BTreeMap<NodeId, Peer>,
     last_pulse: Moment,
+    /// When the next pulse is due. It stands apart, so that it never waits behind the timers of groups.
+    pulse_due: Moment,
     timers: Timers,
     waiting: BTreeMap<RequestHandle, Waiting>,
     next_handle: u64,
@@ -116,6 +118,7 @@ impl Node {
             placement_seen: None,
             peers,
             last_pulse: now,
+            pulse_due: now,
             timers: Timers::default(),
             waiting: BTreeMap::new(),
             next_handle: 0,
@@ -128,7 +131,6 @@ impl Node {
             frames_unreadable: 0,
             effects: VecDeque::new(),
         };
-        node.timers.set(now, Due::Pulse);
         node.open_metadata_group(metadata_tail);
         node.reconcile_groups();
         node
@@ -159,7 +161,7 @@ impl Node {
     /// When to call [`Node::step`] with [`NodeInput::Tick`] if nothing happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Moment> {
-        self.timers.next()
+        Some(self.timers.next().map_or(self.pulse_due, |due| due.min(self.pulse_due)))
     }
 
     /// Tells the node, for its status, how many frames its driver could not read so far.
@@ -204,14 +206,20 @@ impl Node {
         &self.metadata
     }
 
+    /// Fires the pulse and one timer of those that are due; the others wait for the next input, or the next tick if there is
+    /// none. When thousands of groups change views, what makes them say everything again must not keep them from hearing the
+    /// answers.
     fn fire_timers(&mut self) {
-        while let Some(due) = self.timers.pop(self.now) {
-            match due {
-                Due::Pulse => self.on_pulse_due(),
-                Due::Group(group) => self.on_group_due(group),
-                Due::Fetch(fetch) => self.on_fetch_due(fetch),
-                Due::Restore(node) => self.on_restore_due(node),
-            }
+        if self.pulse_due <= self.now {
+            self.on_pulse_due();
+        }
+        match self.timers.pop(self.now) {
+            Some(Due::Group(group)) => self.on_group_due(group),
+            Some(Due::Liveness(group)) => self.tell_liveness_of_primary(group),
+            Some(Due::Reborn(group, node)) => self.on_primary_reborn(group, node),
+            Some(Due::Fetch(fetch)) => self.on_fetch_due(fetch),
+            Some(Due::Restore(node)) => self.on_restore_due(node),
+            None => {}
         }
     }
 

@@ -89,8 +89,8 @@ pub async fn run(mut parts: Parts, shutdown: impl Future<Output = ()>) -> Result
         tokio::select! {
             biased;
             () = &mut shutdown => break Ok(()),
-            completions = parts.disk.completions() => match completions {
-                Some(completions) => completions.into_iter().for_each(|done| parts.step(NodeInput::Disk(done))),
+            completion = parts.disk.completion() => match completion {
+                Some(completion) => parts.step(NodeInput::Disk(completion)),
                 None => break Err(ServerError::DiskEnded),
             },
             event = parts.events.recv() => match event {
@@ -117,11 +117,14 @@ impl Parts {
         self.node.step(self.clock.now(), self.clock.wall(), input);
     }
 
-    /// Takes what else is ready, so that the effects of many inputs go out together.
+    /// Takes what else is ready, so that the effects of many inputs go out together. Pulses are first in line, also before the
+    /// thousands of completions that one round of the disk may have.
     fn take_ready(&mut self) {
         for _ in 0..INPUTS_PER_TURN_MAX {
-            if let Some(completions) = self.disk.try_completions() {
-                completions.into_iter().for_each(|done| self.step(NodeInput::Disk(done)));
+            if let Some(pulse) = self.events.try_recv_pulse() {
+                self.step(input_of(pulse));
+            } else if let Some(completion) = self.disk.try_completion() {
+                self.step(NodeInput::Disk(completion));
             } else if let Some(event) = self.events.try_recv() {
                 self.step(input_of(event));
             } else {

@@ -10,10 +10,12 @@ use crate::node::fetch::FetchId;
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Due {
-    /// The next pulse to the peers.
-    Pulse,
     /// A group's own timer.
     Group(GroupId),
+    /// A group is to be told whether its primary is heard.
+    Liveness(GroupId),
+    /// A group is to be told that the node that led it has been restarted.
+    Reborn(GroupId, NodeId),
     /// A fetch has waited long enough.
     Fetch(FetchId),
     /// A peer that has come back is to lead its groups again.

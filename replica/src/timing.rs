@@ -29,11 +29,3 @@ impl Default for Timing {
         }
     }
 }
-
-impl Timing {
-    /// How many pulses an echo may lag behind and still prove that the peer hears us.
-    pub(crate) fn echoes_behind_max(&self) -> u64 {
-        let pulses = self.suspicion_timeout.as_nanos() / self.pulse_interval.as_nanos().max(1);
-        u64::try_from(pulses).unwrap_or(u64::MAX) + 1
-    }
-}

@@ -1,4 +1,4 @@
-//! What an endpoint tells its node, in three bounded queues so that a flood of clients cannot hold up a pulse.
+//! What an endpoint tells its node, in four bounded queues so that no flood, of clients or of votes, can hold up a pulse.
 
 use tokio::sync::mpsc;
 use varve_protocol::frame::Frame;
@@ -58,7 +58,10 @@ pub enum Event {
     },
 }
 
-/// Events of the control lane that may wait. Pulses and votes are small; more than this is a node that stands still.
+/// Pulses that may wait: some seconds' worth of all peers.
+const PULSE_EVENTS_MAX: usize = 256;
+
+/// Events of the control lane that may wait. Votes are small; QUIC's flow control holds back the rest.
 const CONTROL_EVENTS_MAX: usize = 4096;
 
 /// Frames of other lanes, and of clients, that may wait; QUIC's flow control holds back the rest. Each may be 16 MiB.
@@ -66,6 +69,7 @@ const DATA_EVENTS_MAX: usize = 32;
 
 #[derive(Clone)]
 pub(crate) struct EventSender {
+    pub(crate) pulses: mpsc::Sender<Event>,
     pub(crate) control: mpsc::Sender<Event>,
     pub(crate) data: mpsc::Sender<Event>,
     pub(crate) clients: mpsc::Sender<Event>,
@@ -73,17 +77,20 @@ pub(crate) struct EventSender {
 
 /// The events of an endpoint, the urgent ones first.
 pub struct EventReceiver {
+    pulses: mpsc::Receiver<Event>,
     control: mpsc::Receiver<Event>,
     data: mpsc::Receiver<Event>,
     clients: mpsc::Receiver<Event>,
 }
 
 pub(crate) fn channel() -> (EventSender, EventReceiver) {
+    let (pulses, pulses_out) = mpsc::channel(PULSE_EVENTS_MAX);
     let (control, control_out) = mpsc::channel(CONTROL_EVENTS_MAX);
     let (data, data_out) = mpsc::channel(DATA_EVENTS_MAX);
     let (clients, clients_out) = mpsc::channel(DATA_EVENTS_MAX);
-    let receiver = EventReceiver { control: control_out, data: data_out, clients: clients_out };
-    (EventSender { control, data, clients }, receiver)
+    let receiver =
+        EventReceiver { pulses: pulses_out, control: control_out, data: data_out, clients: clients_out };
+    (EventSender { pulses, control, data, clients }, receiver)
 }
 
 impl EventReceiver {
@@ -91,6 +98,7 @@ impl EventReceiver {
     pub async fn recv(&mut self) -> Option<Event> {
         tokio::select! {
             biased;
+            event = self.pulses.recv() => event,
             event = self.control.recv() => event,
             event = self.data.recv() => event,
             event = self.clients.recv() => event,
@@ -103,9 +111,14 @@ impl EventReceiver {
         !self.control.is_empty()
     }
 
+    /// The next pulse, if one is there already.
+    pub fn try_recv_pulse(&mut self) -> Option<Event> {
+        self.pulses.try_recv().ok()
+    }
+
     /// The next event that is there already.
     pub fn try_recv(&mut self) -> Option<Event> {
-        let first = self.control.try_recv().or_else(|_| self.data.try_recv());
-        first.or_else(|_| self.clients.try_recv()).ok()
+        let urgent = self.pulses.try_recv().or_else(|_| self.control.try_recv());
+        urgent.or_else(|_| self.data.try_recv()).or_else(|_| self.clients.try_recv()).ok()
     }
 }

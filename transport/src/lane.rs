@@ -8,7 +8,9 @@ pub(crate) const DATA_LANES: u8 = 4;
 /// One of the streams between two nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Lane {
-    /// Pulses, view changes, acknowledgements: first in line.
+    /// Pulses: before all else, also before what thousands of groups have to say when a node dies.
+    Pulse,
+    /// View changes, acknowledgements: next in line.
     Control,
     /// Prepares; the number is less than four.
     Data(u8),
@@ -26,21 +28,23 @@ impl Lane {
 
     /// All lanes, in the order of [`Self::index`].
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [Self::Control].into_iter().chain((0..DATA_LANES).map(Self::Data)).chain([Self::Bulk])
+        [Self::Pulse, Self::Control].into_iter().chain((0..DATA_LANES).map(Self::Data)).chain([Self::Bulk])
     }
 
     /// The place of this lane among all.
     pub(crate) fn index(self) -> usize {
         match self {
-            Self::Control => 0,
-            Self::Data(number) => 1 + usize::from(number % DATA_LANES),
-            Self::Bulk => 1 + usize::from(DATA_LANES),
+            Self::Pulse => 0,
+            Self::Control => 1,
+            Self::Data(number) => 2 + usize::from(number % DATA_LANES),
+            Self::Bulk => 2 + usize::from(DATA_LANES),
         }
     }
 
     /// quinn's stream priority: the higher is sent first.
     pub(crate) fn priority(self) -> i32 {
         match self {
+            Self::Pulse => 3,
             Self::Control => 2,
             Self::Data(_) => 1,
             Self::Bulk => 0,
@@ -50,15 +54,19 @@ impl Lane {
     /// The first byte of a stream, which tells the receiver what it is.
     pub(crate) fn tag(self) -> u8 {
         match self {
-            Self::Control => 1,
+            Self::Control => CONTROL_TAG,
             Self::Data(_) => 2,
             Self::Bulk => 3,
+            Self::Pulse => PULSE_TAG,
         }
     }
 }
 
 /// The tag of the control lane.
 pub(crate) const CONTROL_TAG: u8 = 1;
+
+/// The tag of the lane of pulses.
+pub(crate) const PULSE_TAG: u8 = 4;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use crate::error::TransportError;
 use crate::event::Event;
 use crate::framing::{read_frame, write_frame, write_queue};
 use crate::identity::is_shown_by;
-use crate::lane::{CONTROL_TAG, Lane};
+use crate::lane::{CONTROL_TAG, Lane, PULSE_TAG};
 use crate::shared::{Link, Shared, close, code};
 use crate::tasks::Tasks;
 
@@ -107,7 +107,8 @@ impl Peer {
             let node = node.ok().and_then(|node| *node);
             let node =
                 node.ok_or_else(|| TransportError::Broken("the peer never said who it is".to_owned()))?;
-            (node, &self.shared.events.data)
+            let is_pulse = tag[0] == PULSE_TAG;
+            (node, if is_pulse { &self.shared.events.pulses } else { &self.shared.events.data })
         };
         while let Some(frame) = read_frame(&mut stream).await? {
             if events.send(Event::PeerFrame { node, frame }).await.is_err() {

@@ -26,7 +26,7 @@ const PEER_STREAMS_MAX: u32 = 8;
 
 /// Streams' worth of bytes that fit a connection: more than all lanes but one can hold, so that whatever they hold, control
 /// still gets through.
-const LANES_FULL: u32 = DATA_LANES as u32 + 3;
+const LANES_FULL: u32 = DATA_LANES as u32 + 4;
 
 /// How an endpoint is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Tuning {
     pub(crate) fn frames_max(&self, lane: Lane) -> usize {
         match lane {
             Lane::Control => self.control_frames_max,
-            Lane::Data(_) | Lane::Bulk => self.lane_frames_max,
+            Lane::Pulse | Lane::Data(_) | Lane::Bulk => self.lane_frames_max,
         }
     }
 

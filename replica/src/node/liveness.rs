@@ -30,14 +30,26 @@ use crate::timers::Due;
 /// Groups named in one pulse; the rest wait for the next.
 const PULSE_ENTRIES_MAX: usize = 1024;
 
+/// How much longer than usual the silence of a peer may last that was suspected without cause.
+const PATIENCE_MAX: u32 = 8;
+
+/// How long a peer must not have been suspected without cause until the usual silence is enough again.
+const PATIENCE_FOR: Duration = Duration::from_secs(10);
+
 /// What is known of one peer.
 #[derive(Debug)]
 pub(crate) struct Peer {
     incarnation: Option<Incarnation>,
     is_connected: bool,
+    /// Whether its connection is a new one, over which it was not heard yet.
+    is_new: bool,
     is_suspected: bool,
     heard_at: Moment,
+    /// The usual one, and how many times as long it is at the moment.
     suspicion_timeout: Duration,
+    patience: u32,
+    /// When it was last found to have been suspected without cause.
+    wronged_at: Moment,
     /// Sequence number of our last pulse to it.
     sequence: u64,
     /// The newest sequence number of its pulses.
@@ -53,9 +65,12 @@ impl Peer {
         Self {
             incarnation: None,
             is_connected: false,
+            is_new: true,
             is_suspected: false,
             heard_at: now,
             suspicion_timeout: suspicion_timeout.mul_f64(rng.random_range(1.0..1.25)),
+            patience: 1,
+            wronged_at: now,
             sequence: 0,
             heard_sequence: 0,
             news: BTreeSet::new(),
@@ -65,6 +80,27 @@ impl Peer {
 
     pub(crate) fn is_alive(&self) -> bool {
         self.is_connected && !self.is_suspected
+    }
+
+    /// How long it may be silent.
+    fn silence_max(&self) -> Duration {
+        self.suspicion_timeout * self.patience
+    }
+
+    /// A fresh pulse has come. One that was suspected and has been there all the time was busy, or the network is slow: it is
+    /// given twice the time from now on. Otherwise a death that makes all nodes busy, because they lead many groups, would
+    /// have them suspect each other again and again, which makes them busier. Says whether it was suspected.
+    fn hear(&mut self, now: Moment) -> bool {
+        self.heard_at = now;
+        let was_suspected = std::mem::take(&mut self.is_suspected);
+        let was_away = std::mem::take(&mut self.is_new);
+        if was_suspected && !was_away {
+            self.patience = (self.patience * 2).min(PATIENCE_MAX);
+            self.wronged_at = now;
+        } else if now.since(self.wronged_at) > PATIENCE_FOR {
+            self.patience = 1;
+        }
+        was_suspected
     }
 
     fn liveness(&self) -> Liveness {
@@ -78,6 +114,7 @@ impl Node {
         let is_reborn = peer.incarnation.is_some_and(|before| before != incarnation);
         peer.incarnation = Some(incarnation);
         peer.is_connected = true;
+        peer.is_new = true;
         peer.sequence = 0;
         peer.heard_sequence = 0;
         tracing::info!(peer = %node, is_reborn, "peer connected");
@@ -85,7 +122,7 @@ impl Node {
         self.tell_all_news(node);
         if is_reborn {
             // A restarted primary never resumes its view, so its backups need not wait for silence.
-            self.tell_groups_led_by(node, Liveness::Suspected);
+            self.tell_groups(|group| group.primary_node() == node, |id| Due::Reborn(id, node));
         }
     }
 
@@ -100,24 +137,21 @@ impl Node {
         let Ok(pulse) = Pulse::from_frame(frame) else {
             return self.drop_frame(node, frame, "not a pulse");
         };
-        let echoes_behind_max = self.config.timing.echoes_behind_max();
+        let pulse_interval = self.config.timing.pulse_interval;
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.incarnation != Some(pulse.incarnation) {
             return;
         }
         peer.heard_sequence = peer.heard_sequence.max(pulse.sequence);
+        let echoes_behind_max = pulses_in(peer.silence_max(), pulse_interval);
         let is_fresh = pulse.echo > 0 && pulse.echo + echoes_behind_max >= peer.sequence;
-        if is_fresh {
-            peer.heard_at = now;
-            if std::mem::take(&mut peer.is_suspected) {
-                tracing::info!(peer = %node, "peer is heard again");
-                self.tell_groups_led_by(node, Liveness::Heard);
-                self.tell_groups_led_with(node);
-                self.note_return(node);
-                // It may have slept through a view change, and an idle group would never tell it.
-                self.tell_all_news(node);
-            }
+        if is_fresh && peer.hear(now) {
+            tracing::info!(peer = %node, patience = peer.patience, "peer is heard again");
+            self.tell_groups_concerned(node);
+            self.note_return(node);
+            // It may have slept through a view change, and an idle group would never tell it.
+            self.tell_all_news(node);
         }
         for entry in pulse.entries {
             let message = Message::Commit { view: entry.view, commit: entry.commit };
@@ -127,7 +161,7 @@ impl Node {
 
     pub(super) fn on_pulse_due(&mut self) {
         let interval = self.config.timing.pulse_interval;
-        self.timers.set(self.now.plus(interval), Due::Pulse);
+        self.pulse_due = self.now.plus(interval);
         let late = self.now.since(self.last_pulse);
         self.last_pulse = self.now;
         if late > self.config.timing.suspicion_timeout / 2 {
@@ -173,7 +207,7 @@ impl Node {
         let now = self.now;
         let mut silent = Vec::new();
         for (node, peer) in &mut self.peers {
-            if !peer.is_suspected && now.since(peer.heard_at) > peer.suspicion_timeout {
+            if !peer.is_suspected && now.since(peer.heard_at) > peer.silence_max() {
                 peer.is_suspected = true;
                 peer.returned = None;
                 silent.push(*node);
@@ -181,8 +215,7 @@ impl Node {
         }
         for node in silent {
             tracing::info!(peer = %node, "peer is suspected");
-            self.tell_groups_led_by(node, Liveness::Suspected);
-            self.tell_groups_led_with(node);
+            self.tell_groups_concerned(node);
         }
     }
 
@@ -198,7 +231,7 @@ impl Node {
             let incarnation = self.config.incarnation;
             let pulse = Pulse { sequence: peer.sequence, echo: peer.heard_sequence, incarnation, entries };
             let frame = pulse.to_frame(self.config.cluster);
-            self.effects.push_back(Effect::ToPeer { node, lane: Lane::Control, frame });
+            self.effects.push_back(Effect::ToPeer { node, lane: Lane::Pulse, frame });
         }
     }
 
@@ -225,22 +258,28 @@ impl Node {
         }
     }
 
-    fn tell_groups_led_by(&mut self, node: NodeId, liveness: Liveness) {
-        let led: Vec<GroupId> =
-            self.groups.iter().filter(|(_, group)| group.primary_node() == node).map(|(id, _)| *id).collect();
-        for id in led {
-            self.drive(id, Input::PrimaryLiveness(liveness));
+    /// Lets the groups that a node leads, and those that this node leads with it, be told whether it is heard.
+    fn tell_groups_concerned(&mut self, node: NodeId) {
+        let here = self.config.node;
+        let is_concerned = |group: &Group| {
+            let primary = group.primary_node();
+            primary == node || (primary == here && group.members.contains(&node))
+        };
+        self.tell_groups(is_concerned, Due::Liveness);
+    }
+
+    /// Lets groups be told of something, one after the other between other inputs: all of thousands in one step would keep
+    /// this node from its pulses until it is suspected itself.
+    fn tell_groups(&mut self, which: impl Fn(&Group) -> bool, what: impl Fn(GroupId) -> Due) {
+        for (id, _) in self.groups.iter().filter(|(_, group)| which(group)) {
+            self.timers.set(self.now, what(*id));
         }
     }
 
-    /// Tells the groups that this node leads and the peer is a member of whether a quorum is still there.
-    fn tell_groups_led_with(&mut self, node: NodeId) {
-        let here = self.config.node;
-        let is_led_with = |group: &Group| group.primary_node() == here && group.members.contains(&node);
-        let led: Vec<GroupId> =
-            self.groups.iter().filter(|(_, group)| is_led_with(group)).map(|(id, _)| *id).collect();
-        for id in led {
-            self.tell_liveness_of_primary(id);
+    /// The node that led a group has come back without what it had not synced.
+    pub(super) fn on_primary_reborn(&mut self, id: GroupId, node: NodeId) {
+        if self.groups.get(&id).is_some_and(|group| group.primary_node() == node) {
+            self.drive(id, Input::PrimaryLiveness(Liveness::Suspected));
         }
     }
 
@@ -257,4 +296,10 @@ impl Node {
             None => self.drop_frame(node, frame, "nodes do not say this to each other"),
         }
     }
+}
+
+/// How many pulses an echo may lag behind and still prove, within a silence, that the peer hears us.
+fn pulses_in(silence: Duration, pulse_interval: Duration) -> u64 {
+    let pulses = silence.as_nanos() / pulse_interval.as_nanos().max(1);
+    u64::try_from(pulses).unwrap_or(u64::MAX) + 1
 }

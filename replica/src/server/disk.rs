@@ -4,6 +4,7 @@
 //! bound of their own because the node bounds what it puts in: appends by the windows of its groups and by its limit of
 //! bytes on their way to the disk, reads by one per answer owed.
 
+use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
@@ -16,17 +17,25 @@ const ROUND_BYTES_MAX: usize = 16 << 20;
 pub struct DiskLink {
     jobs: mpsc::UnboundedSender<Vec<Job>>,
     completions: mpsc::UnboundedReceiver<Vec<Completion>>,
+    /// Of the last round, those that were not taken yet.
+    waiting: VecDeque<Completion>,
 }
 
 impl DiskLink {
-    /// Waits for the next round to end; `None` if the disk's end is gone.
-    pub async fn completions(&mut self) -> Option<Vec<Completion>> {
-        self.completions.recv().await
+    /// Waits for the next completion; `None` if the disk's end is gone.
+    pub async fn completion(&mut self) -> Option<Completion> {
+        while self.waiting.is_empty() {
+            self.waiting.extend(self.completions.recv().await?);
+        }
+        self.waiting.pop_front()
     }
 
-    /// The completions of a round that has ended already.
-    pub fn try_completions(&mut self) -> Option<Vec<Completion>> {
-        self.completions.try_recv().ok()
+    /// The next completion of a round that has ended already.
+    pub fn try_completion(&mut self) -> Option<Completion> {
+        if self.waiting.is_empty() {
+            self.waiting.extend(self.completions.try_recv().ok()?);
+        }
+        self.waiting.pop_front()
     }
 
     /// Queues jobs; false if the disk's end is gone.
@@ -47,7 +56,8 @@ pub struct DiskWorker {
 pub fn link() -> (DiskLink, DiskWorker) {
     let (jobs, jobs_in) = mpsc::unbounded_channel();
     let (completions, completions_in) = mpsc::unbounded_channel();
-    (DiskLink { jobs, completions: completions_in }, DiskWorker { jobs: jobs_in, completions })
+    let waiting = VecDeque::new();
+    (DiskLink { jobs, completions: completions_in, waiting }, DiskWorker { jobs: jobs_in, completions })
 }
 
 impl DiskWorker {

@@ -134,3 +134,23 @@ fn vitals_are_the_status_in_short() {
         assert_eq!(counts.primary + counts.backup, 6, "five partitions and the metadata");
     }
 }
+
+#[test]
+fn a_peer_that_was_suspected_and_never_gone_is_given_more_time() {
+    let mut cluster = Cluster::start(3);
+    cluster.run_for(Duration::from_secs(1));
+    let is_suspected_after = |cluster: &mut Cluster, silence: u64| {
+        cluster.cut(n(1), n(2));
+        cluster.run_for(Duration::from_millis(silence));
+        let is_suspected = !cluster.node(n(2)).vitals().hears.contains(&n(1));
+        cluster.heal();
+        cluster.run_for(Duration::from_millis(400));
+        assert!(cluster.node(n(2)).vitals().hears.contains(&n(1)), "it is heard again");
+        is_suspected
+    };
+    assert!(is_suspected_after(&mut cluster, 250));
+    assert!(!is_suspected_after(&mut cluster, 250));
+    assert!(is_suspected_after(&mut cluster, 500));
+    cluster.run_for(Duration::from_secs(11));
+    assert!(is_suspected_after(&mut cluster, 250), "after a calm while the usual silence is enough");
+}

@@ -166,6 +166,7 @@ fn lane_number(lane: Lane) -> u64 {
     match lane {
         Lane::Control => 0,
         Lane::Bulk => 1,
-        Lane::Data(stream) => 2 + u64::from(stream),
+        Lane::Pulse => 2,
+        Lane::Data(stream) => 3 + u64::from(stream),
     }
 }

@@ -19,12 +19,12 @@ use crate::support::{
 };
 
 fn lanes() -> Vec<Lane> {
-    vec![Lane::Control, Lane::Data(0), Lane::Data(1), Lane::Data(2), Lane::Data(3), Lane::Bulk]
+    vec![Lane::Pulse, Lane::Control, Lane::Data(0), Lane::Data(1), Lane::Data(2), Lane::Data(3), Lane::Bulk]
 }
 
 async fn receive_in_order(receiver: &mut Running, sender: NodeId, per_lane: u64) {
     let mut next: BTreeMap<u64, u64> = BTreeMap::new();
-    for _ in 0..per_lane * 6 {
+    for _ in 0..per_lane * 7 {
         let Event::PeerFrame { node, frame } = receiver.next().await else { panic!("only frames come") };
         assert_eq!(node, sender);
         let op = next.entry(frame.header.group.as_raw()).or_default();
@@ -127,8 +127,8 @@ async fn full_lanes_are_busy_and_the_control_lane_still_works() {
     let tuning = Tuning { lane_frames_max: 8, window_bytes: 1 << 20, ..Tuning::default() };
     let mut pair = Pair::tuned(tuning);
     let (one, mut two) = pair.start_both().await;
-    // Nobody takes events at the other end, so everything between fills up, on every lane but control.
-    for lane in lanes().into_iter().filter(|lane| *lane != Lane::Control) {
+    // Nobody takes events at the other end, so everything between fills up, on every lane but the two urgent ones.
+    for lane in lanes().into_iter().filter(|lane| !matches!(lane, Lane::Pulse | Lane::Control)) {
         let refused = soon(async {
             loop {
                 match one.transport.send_to_peer(TWO, lane, peer_frame(1, 1, 100_000)) {
