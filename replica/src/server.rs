@@ -101,7 +101,10 @@ pub async fn run(mut parts: Parts, shutdown: impl Future<Output = ()>) -> Result
         }
         parts.take_ready();
     };
-    parts.transport.shutdown().await;
+    let Parts { transport, events, .. } = parts;
+    // Whoever has something to tell must not wait for room in a queue that nobody empties any more.
+    drop(events);
+    transport.shutdown().await;
     ended
 }
 
