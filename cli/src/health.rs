@@ -208,7 +208,7 @@ mod tests {
 
     fn map() -> ClusterMap {
         let replicas = [2, 3, 1].map(NodeId::new).to_vec();
-        let partitions = vec![PartitionEntry { group: GroupId::new(1), replicas }];
+        let partitions = vec![PartitionEntry { directories: Vec::new(), group: GroupId::new(1), replicas }];
         let topic = TopicEntry { name: "orders".to_owned(), replication_factor: 3, partitions };
         ClusterMap {
             op: Op::new(1),

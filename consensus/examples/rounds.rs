@@ -8,7 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, Replica, Timeouts};
-use varve_protocol::id::{ClusterId, Epoch, GroupId, ProducerId, ReplicaIndex, RequestNumber, Timestamp};
+use varve_protocol::id::{
+    ClusterId, DirectoryId, Epoch, GroupId, ProducerId, ReplicaIndex, RequestNumber, Timestamp,
+};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::prepare::PrepareKind;
 use varve_protocol::time::Moment;
@@ -31,6 +33,8 @@ impl Group {
                 epoch: Epoch::ZERO,
                 replica: ReplicaIndex::new(index),
                 replica_count: 3,
+                directory: DirectoryId::new(u64::from(index) + 1),
+                is_original: true,
                 timeouts: Timeouts::default(),
             };
             Replica::new(config, ChaCha8Rng::seed_from_u64(u64::from(index)))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use varve_protocol::id::{ClusterId, Epoch, GroupId, ReplicaIndex, View};
+use varve_protocol::id::{ClusterId, DirectoryId, Epoch, GroupId, ReplicaIndex, View};
 use varve_protocol::limits::REPLICAS_MAX;
 
 /// Who a replica is, in which group.
@@ -18,6 +18,11 @@ pub struct Config {
     pub replica: ReplicaIndex,
     /// Members of the group: 1, 3, 5 or 7.
     pub replica_count: u8,
+    /// The data directory of this replica.
+    pub directory: DirectoryId,
+    /// Whether that directory stood in this replica's place when the group was made. One that did not is mute until an entry
+    /// of the log puts it there.
+    pub is_original: bool,
     /// How long to wait for others.
     pub timeouts: Timeouts,
 }

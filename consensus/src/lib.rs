@@ -15,6 +15,7 @@
 //!    |           install             (V5, V6)        |
 //!    |           repair  catchup     (R1)            |
 //!    |           recovery            (S1, S2)        |
+//!    |           replacements        (S4, E1)        |
 //!    | log  log_merge  client_table  quorum  timeout |
 //!    +-----------------------------------------------+
 //!                              |
@@ -65,6 +66,7 @@ pub mod event;
 mod log;
 mod log_merge;
 mod quorum;
+mod replacements;
 mod replica;
 mod status;
 mod timeout;

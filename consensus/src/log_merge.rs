@@ -8,6 +8,8 @@
 //!    holds one there. If some replica *has* it, it stays.
 //! 3. If nobody has it and n-q+1 replicas *lack it for certain*, no quorum ever stored it: the log ends before it.
 //! 4. Otherwise nothing is decided: a damaged slot may hide a committed prepare. Wait for more replicas; never guess.
+//! 0. Before all that: what a replica told before it lost its disk counts for nothing once anybody tells that it was replaced
+//!    (`replacements`).
 //!
 //! ```text
 //!   op            5     6     7     8          n = 3, q = 2, n-q+1 = 2
@@ -24,6 +26,7 @@ use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::message::SuffixSlot;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
+use varve_protocol::replacement::Generations;
 
 use crate::quorum::{nack_quorum, quorum};
 
@@ -39,6 +42,8 @@ pub(crate) struct Told {
     pub(crate) commit: PrepareId,
     /// Newest op ever written there.
     pub(crate) head: Op,
+    /// Who was replaced, as far as it knows.
+    pub(crate) generations: Generations,
     /// One slot for the commit itself (unless it is the root) and each op above it, up to `head`.
     pub(crate) suffix: Vec<SuffixSlot>,
 }
@@ -122,6 +127,7 @@ impl Merged {
 
 /// Chooses the log of a new view from what the replicas of a group of `replica_count` told.
 pub(crate) fn merge(replica_count: u8, told: &BTreeMap<ReplicaIndex, Told>) -> Merge {
+    let told = &without_the_replaced(told);
     let missing = usize::from(Mutant::ViewChangeQuorumMinusOne.is_on());
     if told.len() + missing < quorum(replica_count) {
         return Merge::Undecided;
@@ -138,10 +144,23 @@ pub(crate) fn merge(replica_count: u8, told: &BTreeMap<ReplicaIndex, Told>) -> M
     Merge::Decided(Merged { commit, headers })
 }
 
+/// What those told who were not replaced since, as far as anybody knows.
+fn without_the_replaced(told: &BTreeMap<ReplicaIndex, Told>) -> BTreeMap<ReplicaIndex, &Told> {
+    let newest = |replica: ReplicaIndex| {
+        let known = told.values().flat_map(|one| &one.generations.known);
+        known.filter(|(known, _)| *known == replica).map(|(_, generation)| *generation).max()
+    };
+    let is_current = |(replica, one): &(&ReplicaIndex, &Told)| {
+        newest(**replica).is_none_or(|newest| one.generations.own >= newest)
+            || Mutant::ReplacedTaleCounts.is_on()
+    };
+    told.iter().filter(is_current).map(|(replica, one)| (*replica, one)).collect()
+}
+
 /// The prepares to keep above `commit`, **descending**; `None` if that cannot be told yet.
 fn choose_above(
     replica_count: u8,
-    told: &BTreeMap<ReplicaIndex, Told>,
+    told: &BTreeMap<ReplicaIndex, &Told>,
     commit: Op,
 ) -> Option<Vec<PrepareHeader>> {
     let log_view = told.values().map(|one| one.log_view).max()?;
@@ -177,7 +196,7 @@ fn choose_above(
 }
 
 /// How many lack the prepare at `op` for certain. If its name is unknown, only those with no prepare there at all do.
-fn count_lacking(told: &BTreeMap<ReplicaIndex, Told>, op: Op, named: Option<PrepareId>) -> usize {
+fn count_lacking(told: &BTreeMap<ReplicaIndex, &Told>, op: Op, named: Option<PrepareId>) -> usize {
     told.values()
         .filter(|one| match named {
             Some(id) => one.word(id) == Word::Lacks,

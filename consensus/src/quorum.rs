@@ -54,6 +54,10 @@ impl Votes {
         self.0 & (1 << replica.as_raw()) != 0
     }
 
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(crate) fn count(self) -> usize {
         self.0.count_ones() as usize
     }

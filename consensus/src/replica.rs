@@ -9,6 +9,7 @@ use varve_protocol::id::{Offset, Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
+use varve_protocol::replacement::Replacement;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
@@ -18,6 +19,7 @@ use crate::event::{Input, Liveness, Output, RequestHandle};
 use crate::log::Log;
 use crate::log_merge::Told;
 use crate::quorum::Votes;
+use crate::replacements::Replacements;
 use crate::status::Status;
 use crate::timeout::{TIMERS, Timer, Timers};
 
@@ -33,6 +35,7 @@ mod repair;
 mod view_change;
 
 use catchup::Catchup;
+use recovery::RecoveredLog;
 
 /// One replica of one group. `Clone`, so that a checker can branch.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ pub struct Replica {
     /// The superblock last handed out to be saved; equal to `saved` if none is under way.
     requested: Superblock,
     log: Log,
+    /// Entries of the log that replace replicas.
+    replacements: Replacements,
     /// Newest op known to be committed; applied at once.
     commit: Op,
     /// Newest op durable here, and all below it.
@@ -69,7 +74,32 @@ pub struct Replica {
 #[derive(Clone, Default, Debug)]
 struct Proposal {
     view: View,
-    votes: Votes,
+    /// Whose proposals were heard since this replica last repeated its own, and in the periods before that. Who does not
+    /// repeat his has withdrawn it.
+    votes: [Votes; VOTE_PERIODS],
+}
+
+/// How many of its own repetitions a replica lets pass until another's proposal is taken to be withdrawn.
+const VOTE_PERIODS: usize = 4;
+
+impl Proposal {
+    fn of(view: View) -> Self {
+        Self { view, ..Self::default() }
+    }
+
+    fn insert(&mut self, replica: ReplicaIndex) {
+        self.votes[0].insert(replica);
+    }
+
+    /// A period is over.
+    fn age(&mut self) {
+        self.votes.rotate_right(1);
+        self.votes[0] = if Mutant::ProposalNeverOld.is_on() { self.votes[1] } else { Votes::default() };
+    }
+
+    fn standing(&self) -> Votes {
+        self.votes.iter().copied().fold(Votes::default(), Votes::union)
+    }
 }
 
 /// What a primary keeps for the duration of its view.
@@ -128,19 +158,14 @@ impl Replica {
     /// an empty log.
     #[must_use]
     pub fn new(config: Config, rng: ChaCha8Rng) -> Self {
+        assert!(config.is_original, "a replica that has lost its disk is recovered, with an empty log");
         let superblock =
             Superblock { group: config.group, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
-        Self::with_state(config, rng, superblock, Log::new(PrepareId::ROOT), ClientTable::default(), Op::ZERO)
+        Self::with_state(config, rng, superblock, RecoveredLog::new())
     }
 
-    fn with_state(
-        config: Config,
-        rng: ChaCha8Rng,
-        superblock: Superblock,
-        log: Log,
-        client_table: ClientTable,
-        commit: Op,
-    ) -> Self {
+    fn with_state(config: Config, rng: ChaCha8Rng, superblock: Superblock, log: RecoveredLog) -> Self {
+        let RecoveredLog { log, client_table, replacements, committed: commit } = log;
         config.assert_sound();
         assert!(superblock.group == config.group, "a superblock belongs to the group it is given to");
         Self {
@@ -153,6 +178,7 @@ impl Replica {
             requested: superblock,
             durable: log.head().op,
             log,
+            replacements,
             commit,
             client_table,
             liveness: Liveness::Heard,
@@ -236,6 +262,38 @@ impl Replica {
         self.is_primary() && (!self.doubts_primary() || Mutant::TakesRequestsAlone.is_on())
     }
 
+    /// Whether this replica stands in its place: one that has lost its disk does not before the group says so, and before
+    /// it will know that after any restart.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        let stands = match self.own_replacement() {
+            Some((op, entry)) => {
+                entry.directory == self.config.directory
+                    && (*op <= self.saved.commit || Mutant::VoiceNotSaved.is_on())
+            }
+            None => self.config.is_original,
+        };
+        stands || Mutant::LostDiskVotes.is_on()
+    }
+
+    /// The newest committed entry that puts a replica in the place of this one.
+    fn own_replacement(&self) -> Option<&(Op, Replacement)> {
+        self.replacements.newest(self.config.replica, self.commit)
+    }
+
+    /// The newest entry of the log, committed or not, that replaces a replica; `None` if it is still the one that the
+    /// group was made with.
+    #[must_use]
+    pub fn replacement(&self, replica: ReplicaIndex) -> Option<Replacement> {
+        self.replacements.newest(replica, self.log.head().op).map(|(_, entry)| *entry)
+    }
+
+    /// Whether the log replaces a replica above the commit.
+    #[must_use]
+    pub fn is_replacing(&self) -> bool {
+        self.replacements.is_pending(self.commit)
+    }
+
     /// Whether this replica has reason to want another primary.
     fn doubts_primary(&self) -> bool {
         self.liveness == Liveness::Suspected || self.leading.is_stuck
@@ -296,8 +354,8 @@ impl Replica {
             Message::PrepareOk { view, id } => self.on_prepare_ok(from, view, id),
             Message::Commit { view, commit } => self.on_commit(from, view, commit),
             Message::StartViewChange { view } => self.on_start_view_change(from, view),
-            Message::DoViewChange { view, log_view, commit, head, suffix } => {
-                self.on_do_view_change(from, view, Told { log_view, commit, head, suffix });
+            Message::DoViewChange { view, log_view, commit, head, generations, suffix } => {
+                self.on_do_view_change(from, view, Told { log_view, commit, head, generations, suffix });
             }
             Message::StartView { view, commit, head, suffix } => {
                 self.on_start_view(from, view, &install::Announced { commit, head, suffix });
@@ -359,10 +417,24 @@ impl Replica {
         }
     }
 
+    /// Saves that this replica stands in its place now, as soon as that is durable in its log.
+    fn save_voice(&mut self) {
+        let is_news =
+            |(op, _): &(Op, Replacement)| *op > self.requested.commit && *op <= self.commit.min(self.durable);
+        if self.own_replacement().is_some_and(is_news) {
+            self.save_superblock(self.requested.log_view);
+        }
+    }
+
     fn on_superblock_durable(&mut self, superblock: Superblock) {
         assert!(superblock.view <= self.requested.view, "only what was handed out can have been saved");
+        let was_admitted = self.is_admitted();
         if superblock.view >= self.saved.view && superblock.log_view >= self.saved.log_view {
             self.saved = superblock;
+        }
+        if !was_admitted && self.is_admitted() {
+            tracing::info!(group = %self.config.group, view = %self.view, "this replica has a voice");
+            self.send_prepare_ok();
         }
         self.tell_log();
         self.finish_install();

@@ -147,7 +147,7 @@ pub struct RoleCounts {
     pub primary: u32,
     /// Those that follow.
     pub backup: u32,
-    /// Those that change views or find their way back.
+    /// Those that change views or find their way back, after a restart or with a new disk.
     pub changing: u32,
     /// Those that cannot take part.
     pub faulty: u32,
@@ -161,7 +161,7 @@ impl RoleCounts {
             match role {
                 Role::Primary => counts.primary += 1,
                 Role::Backup => counts.backup += 1,
-                Role::ViewChange => counts.changing += 1,
+                Role::ViewChange | Role::Learner => counts.changing += 1,
                 Role::Faulty => counts.faulty += 1,
             }
         }
@@ -203,6 +203,8 @@ pub enum Role {
     ViewChange,
     /// Cannot take part; see the problem.
     Faulty,
+    /// Has lost its disk and takes the log anew; it has no voice before its group has let it in.
+    Learner,
 }
 
 /// Why a node does not do what a client asked. `is_retryable` says whether asking again (perhaps elsewhere) can help;

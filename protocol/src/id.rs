@@ -98,6 +98,10 @@ number! {
     Incarnation(u64), "life "
 }
 number! {
+    /// One data directory, drawn when it is formatted: a node that has lost its disk comes back with another. Zero: none.
+    DirectoryId(u64), "directory "
+}
+number! {
     /// Wall-clock time in microseconds since 1970-01-01 UTC.
     Timestamp(u64), "t"
 }

@@ -20,5 +20,6 @@ pub mod mutant;
 pub mod prepare;
 pub mod pulse;
 pub mod record;
+pub mod replacement;
 pub mod superblock;
 pub mod time;

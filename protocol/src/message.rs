@@ -9,7 +9,7 @@
 //! | PrepareOk       | op, commit_view, commit_checksum: name of the prepare          | -                                 |
 //! | Commit          | commit name                                                    | -                                 |
 //! | StartViewChange | -                                                              | -                                 |
-//! | DoViewChange    | op = head, commit name, correlation = log view                 | slots of the suffix               |
+//! | DoViewChange    | op = head, commit name, correlation = log view                 | generations, slots of the suffix  |
 //! | StartView       | op = head, commit name                                         | headers of the suffix             |
 //! | GetStartView    | -                                                              | -                                 |
 //! | GetHeaders      | op = first, commit = last                                      | -                                 |
@@ -26,6 +26,7 @@ use crate::frame::{Body, Command, Frame, FrameError, FrameHeader};
 use crate::id::{ClusterId, Epoch, GroupId, Op, View};
 use crate::limits::HEADERS_PER_MESSAGE_MAX;
 use crate::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareHeader, PrepareId};
+use crate::replacement::Generations;
 
 /// What a replica knows of one op above its commit, as told in a `DoViewChange`. An op of which a replica says nothing
 /// although it is above its head is lacked for certain: it was never written there.
@@ -89,6 +90,8 @@ pub enum Message {
         commit: PrepareId,
         /// Newest op ever written at the sender.
         head: Op,
+        /// Which replicas the sender knows to have been replaced.
+        generations: Generations,
         /// One slot for the commit itself (unless it is the root) and each op above it, ascending, up to `head`.
         suffix: Vec<SuffixSlot>,
     },
@@ -208,11 +211,11 @@ impl Message {
                 Body::default()
             }
             Self::StartViewChange { .. } | Self::GetStartView { .. } => Body::default(),
-            Self::DoViewChange { log_view, commit, head, suffix, .. } => {
+            Self::DoViewChange { log_view, commit, head, generations, suffix, .. } => {
                 put_commit(&mut header, *commit);
                 header.op = *head;
                 header.correlation = log_view.as_raw();
-                encode_slots(suffix).into()
+                encode_tale(generations, suffix).into()
             }
             Self::StartView { commit, head, suffix, .. } => {
                 put_commit(&mut header, *commit);
@@ -252,11 +255,12 @@ impl Message {
             Command::Commit => Ok(Self::Commit { view, commit }),
             Command::StartViewChange => Ok(Self::StartViewChange { view }),
             Command::GetStartView => Ok(Self::GetStartView { view }),
-            Command::DoViewChange => reading.slots(&body()).map(|suffix| Self::DoViewChange {
+            Command::DoViewChange => reading.tale(&body()).map(|(generations, suffix)| Self::DoViewChange {
                 view,
                 log_view: View::new(header.correlation),
                 commit,
                 head: header.op,
+                generations,
                 suffix,
             }),
             Command::StartView => reading.headers(&body()).map(|suffix| Self::StartView {
@@ -298,8 +302,9 @@ const SLOT_HAS: u8 = 1;
 const SLOT_CANNOT_TELL: u8 = 2;
 const ID_SIZE: usize = 20;
 
-fn encode_slots(slots: &[SuffixSlot]) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(slots.len() * SLOT_SIZE);
+fn encode_tale(generations: &Generations, slots: &[SuffixSlot]) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(64 + slots.len() * SLOT_SIZE);
+    generations.encode(&mut buffer);
     for slot in slots {
         match slot {
             SuffixSlot::Has(header) => {
@@ -382,6 +387,12 @@ impl Reading {
         } else {
             Err(self.refuse("its headers are no chain"))
         }
+    }
+
+    fn tale(&self, body: &Bytes) -> Result<(Generations, Vec<SuffixSlot>), FrameError> {
+        let (generations, size) =
+            Generations::decode(body).ok_or_else(|| self.refuse("its generations cannot be read"))?;
+        Ok((generations, self.slots(&body.slice(size..))?))
     }
 
     fn slots(&self, body: &Bytes) -> Result<Vec<SuffixSlot>, FrameError> {

@@ -10,7 +10,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::id::{GroupId, NodeId, Op, ProducerId, View};
+use crate::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, View};
 use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
 
 /// A change of the metadata: the body of a prepare of kind `Metadata`.
@@ -22,6 +22,8 @@ pub enum MetadataOp {
         node: NodeId,
         /// `host:port`.
         address: String,
+        /// Its data directory: another than before if it has lost its disk.
+        directory: DirectoryId,
     },
     /// Gives out a new producer id.
     RegisterProducer,
@@ -163,4 +165,6 @@ pub struct PartitionEntry {
     pub group: GroupId,
     /// The nodes that hold it; the first leads view 0.
     pub replicas: Vec<NodeId>,
+    /// The data directories that those nodes had when the partition was made.
+    pub directories: Vec<DirectoryId>,
 }

@@ -73,6 +73,7 @@ mutants! {
     HighWatermarkAtLogEnd, "high-watermark-at-log-end", "D3", "The high watermark stands at the end of the log.";
     JoinsAnyProposal, "joins-any-proposal", "V1", "A replica that hears its primary joins those who do not.";
     ProposalNeedsNobody, "proposal-needs-nobody", "V2", "One replica alone ends a view.";
+    ProposalNeverOld, "proposal-never-old", "V1", "A proposal counts for ever, also when it is not repeated any more.";
     ProposalCountsTwice, "proposal-counts-twice", "V2", "A proposal that is repeated counts again.";
     TellsBeforeViewSaved, "tells-before-view-saved", "P1", "A replica tells its log before the new view is on its disk.";
     ViewChangeQuorumMinusOne, "view-change-quorum-minus-one", "V4", "One replica less than a quorum chooses the log.";
@@ -104,6 +105,10 @@ mutants! {
     TornTailKept, "torn-tail-kept", "N4", "What is behind the first gap of a torn round stays in the file.";
     RotTakenForTear, "rot-taken-for-tear", "V3", "Damage to what may have been acknowledged is cut like a torn write.";
     ReadsAboveCommit, "reads-above-commit", "D1", "Consumers are given what is not committed.";
+    LostDiskVotes, "lost-disk-votes", "S4", "A replica that has lost its disk votes as the one it was.";
+    VoiceNotSaved, "voice-not-saved", "S4", "A replica that was let in votes before it will know that after a restart.";
+    ReplacedTaleCounts, "replaced-tale-counts", "S4", "What a replica told before it lost its disk counts after it was replaced.";
+    FoundsAlone, "founds-alone", "S4", "A node with an empty disk founds its cluster without asking the others.";
     FilesDeletedEarly, "files-deleted-early", "P1", "A deleted group's files go before the deletion is known to outlast a restart.";
 }
 

@@ -25,7 +25,8 @@
 //! |    108 |    4 | epoch           | version of the group's member list                                    |
 //! |    112 |   16 | reserved        | zero                                                                  |
 //!
-//! The body is a record batch ([`crate::record`]) or an rkyv archive of a metadata operation.
+//! The body is a record batch ([`crate::record`]), an rkyv archive of a metadata operation, or a
+//! [`crate::replacement::Replacement`].
 
 use std::fmt;
 
@@ -55,6 +56,8 @@ pub enum PrepareKind {
     Records = 1,
     /// An operation on the metadata; only in group 0.
     Metadata = 2,
+    /// A replica that has lost its disk is replaced; see [`crate::replacement`].
+    Replacement = 3,
 }
 
 impl PrepareKind {
@@ -63,6 +66,7 @@ impl PrepareKind {
             0 => Some(Self::Noop),
             1 => Some(Self::Records),
             2 => Some(Self::Metadata),
+            3 => Some(Self::Replacement),
             _ => None,
         }
     }

@@ -1,7 +1,16 @@
 //! The pulse between two nodes: "alive", and news of the groups that have any. Idle groups are not mentioned.
 //!
 //! Frame fields: op = sequence number of the pulse, commit = the newest sequence number that the sender has heard from the
-//! receiver (zero: none), correlation = the sender's incarnation. The body is one entry of 36 bytes per group with news:
+//! receiver (zero: none), correlation = the sender's incarnation. The body starts with who the sender is:
+//!
+//! | offset | size | name          | meaning                                                           |
+//! |-------:|-----:|---------------|-------------------------------------------------------------------|
+//! |      0 |    8 | directory     | the sender's data directory                                       |
+//! |      8 |    1 | is_fresh      | 1 if that directory belongs to no cluster yet, else 0             |
+//! |      9 |    1 | founder_count | founders that follow                                              |
+//! |     10 |  9 k | founders      | node (1 byte) and its directory (8 bytes); see [`Pulse::founders`] |
+//!
+//! Then comes one entry of 36 bytes per group with news:
 //!
 //! | offset | size | name            | meaning                          |
 //! |-------:|-----:|-----------------|----------------------------------|
@@ -11,12 +20,16 @@
 //! |     24 |    8 | commit_view     | its view                         |
 //! |     32 |    4 | commit_checksum | its checksum                     |
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::frame::{Command, Frame, FrameError, FrameHeader};
-use crate::id::{ClusterId, GroupId, Incarnation, Op, View};
+use crate::id::{ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Op, View};
 use crate::prepare::PrepareId;
 
+const SENDER_SIZE: usize = 10;
+const FOUNDER_SIZE: usize = 9;
 const ENTRY_SIZE: usize = 36;
 
 /// News of one group, told by its primary.
@@ -30,6 +43,9 @@ pub struct PulseEntry {
     pub commit: PrepareId,
 }
 
+/// Nodes with their data directories.
+pub type Founders = BTreeMap<NodeId, DirectoryId>;
+
 /// One pulse.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pulse {
@@ -39,6 +55,13 @@ pub struct Pulse {
     pub echo: u64,
     /// Which life of the sender's process this is.
     pub incarnation: Incarnation,
+    /// The sender's data directory.
+    pub directory: DirectoryId,
+    /// Whether that directory belongs to no cluster yet: nothing was ever promised in it.
+    pub is_fresh: bool,
+    /// From a fresh sender: itself and the nodes that it has heard to be fresh. From another, to a fresh receiver: the
+    /// directories that the cluster was founded with.
+    pub founders: Founders,
     /// Groups with news.
     pub entries: Vec<PulseEntry>,
 }
@@ -51,7 +74,15 @@ impl Pulse {
         header.op = Op::new(self.sequence);
         header.commit = self.echo;
         header.correlation = self.incarnation.as_raw();
-        let mut body = BytesMut::with_capacity(self.entries.len() * ENTRY_SIZE);
+        let size = SENDER_SIZE + self.founders.len() * FOUNDER_SIZE + self.entries.len() * ENTRY_SIZE;
+        let mut body = BytesMut::with_capacity(size);
+        body.put_u64_le(self.directory.as_raw());
+        body.put_u8(self.is_fresh.into());
+        body.put_u8(u8::try_from(self.founders.len()).expect("there are fewer nodes than a byte can count"));
+        for (node, directory) in &self.founders {
+            body.put_u8(node.as_raw());
+            body.put_u64_le(directory.as_raw());
+        }
         for entry in &self.entries {
             body.put_u64_le(entry.group.as_raw());
             body.put_u64_le(entry.view.as_raw());
@@ -65,17 +96,23 @@ impl Pulse {
     /// Reads a pulse.
     ///
     /// # Errors
-    /// When the body is not a row of entries.
+    /// When the body is not a sender and a row of entries.
     pub fn from_frame(frame: &Frame) -> Result<Self, FrameError> {
         let body = frame.body.to_bytes();
-        let pieces = body.chunks_exact(ENTRY_SIZE);
+        let refuse = |reason| FrameError::Body { command: Command::Pulse, reason };
+        let (sender, rest) =
+            body.split_at_checked(SENDER_SIZE).ok_or_else(|| refuse("it does not say who sent it"))?;
+        let (founders, rest) = rest
+            .split_at_checked(usize::from(sender[9]) * FOUNDER_SIZE)
+            .ok_or_else(|| refuse("it has fewer founders than it says"))?;
+        let pieces = rest.chunks_exact(ENTRY_SIZE);
         if !pieces.remainder().is_empty() {
-            let reason = "its size is no multiple of an entry's";
-            return Err(FrameError::Body { command: Command::Pulse, reason });
+            return Err(refuse("its size is no multiple of an entry's"));
         }
         let u64_at = |piece: &[u8], at: usize| {
             u64::from_le_bytes(piece[at..at + 8].try_into().expect("eight bytes make a u64"))
         };
+        let founder = |piece: &[u8]| (NodeId::new(piece[0]), DirectoryId::new(u64_at(piece, 1)));
         let entries = pieces.map(|piece| PulseEntry {
             group: GroupId::new(u64_at(piece, 0)),
             view: View::new(u64_at(piece, 8)),
@@ -89,6 +126,9 @@ impl Pulse {
             sequence: frame.header.op.as_raw(),
             echo: frame.header.commit,
             incarnation: Incarnation::new(frame.header.correlation),
+            directory: DirectoryId::new(u64_at(sender, 0)),
+            is_fresh: sender[8] == 1,
+            founders: founders.chunks_exact(FOUNDER_SIZE).map(founder).collect(),
             entries: entries.collect(),
         })
     }

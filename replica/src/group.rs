@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use varve_consensus::Replica;
-use varve_protocol::id::{NodeId, Op, ReplicaIndex, View};
+use varve_protocol::id::{DirectoryId, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::time::Moment;
 
@@ -20,11 +20,22 @@ pub(crate) enum State {
     Damaged(String),
 }
 
+/// Where the replicas of a group were placed when it was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    /// The nodes that hold replicas, by replica index.
+    pub(crate) members: Vec<NodeId>,
+    /// Their data directories at that time.
+    pub(crate) directories: Vec<DirectoryId>,
+}
+
 /// One replica of one group.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// The nodes that hold replicas, by replica index.
     pub(crate) members: Vec<NodeId>,
+    /// The data directories that they had when the group was made.
+    pub(crate) directories: Vec<DirectoryId>,
     pub(crate) state: State,
     pub(crate) tail: Tail,
     /// When its timer is set to.
@@ -38,8 +49,14 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(members: Vec<NodeId>, state: State, tail: Tail) -> Self {
-        Self { members, state, tail, armed: None, view_seen: None, view_led: None, writing: VecDeque::new() }
+    pub(crate) fn new(placement: Placement, state: State, tail: Tail) -> Self {
+        let Placement { members, directories } = placement;
+        let writing = VecDeque::new();
+        Self { members, directories, state, tail, armed: None, view_seen: None, view_led: None, writing }
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        Placement { members: self.members.clone(), directories: self.directories.clone() }
     }
 
     pub(crate) fn replica(&self) -> Option<&Replica> {
@@ -59,6 +76,15 @@ impl Group {
     /// The node behind a replica index.
     pub(crate) fn node(&self, replica: ReplicaIndex) -> NodeId {
         self.members[usize::from(replica.as_raw())]
+    }
+
+    /// The data directory that stands in a place, as far as the log here tells, committed or not, and the op of the
+    /// metadata that made it known there, if it is not the one that the group was made with.
+    pub(crate) fn seated(&self, replica: ReplicaIndex) -> (DirectoryId, Op) {
+        match self.replica().and_then(|here| here.replacement(replica)) {
+            Some(replacement) => (replacement.directory, replacement.known_at),
+            None => (self.directories[usize::from(replica.as_raw())], Op::ZERO),
+        }
     }
 
     /// The replica index of a node, if it is a member.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use varve_protocol::id::{GroupId, NodeId, Op, ProducerId};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId};
 use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
 use varve_protocol::metadata::{
     ClusterMap, MetadataError, MetadataOp, MetadataOutcome, NodeEntry, PartitionEntry, StreamEntry,
@@ -17,6 +17,15 @@ use varve_protocol::metadata::{
 
 /// Outcomes that are remembered for retries: as many as the client tables of a busy cluster can ask for.
 const OUTCOMES_MAX: usize = 4096;
+
+/// A node as it is registered.
+#[derive(Debug, Clone)]
+struct Registered {
+    address: String,
+    directory: DirectoryId,
+    /// The op that made the directory known.
+    known_at: Op,
+}
 
 #[derive(Debug, Clone)]
 struct Topic {
@@ -28,12 +37,14 @@ struct Topic {
 #[derive(Debug, Clone)]
 pub struct Metadata {
     applied: Op,
-    nodes: BTreeMap<NodeId, String>,
+    nodes: BTreeMap<NodeId, Registered>,
     streams: BTreeMap<String, BTreeMap<String, Topic>>,
     next_producer: ProducerId,
     next_group: GroupId,
     /// Grows whenever partitions come or go.
     placement_version: u64,
+    /// Grows whenever a node has another data directory.
+    directories_version: u64,
     /// Where the first partition of the next topic starts, as a place in the node list.
     placement_cursor: usize,
     /// Outcomes by op: the answer to a retry is looked up here.
@@ -49,6 +60,7 @@ impl Default for Metadata {
             next_producer: ProducerId::new(1),
             next_group: GroupId::METADATA.next(),
             placement_version: 0,
+            directories_version: 0,
             placement_cursor: 0,
             outcomes: BTreeMap::new(),
         }
@@ -95,7 +107,19 @@ impl Metadata {
     /// The address a node is registered with.
     #[must_use]
     pub fn address(&self, node: NodeId) -> Option<&str> {
-        self.nodes.get(&node).map(String::as_str)
+        self.nodes.get(&node).map(|registered| registered.address.as_str())
+    }
+
+    /// The data directory a node is registered with, and the op that made it known.
+    #[must_use]
+    pub fn directory(&self, node: NodeId) -> Option<(DirectoryId, Op)> {
+        self.nodes.get(&node).map(|registered| (registered.directory, registered.known_at))
+    }
+
+    /// Grows whenever a node has another data directory.
+    #[must_use]
+    pub fn directories_version(&self) -> u64 {
+        self.directories_version
     }
 
     /// Every partition of every topic.
@@ -115,8 +139,10 @@ impl Metadata {
             name: name.clone(),
             topics: topics.iter().map(topic_entry).collect(),
         };
-        let node_entry =
-            |(node, address): (&NodeId, &String)| NodeEntry { node: *node, address: address.clone() };
+        let node_entry = |(node, registered): (&NodeId, &Registered)| NodeEntry {
+            node: *node,
+            address: registered.address.clone(),
+        };
         ClusterMap {
             op: self.applied,
             nodes: self.nodes.iter().map(node_entry).collect(),
@@ -127,8 +153,11 @@ impl Metadata {
 
     fn outcome_of(&mut self, operation: MetadataOp) -> Result<MetadataOutcome, MetadataError> {
         match operation {
-            MetadataOp::RegisterNode { node, address } => {
-                self.nodes.insert(node, address);
+            MetadataOp::RegisterNode { node, address, directory } => {
+                let known = self.directory(node).filter(|(known, _)| *known == directory);
+                self.directories_version += u64::from(known.is_none());
+                let known_at = known.map_or(self.applied, |(_, known_at)| known_at);
+                self.nodes.insert(node, Registered { address, directory, known_at });
                 Ok(MetadataOutcome::Done)
             }
             MetadataOp::RegisterProducer => {
@@ -231,7 +260,9 @@ impl Metadata {
         let mut entries = Vec::with_capacity(partitions as usize);
         for _ in 0..partitions {
             let replicas = nodes.iter().cycle().skip(self.placement_cursor).take(replication_factor.into());
-            entries.push(PartitionEntry { group: self.next_group, replicas: replicas.copied().collect() });
+            let replicas: Vec<NodeId> = replicas.copied().collect();
+            let directories = replicas.iter().map(|node| self.nodes[node].directory).collect();
+            entries.push(PartitionEntry { group: self.next_group, replicas, directories });
             self.next_group = self.next_group.next();
             self.placement_cursor = (self.placement_cursor + 1) % nodes.len();
         }
@@ -248,7 +279,8 @@ mod tests {
         let mut metadata = Metadata::default();
         for node in 1..=nodes {
             let address = format!("127.0.0.1:{node}");
-            apply(&mut metadata, MetadataOp::RegisterNode { node: NodeId::new(node), address });
+            let directory = DirectoryId::new(u64::from(node) + 100);
+            apply(&mut metadata, MetadataOp::RegisterNode { node: NodeId::new(node), address, directory });
         }
         metadata
     }

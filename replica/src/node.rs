@@ -6,6 +6,8 @@
 //!                        ├─ clients    appends, metadata, status
 //!                        ├─ fetch      reads, long polls
 //!                        ├─ balance    who leads what
+//!                        ├─ founding   how a cluster begins
+//!                        ├─ seats      lost disks
 //!                        └─ disk       completions ──▶ Effects
 //! ```
 //!
@@ -15,10 +17,12 @@ mod balance;
 pub(crate) mod clients;
 mod disk;
 pub(crate) mod fetch;
+mod founding;
 mod groups;
 mod liveness;
+mod seats;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -26,7 +30,8 @@ use varve_consensus::Status;
 use varve_consensus::event::RequestHandle;
 use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role, RoleCounts};
 use varve_protocol::frame::Frame;
-use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Op, Timestamp, View};
+use varve_protocol::id::{ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Offset, Op, Timestamp, View};
+use varve_protocol::pulse::Founders;
 use varve_protocol::time::Moment;
 use varve_storage::Job;
 
@@ -86,6 +91,18 @@ pub struct Node {
     reads: PendingReads,
     /// Whether a node registration of our own is under way.
     registering: bool,
+    /// Which data directory this node has.
+    directory: DirectoryId,
+    /// Who founded the cluster; none while this node is fresh.
+    founders: Option<Founders>,
+    /// The founders on their way to the disk.
+    founding: Option<Founders>,
+    /// When it was last said who is missing.
+    founding_said: Moment,
+    /// Groups in which a replica may stand with another data directory than its node has.
+    unseated: BTreeSet<GroupId>,
+    /// The data directories that the groups were last compared with.
+    directories_seen: u64,
     /// Bytes of appends on their way to the disk, over all groups.
     writing_bytes: usize,
     /// Bytes of prepares kept in memory, over all groups.
@@ -104,7 +121,7 @@ impl Node {
         let others = config.members.keys().copied().filter(|node| *node != config.node);
         let peers =
             others.map(|node| (node, Peer::new(now, config.timing.suspicion_timeout, &mut rng))).collect();
-        let Recovery { replicas, metadata, metadata_tail } = recovery;
+        let Recovery { replicas, metadata, metadata_tail, directory, founders } = recovery;
         let mut node = Self {
             config,
             rng,
@@ -125,6 +142,12 @@ impl Node {
             fetches: Fetches::default(),
             reads: PendingReads::default(),
             registering: false,
+            directory,
+            founders,
+            founding: None,
+            founding_said: now,
+            unseated: BTreeSet::new(),
+            directories_seen: 0,
             writing_bytes: 0,
             tail_bytes: 0,
             frames_dropped: 0,
@@ -133,6 +156,7 @@ impl Node {
         };
         node.open_metadata_group(metadata_tail);
         node.reconcile_groups();
+        node.found_or_join();
         node
     }
 
@@ -241,6 +265,7 @@ fn role_of(group: &Group) -> Role {
     match &group.state {
         State::Opening => Role::ViewChange,
         State::Damaged(_) => Role::Faulty,
+        State::Open(replica) if !replica.is_admitted() => Role::Learner,
         State::Open(replica) => match replica.status() {
             Status::Normal if replica.takes_requests() => Role::Primary,
             Status::Normal if !replica.is_primary() => Role::Backup,

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use varve_consensus::RecoveredLog;
 use varve_protocol::frame::Command;
-use varve_protocol::id::GroupId;
+use varve_protocol::id::{DirectoryId, GroupId};
 use varve_protocol::metadata::MetadataOp;
 use varve_protocol::prepare::{Prepare, PrepareKind};
+use varve_protocol::pulse::Founders;
 use varve_protocol::superblock::Superblock;
 use varve_storage::{Disk, Identity, Options, StorageError, Store};
 
@@ -27,6 +28,10 @@ pub(crate) struct RecoveredReplica {
 pub struct Recovery {
     pub(crate) replicas: BTreeMap<GroupId, RecoveredReplica>,
     pub(crate) metadata: Metadata,
+    /// Which data directory it is.
+    pub(crate) directory: DirectoryId,
+    /// The nodes that founded the cluster, with their data directories; none if it is not founded yet, as far as is known here.
+    pub(crate) founders: Option<Founders>,
     /// Metadata prepares that may be committed or not, oldest first.
     pub(crate) metadata_tail: VecDeque<Prepare>,
 }
@@ -44,7 +49,7 @@ impl Recovery {
         let mut recovery = Self::default();
         let mut logs: BTreeMap<GroupId, RecoveredLog> = BTreeMap::new();
         let (store, groups) = Store::open(disk, identity, options, &mut |group, prepare| {
-            let committed = logs.entry(group).or_default().push(*prepare.header());
+            let committed = logs.entry(group).or_default().push(prepare);
             if group == GroupId::METADATA {
                 recovery.metadata_tail.push_back(prepare.clone());
             }
@@ -55,6 +60,8 @@ impl Recovery {
                 recovery.metadata.apply(prepare.op(), decode_operation(&prepare));
             }
         })?;
+        recovery.directory = store.directory();
+        recovery.founders = store.founders().cloned();
         for group in groups {
             let id = group.superblock.group;
             let replica = RecoveredReplica {
@@ -79,6 +86,6 @@ pub(crate) fn decode_operation(prepare: &Prepare) -> Option<MetadataOp> {
             varve_protocol::client::decode_archive(Command::Request, prepare.body())
                 .expect("a committed metadata operation can be read by this release"),
         ),
-        PrepareKind::Noop | PrepareKind::Records => None,
+        PrepareKind::Noop | PrepareKind::Records | PrepareKind::Replacement => None,
     }
 }

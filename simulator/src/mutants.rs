@@ -34,6 +34,11 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::LongestLogWins, CONSENSUS, &["log_merge"]),
     (Mutant::SilentLacks, CONSENSUS, &["log_merge"]),
     (Mutant::CannotTellLacks, CONSENSUS, &["log_merge"]),
+    (Mutant::ProposalNeverOld, CONSENSUS, &["golden"]),
+    (Mutant::LostDiskVotes, CONSENSUS, &["golden"]),
+    (Mutant::VoiceNotSaved, CONSENSUS, &["golden"]),
+    (Mutant::ReplacedTaleCounts, CONSENSUS, &["golden"]),
+    (Mutant::FoundsAlone, REPLICA, &["lost_disks"]),
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),
@@ -41,6 +46,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
 
 const CONSENSUS: &str = "varve-consensus";
 const STORAGE: &str = "varve-storage";
+const REPLICA: &str = "varve-replica";
 
 /// The most that is told of what was seen.
 const DETAIL_CHARS_MAX: usize = 240;

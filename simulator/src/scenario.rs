@@ -168,7 +168,7 @@ pub enum Victim {
     Primary(u32),
 }
 
-/// What can go wrong. None of it harms data that a disk has synced.
+/// What can go wrong. But for [`Fault::LoseDisk`] none of it harms data that a disk has synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// Cuts one node off from all others, and from the clients too if they are to notice.
@@ -195,6 +195,9 @@ pub enum Fault {
     Kill(Victim),
     /// Stops a computer at once; what its disk has not synced may be lost. It starts again when the fault ends.
     Crash(Victim),
+    /// Stops a computer at once, and its disk is lost. It starts again with an empty one when the fault ends. Nothing happens
+    /// while another disk that was lost is not made good yet: with two of three gone, nothing could be promised.
+    LoseDisk(Victim),
     /// Stops every computer at once.
     PowerFailure,
     /// Lets the victim get through some more rounds of writes and stops it, or everybody, in the middle of the next one.
@@ -289,6 +292,7 @@ impl Scenario {
             left_behind: Vec::new(),
         }
         .with_deaths_in_writes()
+        .with_lost_disks()
         .with_some_left_behind()
     }
 
@@ -310,6 +314,25 @@ impl Scenario {
             let faults = [Fault::Crash(victim), isolated, mute, deaf, Fault::HangDisk(victim)];
             self.left_behind.push((node, pick(rng, &faults)));
         }
+        self
+    }
+
+    /// Adds lost disks, in some universes of the fast world. Drawn apart.
+    fn with_lost_disks(mut self) -> Self {
+        let rng = &mut stream(self.seed, "lost disks");
+        let is_possible = self.world == World::Fast && self.replication_factor >= 3;
+        if !chance(rng, 300) || !is_possible {
+            return self;
+        }
+        let pause_max = Duration::from_millis(pick(rng, &[3_000, 10_000]));
+        let mut at = duration_between(rng, Duration::from_millis(500), pause_max);
+        while at < self.safety {
+            let victim = draw_victim(rng, self.nodes, self.partitions);
+            let lasts = duration_between(rng, Duration::from_millis(5), Duration::from_millis(3_000));
+            self.strikes.push(Strike { at, lasts, fault: Fault::LoseDisk(victim) });
+            at += lasts + duration_between(rng, Duration::from_millis(20), pause_max);
+        }
+        self.strikes.sort_by_key(|strike| strike.at);
         self
     }
 

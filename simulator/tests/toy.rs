@@ -148,6 +148,7 @@ impl<const BUG: u8> Toy<BUG> {
 
     fn map(&self) -> ClusterMap {
         let partition = |number| PartitionEntry {
+            directories: Vec::new(),
             group: GroupId::new(u64::from(number) + 1),
             replicas: vec![self.setup.node],
         };
@@ -189,7 +190,7 @@ impl<const BUG: u8> Toy<BUG> {
 impl<const BUG: u8> Machine for Toy<BUG> {
     type Disk = State;
 
-    fn format(_: &Setup) -> State {
+    fn format(_: &Setup, _: u64) -> State {
         State::default()
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use varve_protocol::id::{
-    ClusterId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
+    ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
 };
 use varve_protocol::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::superblock::Superblock;
@@ -24,6 +24,7 @@ const SMALL_COUNT: usize = 2000;
 const TURNS: usize = 3;
 
 const IDENTITY: Identity = Identity { cluster: ClusterId::new(1), node: NodeId::new(1) };
+const DIRECTORY: DirectoryId = DirectoryId::new(1);
 const GROUP: GroupId = GroupId::new(1);
 
 /// The times of one measurement, over all turns.
@@ -109,7 +110,7 @@ fn measure_raw(path: &Path, count: usize, times: &mut Times) -> io::Result<()> {
 /// Appends prepares whose header and body together have the size asked for, one per round.
 fn measure_store(path: &Path, count: usize, times: &mut Times) -> Result<(), StorageError> {
     let disk = FileDisk::open(path.to_owned())?;
-    Store::format(&disk, IDENTITY)?;
+    Store::format(&disk, IDENTITY, DIRECTORY)?;
     let (mut store, _) = Store::open(disk, IDENTITY, Options::default(), &mut |_, _| {})?;
     let superblock = Superblock { group: GROUP, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
     store.execute(vec![Job::SaveSuperblock(superblock)]);

@@ -7,7 +7,9 @@
 //! A round is not atomic: after a crash in it, any part of it may be there. But nothing that a group wrote to its log after a
 //! superblock was handed in is there without that superblock.
 
-use varve_protocol::id::{GroupId, Offset, Op};
+use std::collections::BTreeMap;
+
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Offset, Op};
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
 
@@ -45,6 +47,8 @@ pub enum Job {
         /// The newest op to read.
         last: Op,
     },
+    /// Notes for good which nodes founded the cluster, with which data directories; before the first superblock.
+    SaveFounders(BTreeMap<NodeId, DirectoryId>),
     /// Forgets a group and removes its files. Its id is never used again.
     DeleteGroup {
         /// Which one.
@@ -62,6 +66,7 @@ impl Job {
             | Self::Read { group, .. }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
+            Self::SaveFounders(_) => GroupId::METADATA,
         }
     }
 }
@@ -87,6 +92,8 @@ pub enum Completion {
     },
     /// A superblock is durable.
     SuperblockDurable(Superblock),
+    /// The founders are durable.
+    FoundersDurable,
     /// What was read.
     Read {
         /// Whose log.

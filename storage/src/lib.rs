@@ -16,6 +16,7 @@ pub mod disk;
 pub mod error;
 mod file;
 mod file_disk;
+mod founders;
 mod identity;
 mod index;
 pub mod job;

@@ -3,6 +3,7 @@
 //! | path                                               | what it is                               |
 //! |----------------------------------------------------|------------------------------------------|
 //! | `identity`                                         | whose directory this is                  |
+//! | `founders`                                         | who founded the cluster                  |
 //! | `superblocks-a`, `superblocks-b`                   | two copies of the promises of all groups |
 //! | `groups/<group>/<base offset>-<first op>.log`      | segments of a group's log                |
 //!
@@ -14,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use varve_protocol::id::{GroupId, Op, View};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
@@ -22,6 +23,7 @@ use varve_protocol::superblock::Superblock;
 use crate::disk::Disk;
 use crate::error::{IoContext, StorageError};
 use crate::file;
+use crate::founders::{self, FOUNDERS_NAME};
 use crate::identity::{IDENTITY_NAME, Identity};
 use crate::job::{Completion, Job, ReadFrom};
 use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
@@ -83,7 +85,9 @@ impl Round {
             Job::Append { group, .. } | Job::Truncate { group, .. } => {
                 self.newest_saves.contains_key(group) && !Mutant::SuperblockOvertaken.is_on()
             }
-            Job::SaveSuperblock(_) | Job::Read { .. } | Job::DeleteGroup { .. } => false,
+            Job::SaveSuperblock(_) | Job::SaveFounders(_) | Job::Read { .. } | Job::DeleteGroup { .. } => {
+                false
+            }
         }
     }
 }
@@ -95,17 +99,19 @@ pub struct Store<D: Disk> {
     options: Options,
     superblocks: Superblocks<D::File>,
     groups: BTreeMap<GroupId, Hosted<D::File>>,
+    directory: DirectoryId,
+    founders: Option<BTreeMap<NodeId, DirectoryId>>,
 }
 
 impl<D: Disk> Store<D> {
-    /// Makes an empty data directory a node's.
+    /// Makes an empty data directory a node's; `directory` is drawn at random, never zero.
     ///
     /// # Errors
     /// [`StorageError::AlreadyFormatted`] if anything of a store is there; `Io` as the system reports.
-    pub fn format(disk: &D, identity: Identity) -> Result<(), StorageError> {
+    pub fn format(disk: &D, identity: Identity, directory: DirectoryId) -> Result<(), StorageError> {
         let root = Path::new("");
         let names = file::list_whole(disk, root)?;
-        let ours = [IDENTITY_NAME, COPY_NAMES[0], COPY_NAMES[1], GROUPS_DIR];
+        let ours = [IDENTITY_NAME, FOUNDERS_NAME, COPY_NAMES[0], COPY_NAMES[1], GROUPS_DIR];
         if let Some(found) = ours.into_iter().find(|name| names.iter().any(|there| there == name)) {
             return Err(StorageError::AlreadyFormatted { found: found.into() });
         }
@@ -113,7 +119,17 @@ impl<D: Disk> Store<D> {
         disk.create_dir(groups_dir).or_failed_to("create directory", groups_dir)?;
         disk.sync_dir(root).or_failed_to("sync directory", root)?;
         Superblocks::<D::File>::format(disk, identity)?;
-        identity.write(disk)
+        identity.write(disk, directory)
+    }
+
+    /// Which data directory this is.
+    pub fn directory(&self) -> DirectoryId {
+        self.directory
+    }
+
+    /// Who founded the cluster, if it was founded when the store was opened.
+    pub fn founders(&self) -> Option<&BTreeMap<NodeId, DirectoryId>> {
+        self.founders.as_ref()
     }
 
     /// Opens a data directory, and shows every sound prepare of every group to `on_prepare`: group by group, in order.
@@ -128,8 +144,9 @@ impl<D: Disk> Store<D> {
         options: Options,
         on_prepare: &mut dyn FnMut(GroupId, &Prepare),
     ) -> Result<(Self, Vec<RecoveredGroup>), StorageError> {
-        identity.check(&disk)?;
+        let directory = identity.check(&disk)?;
         file::list_whole(&disk, Path::new(""))?;
+        let founders = founders::read(&disk)?;
         let mut superblocks = Superblocks::open(&disk, identity)?;
         let found = remove_strangers(&disk, superblocks.live())?;
         sync_all(&disk)?;
@@ -155,7 +172,7 @@ impl<D: Disk> Store<D> {
         if !unannounced.is_empty() {
             superblocks.save(&disk, &unannounced)?;
         }
-        Ok((Self { disk, identity, options, superblocks, groups }, recovered))
+        Ok((Self { disk, identity, options, superblocks, groups, directory, founders }, recovered))
     }
 
     /// Does all jobs: writes in the order of the jobs, then one sync for each log and one save for all superblocks,
@@ -198,6 +215,13 @@ impl<D: Disk> Store<D> {
                 let result = self.read(group, from, ReadLimit { bytes_max, last });
                 round.completions.push(Completion::Read { group, token, result });
                 Ok(())
+            }
+            Job::SaveFounders(founders) => {
+                let result = founders::write(&self.disk, &founders);
+                if result.is_ok() {
+                    round.completions.push(Completion::FoundersDurable);
+                }
+                result
             }
             Job::DeleteGroup { group } => {
                 self.groups.remove(&group);

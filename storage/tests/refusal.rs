@@ -5,9 +5,11 @@ use std::path::Path;
 use tempfile::TempDir;
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, NodeId};
-use varve_storage::{Disk, DiskFile, FileDisk, Identity, MemoryDisk, OpenMode, Options, StorageError, Store};
+use varve_storage::{
+    Completion, Disk, DiskFile, FileDisk, Identity, Job, MemoryDisk, OpenMode, Options, StorageError, Store,
+};
 
-use crate::support::{IDENTITY, new_store};
+use crate::support::{DIRECTORY, IDENTITY, new_store};
 
 fn refusal(disk: &MemoryDisk, identity: Identity) -> StorageError {
     Store::open(disk.clone(), identity, Options::default(), &mut |_, _| {}).err().expect("it is refused")
@@ -15,7 +17,7 @@ fn refusal(disk: &MemoryDisk, identity: Identity) -> StorageError {
 
 fn formatted() -> MemoryDisk {
     let disk = MemoryDisk::new();
-    Store::format(&disk, IDENTITY).unwrap();
+    Store::format(&disk, IDENTITY, DIRECTORY).unwrap();
     disk
 }
 
@@ -41,12 +43,12 @@ fn another_version_is_refused() {
     let file = disk.open(Path::new("identity"), OpenMode::Existing).unwrap();
     let mut bytes = [0; 64];
     file.read_at(&mut bytes, 0).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 1;
     let sum = checksum(&bytes[4..]).to_le_bytes();
     bytes[..4].copy_from_slice(&sum);
     file.write_at(&[bytes.to_vec().into()], 0).unwrap();
     let path = "identity".into();
-    assert_eq!(refusal(&disk, IDENTITY), StorageError::WrongVersion { path, found: 2, expected: 1 });
+    assert_eq!(refusal(&disk, IDENTITY), StorageError::WrongVersion { path, found: 1, expected: 2 });
 }
 
 #[test]
@@ -56,9 +58,10 @@ fn an_identity_has_these_bytes() {
     file.read_at(&mut bytes, 0).unwrap();
     let mut expected = [0; 64];
     expected[4..8].copy_from_slice(b"VRVI");
-    expected[8] = 1;
+    expected[8] = 2;
     expected[12] = 3;
     expected[16..24].copy_from_slice(&[0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01]);
+    expected[32..34].copy_from_slice(&[0xed, 0x5e]);
     assert_eq!(bytes[4..], expected[4..]);
 }
 
@@ -66,17 +69,29 @@ fn an_identity_has_these_bytes() {
 fn an_empty_directory_is_refused_until_it_is_formatted() {
     let disk = MemoryDisk::new();
     assert_eq!(refusal(&disk, IDENTITY), StorageError::NotFormatted);
-    Store::format(&disk, IDENTITY).unwrap();
+    Store::format(&disk, IDENTITY, DIRECTORY).unwrap();
     assert!(Store::open(disk, IDENTITY, Options::default(), &mut |_, _| {}).is_ok());
+}
+
+#[test]
+fn rotten_founders_are_refused() {
+    let disk = formatted();
+    let (mut store, _) = Store::open(disk.clone(), IDENTITY, Options::default(), &mut |_, _| {}).unwrap();
+    let founders = [(NodeId::new(1), DIRECTORY)].into();
+    assert_eq!(store.execute(vec![Job::SaveFounders(founders)]), [Completion::FoundersDurable]);
+    let file = disk.open(Path::new("founders"), OpenMode::Existing).unwrap();
+    file.write_at(&[vec![7].into()], 9).unwrap();
+    let path = "founders".into();
+    assert_eq!(refusal(&disk, IDENTITY), StorageError::IdentityDamaged { path });
 }
 
 #[test]
 fn nothing_is_formatted_twice() {
     let disk = formatted();
     let found = "identity".into();
-    assert_eq!(Store::format(&disk, IDENTITY), Err(StorageError::AlreadyFormatted { found }));
+    assert_eq!(Store::format(&disk, IDENTITY, DIRECTORY), Err(StorageError::AlreadyFormatted { found }));
     disk.remove(Path::new("identity")).unwrap();
-    assert!(Store::format(&disk, IDENTITY).is_err(), "also if only the rest is there");
+    assert!(Store::format(&disk, IDENTITY, DIRECTORY).is_err(), "also if only the rest is there");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use varve_protocol::id::{
-    ClusterId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
+    ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
 };
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::superblock::Superblock;
@@ -10,6 +10,8 @@ use varve_storage::{Completion, Disk, Identity, Job, Options, ReadFrom, Recovere
 
 pub(crate) const IDENTITY: Identity =
     Identity { cluster: ClusterId::new(0x0123_4567_89ab_cdef), node: NodeId::new(3) };
+
+pub(crate) const DIRECTORY: DirectoryId = DirectoryId::new(0x5eed);
 
 pub(crate) const GROUP: GroupId = GroupId::new(7);
 
@@ -83,7 +85,7 @@ pub(crate) fn durable(group: GroupId, prepare: &Prepare) -> Completion {
 
 /// A store on a disk that is formatted first, with [`GROUP`] on it.
 pub(crate) fn new_store<D: Disk>(disk: D, options: Options) -> Store<D> {
-    Store::format(&disk, IDENTITY).unwrap();
+    Store::format(&disk, IDENTITY, DIRECTORY).unwrap();
     let (mut store, recovered) = Store::open(disk, IDENTITY, options, &mut |_, _| {}).unwrap();
     assert_eq!(recovered, []);
     let first = superblock(GROUP, 1);

@@ -13,7 +13,7 @@ use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
 use varve_storage::{Completion, Job, MemoryDisk, Options, RecoveredGroup, Store};
 
-use crate::support::{Branch, IDENTITY, SMALL_SEGMENTS, append, superblock};
+use crate::support::{Branch, DIRECTORY, IDENTITY, SMALL_SEGMENTS, append, superblock};
 
 /// One job; groups are picked among those there are.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         Completion::Durable { group, .. }
         | Completion::Failed { group, .. }
         | Completion::Deleted { group } => *group == of,
-        Completion::SuperblockDurable(_) | Completion::Read { .. } => false,
+        Completion::SuperblockDurable(_) | Completion::FoundersDurable | Completion::Read { .. } => false,
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let disk = MemoryDisk::new();
-        Store::format(&disk, IDENTITY).unwrap();
+        Store::format(&disk, IDENTITY, DIRECTORY).unwrap();
         let mut world =
             Self { disk, options: SMALL_SEGMENTS, store: None, groups: BTreeMap::new(), next_group: 0 };
         world.open();
@@ -124,7 +124,7 @@ impl World {
                     self.groups.remove(&group);
                 }
                 Completion::Failed { .. } => is_good = false,
-                Completion::Read { .. } => panic!("nothing was read"),
+                Completion::FoundersDurable | Completion::Read { .. } => panic!("nobody asked for that"),
             }
         }
         if !is_good {

@@ -70,7 +70,8 @@ impl Which {
         }
         Err(Failure::usage(anyhow!(
             "node {id} has no data in {}. If it is new, make it ready with `varve format --config {} --id {id}`; if it has run \
-             before, its disk is lost or not mounted",
+             before, its disk is not mounted or lost; one that is lost is made ready in the same way, and the node gets its data and \
+             its votes back from the others",
             node.data_dir.display(),
             self.config.display(),
             id = self.id

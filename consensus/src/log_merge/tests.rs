@@ -2,6 +2,7 @@
 
 use varve_protocol::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp};
 use varve_protocol::prepare::{PrepareFields, PrepareKind};
+use varve_protocol::replacement::Generations;
 
 use super::*;
 
@@ -47,6 +48,7 @@ fn told(log_view: u64, commit: usize, log: &[PrepareHeader], damaged: &[usize]) 
         log_view: View::new(log_view),
         commit: id,
         head: Op::new(log.len() as u64),
+        generations: Generations::default(),
         suffix: log.iter().enumerate().skip(first).map(slot).collect(),
     }
 }

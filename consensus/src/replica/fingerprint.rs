@@ -41,6 +41,7 @@ impl Replica {
             saved,
             requested,
             log,
+            replacements,
             commit,
             durable,
             client_table,
@@ -60,6 +61,7 @@ impl Replica {
             (superblock.view, superblock.log_view, superblock.commit).hash(state);
         }
         log.fingerprint(state);
+        replacements.hash(state);
         client_table.hash(state);
         liveness.hash(state);
         (proposal.view, proposal.votes).hash(state);
@@ -92,8 +94,8 @@ impl Changing {
 
 impl Told {
     fn fingerprint<H: Hasher>(&self, state: &mut H) {
-        let Self { log_view, commit, head, suffix } = self;
-        (log_view, commit, head).hash(state);
+        let Self { log_view, commit, head, generations, suffix } = self;
+        (log_view, commit, head, generations).hash(state);
         for slot in suffix {
             match slot {
                 SuffixSlot::Has(header) => hash_header(header, state),

@@ -123,6 +123,7 @@ impl Replica {
         }
         tracing::info!(group = %self.config.group, view = %self.view, %keep, head = %self.log.head(), "cut");
         self.log.truncate(keep);
+        self.replacements.truncate(keep);
         self.durable = keep;
         self.outputs.push_back(Output::Truncate { keep });
         true
@@ -200,6 +201,11 @@ impl Replica {
             .start_view_asked
             .is_some_and(|(asked, at)| asked == view && self.now.since(at) < self.config.timeouts.repair);
         let to = self.config.primary(view);
+        let is_own = to == self.config.replica && view > self.view;
+        if is_own && !self.is_admitted() && self.proposal.view <= view {
+            // The others follow who led here before its disk was lost, and hear that this node is there.
+            return self.propose(view.next());
+        }
         if was_asked_lately || to == self.config.replica {
             return;
         }

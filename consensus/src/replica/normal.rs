@@ -65,6 +65,7 @@ impl Replica {
             return self.ignore_durable(id);
         }
         self.durable = id.op;
+        self.save_voice();
         match self.status {
             Status::Normal if self.leads_view() => self.commit_acknowledged(),
             Status::Normal => {
@@ -79,10 +80,10 @@ impl Replica {
         }
     }
 
-    /// Acknowledges everything durable here; says nothing unless this replica is a normal backup.
+    /// Acknowledges everything durable here; says nothing unless this replica is a normal backup that has a voice.
     pub(super) fn send_prepare_ok(&mut self) {
         let may_acknowledge = self.status == Status::Normal || Mutant::OkInViewChange.is_on();
-        if may_acknowledge && !self.leads_view() {
+        if may_acknowledge && !self.leads_view() && self.is_admitted() {
             let id = if Mutant::AckBeforeDurable.is_on() { self.head() } else { self.durable() };
             self.send(self.primary(), Message::PrepareOk { view: self.view, id });
         }
@@ -97,6 +98,7 @@ impl Replica {
     pub(super) fn append(&mut self, prepare: Prepare) {
         assert!(prepare.header().view() <= self.view, "no prepare is stored before its view");
         self.log.append(prepare.clone());
+        self.replacements.note(&prepare);
         self.outputs.push_back(Output::Append(prepare));
         self.commit_floor();
     }
@@ -146,6 +148,7 @@ impl Replica {
             self.note_committed(&header);
         }
         self.log.forget(previous, last, self.durable);
+        self.save_voice();
     }
 
     /// Whether a message belongs to this replica's view; tells or asks if it does not.

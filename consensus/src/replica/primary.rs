@@ -4,7 +4,7 @@ use varve_protocol::id::{Op, ReplicaIndex, RequestNumber, Timestamp, View};
 use varve_protocol::limits::{PREPARES_IN_FLIGHT_BYTES_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
-use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId};
+use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
 
 use super::{Leading, Replica, backed_off};
 use crate::client_table::{Known, has_session};
@@ -40,13 +40,16 @@ impl Replica {
         let has_session = has_session(request.producer, request.request) && !Mutant::NotConsulted.is_on();
         let verdict = if has_session { self.judge_session(request) } else { Verdict::Take };
         match verdict {
-            Verdict::Take
-                if self.leading.successor.is_some() || !self.window_has_room(request.body.len()) =>
-            {
-                Verdict::Answer(Outcome::Busy)
-            }
+            Verdict::Take if self.must_wait(request) => Verdict::Answer(Outcome::Busy),
             Verdict::Take | Verdict::WaitFor(_) | Verdict::Answer(_) => verdict,
         }
+    }
+
+    /// Whether there is no room for a request now. Replicas are replaced one after the other.
+    fn must_wait(&self, request: &Request) -> bool {
+        self.leading.successor.is_some()
+            || !self.window_has_room(request.body.len())
+            || (request.kind == PrepareKind::Replacement && self.is_replacing())
     }
 
     fn judge_session(&self, request: &Request) -> Verdict {

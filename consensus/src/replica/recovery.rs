@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::Op;
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::mutant::Mutant;
-use varve_protocol::prepare::{PrepareHeader, PrepareId};
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
@@ -16,16 +16,18 @@ use super::Replica;
 use crate::client_table::ClientTable;
 use crate::config::Config;
 use crate::log::Log;
+use crate::replacements::Replacements;
 use crate::status::Status;
 use crate::timeout::Timer;
 
-/// What a restarted replica finds in its journal, header by header.
+/// What a restarted replica finds in its journal, prepare by prepare.
 #[derive(Clone, Debug)]
 pub struct RecoveredLog {
-    log: Log,
-    client_table: ClientTable,
+    pub(super) log: Log,
+    pub(super) client_table: ClientTable,
+    pub(super) replacements: Replacements,
     /// Newest op that is surely committed; in the client table.
-    committed: Op,
+    pub(super) committed: Op,
 }
 
 impl Default for RecoveredLog {
@@ -38,7 +40,12 @@ impl RecoveredLog {
     /// An empty log.
     #[must_use]
     pub fn new() -> Self {
-        Self { log: Log::new(PrepareId::ROOT), client_table: ClientTable::default(), committed: Op::ZERO }
+        Self {
+            log: Log::new(PrepareId::ROOT),
+            client_table: ClientTable::default(),
+            replacements: Replacements::default(),
+            committed: Op::ZERO,
+        }
     }
 
     /// The newest op that is surely committed.
@@ -47,12 +54,14 @@ impl RecoveredLog {
         self.committed
     }
 
-    /// Takes the next header, durable and verified. Returns the header that is surely committed because of it and has been
+    /// Takes the next prepare, durable and verified. Returns the header that is surely committed because of it and has been
     /// taken into the client table: the driver applies that one too, for `Output::Apply` never names it.
     ///
     /// # Panics
-    /// If the headers are no chain: the journal has judged that before.
-    pub fn push(&mut self, header: PrepareHeader) -> Option<PrepareHeader> {
+    /// If the prepares are no chain: the journal has judged that before.
+    pub fn push(&mut self, prepare: &Prepare) -> Option<PrepareHeader> {
+        self.replacements.note(prepare);
+        let header = *prepare.header();
         let starts_late = self.log.head() == PrepareId::ROOT && header.op() > Op::new(1);
         if starts_late {
             // Older prepares have been dropped, which happens below the commit only.
@@ -74,7 +83,8 @@ impl RecoveredLog {
 }
 
 impl Replica {
-    /// A replica that was here before: `superblock` and `log` are what its disk holds, all of it durable.
+    /// A replica that was here before: `superblock` and `log` are what its disk holds, all of it durable. Or one that has lost
+    /// its disk, with a superblock of zeros and an empty log: it asks for everything, and has no voice until it is let in.
     ///
     /// # Panics
     /// If superblock and log do not belong together.
@@ -82,9 +92,8 @@ impl Replica {
     pub fn recover(config: Config, rng: ChaCha8Rng, superblock: Superblock, log: RecoveredLog) -> Self {
         assert!(superblock.log_view <= superblock.view, "the log view is no later than the view");
         assert!(log.log.head().view <= superblock.view, "no prepare is stored before its view");
-        let RecoveredLog { log, client_table, committed } = log;
-        let head = log.head().op;
-        let mut replica = Self::with_state(config, rng, superblock, log, client_table, committed);
+        let head = log.log.head().op;
+        let mut replica = Self::with_state(config, rng, superblock, log);
         let was_changing = superblock.log_view < superblock.view;
         replica.status = if was_changing { Status::ViewChange } else { Status::Recovering };
         let commit = if Mutant::RecoveryTrustsLog.is_on() { head } else { superblock.commit.min(head) };

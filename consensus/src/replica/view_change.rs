@@ -8,6 +8,7 @@ use varve_protocol::id::{ReplicaIndex, View};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::mutant::Mutant;
+use varve_protocol::replacement::Generations;
 
 use super::catchup::Catchup;
 use super::install::Announced;
@@ -15,7 +16,7 @@ use super::{Changing, Proposal, Replica, Stage, backed_off};
 use crate::client_table::ClientTable;
 use crate::event::Liveness;
 use crate::log_merge::{Merge, Told, merge};
-use crate::quorum::{Votes, quorum};
+use crate::quorum::quorum;
 use crate::status::Status;
 use crate::timeout::Timer;
 
@@ -65,9 +66,9 @@ impl Replica {
             return self.ignore_proposal(from, view);
         }
         if view > self.proposal.view {
-            self.proposal = Proposal { view, votes: Votes::default() };
+            self.proposal = Proposal::of(view);
         }
-        self.proposal.votes.insert(from);
+        self.proposal.insert(from);
         if self.has_proposed() {
             self.count_proposal();
         } else {
@@ -90,15 +91,15 @@ impl Replica {
     }
 
     pub(super) fn has_proposed(&self) -> bool {
-        self.proposal.view > self.view && self.proposal.votes.contains(self.config.replica)
+        self.proposal.view > self.view && self.proposal.standing().contains(self.config.replica)
     }
 
     /// Proposes `view`, or the later one that others propose.
     pub(super) fn propose(&mut self, view: View) {
         if view > self.proposal.view {
-            self.proposal = Proposal { view, votes: Votes::default() };
+            self.proposal = Proposal::of(view);
         }
-        self.proposal.votes.insert(self.config.replica);
+        self.proposal.insert(self.config.replica);
         self.broadcast(&Message::StartViewChange { view: self.proposal.view });
         self.arm(Timer::Propose, self.config.timeouts.start_view_change_resend);
         self.count_proposal();
@@ -109,13 +110,14 @@ impl Replica {
             // It joined because its primary wanted to go; if that is still so, the primary says it again.
             self.withdraw_proposal();
         } else if self.has_proposed() {
+            self.proposal.age();
             self.propose(self.proposal.view);
         }
     }
 
     fn count_proposal(&mut self) {
         let quorum = if Mutant::ProposalNeedsNobody.is_on() { 1 } else { quorum(self.config.replica_count) };
-        if self.has_proposed() && self.proposal.votes.count() >= quorum {
+        if self.has_proposed() && self.proposal.standing().count() >= quorum {
             self.enter_view(self.proposal.view);
         }
     }
@@ -154,6 +156,12 @@ impl Replica {
         if !may_tell || self.changing.has_told {
             return;
         }
+        if !self.is_admitted() {
+            // It has no voice, and cannot lead without one.
+            return if self.leads_view() && !self.has_proposed() {
+                self.propose(self.view.next())
+            };
+        }
         self.changing.has_told = true;
         self.send_do_view_change();
         if self.leads_view() {
@@ -167,12 +175,27 @@ impl Replica {
         let commit = self.commit();
         let head = self.log.head().op;
         let suffix = self.log.headers(commit.op, head).copied().map(SuffixSlot::Has).collect();
-        Told { log_view: self.saved.log_view, commit, head, suffix }
+        Told { log_view: self.saved.log_view, commit, head, generations: self.generations(), suffix }
+    }
+
+    /// What this replica knows of who was replaced.
+    fn generations(&self) -> Generations {
+        let newest = |replica, last| self.replacements.newest(replica, last).map(|(op, _)| *op);
+        let head = self.log.head().op;
+        Generations {
+            own: newest(self.config.replica, self.commit).unwrap_or_default(),
+            known: self
+                .config
+                .replicas()
+                .filter_map(|replica| Some((replica, newest(replica, head)?)))
+                .collect(),
+        }
     }
 
     fn send_do_view_change(&mut self) {
-        let Told { log_view, commit, head, suffix } = self.told();
-        self.broadcast(&Message::DoViewChange { view: self.view, log_view, commit, head, suffix });
+        let Told { log_view, commit, head, generations, suffix } = self.told();
+        let view = self.view;
+        self.broadcast(&Message::DoViewChange { view, log_view, commit, head, generations, suffix });
     }
 
     pub(super) fn on_do_view_change(&mut self, from: ReplicaIndex, view: View, told: Told) {
@@ -187,8 +210,11 @@ impl Replica {
             return self.tell_started_view(from);
         }
         if self.status == Status::ViewChange && self.leads_view() {
-            self.changing.told.insert(from, told);
-            self.choose_log();
+            let is_older = |known: &Told| known.generations.own > told.generations.own;
+            if !self.changing.told.get(&from).is_some_and(is_older) {
+                self.changing.told.insert(from, told);
+                self.choose_log();
+            }
         }
     }
 

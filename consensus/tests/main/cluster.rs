@@ -9,10 +9,11 @@ use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Liveness, Outcome, Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Status, Timeouts};
 use varve_protocol::id::{
-    ClusterId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
+    ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
 };
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::replacement::Replacement;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
@@ -31,6 +32,8 @@ struct Node {
     /// Newest op applied in this life.
     applied: Op,
     lives: u64,
+    /// Disks that were lost.
+    wipes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -56,15 +59,13 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(count: usize) -> Self {
-        let superblock =
-            Superblock { group: GROUP, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
-        let disk = Disk { log: Vec::new(), superblock, jobs: VecDeque::new() };
         let nodes = (0..count).map(|node| Node {
-            replica: Some(Replica::new(config(node, count), rng(node, 0))),
-            disk: disk.clone(),
+            replica: Some(Replica::new(config(node, count, 0), rng(node, 0))),
+            disk: empty_disk(),
             written: Vec::new(),
             applied: Op::ZERO,
             lives: 0,
+            wipes: 0,
         });
         Self {
             nodes: nodes.collect(),
@@ -217,6 +218,40 @@ impl Cluster {
         node.disk.jobs.clear();
     }
 
+    /// A node that is down loses its disk.
+    pub(crate) fn lose_disk(&mut self, node: usize) {
+        assert!(!self.is_up(node), "a disk is lost while nobody uses it");
+        self.trace.at(node, "its disk is lost");
+        self.oracle.on_disk_lost(&self.nodes[node].disk);
+        self.nodes[node].disk = empty_disk();
+        self.nodes[node].wipes += 1;
+    }
+
+    /// The primary is asked to let a replica in that has lost its disk.
+    pub(crate) fn let_in(&mut self, primary: usize, node: usize) -> RequestHandle {
+        let handle = RequestHandle(self.next_handle);
+        self.next_handle += 1;
+        self.asked.insert(handle, (ProducerId::ZERO, RequestNumber::ZERO));
+        self.trace.at(primary, format!("shall let r{node} in"));
+        let directory = directory(node, self.nodes[node].wipes);
+        let replacement = Replacement {
+            replica: replica_index(node),
+            directory,
+            known_at: Op::new(self.nodes[node].wipes),
+        };
+        let input = Input::Request(Request {
+            handle,
+            producer: ProducerId::ZERO,
+            request: RequestNumber::ZERO,
+            kind: PrepareKind::Replacement,
+            record_count: 0,
+            now: Timestamp::new(self.now.as_nanos() / 1000),
+            body: replacement.encode(),
+        });
+        self.step(primary, input);
+        handle
+    }
+
     pub(crate) fn restart(&mut self, node: usize) {
         if self.is_up(node) {
             return;
@@ -228,14 +263,14 @@ impl Cluster {
         this.written = this.disk.log.clone();
         this.applied = Op::ZERO;
         let mut log = RecoveredLog::new();
-        let headers: Vec<_> = this.disk.log.iter().map(|prepare| *prepare.header()).collect();
-        let committed: Vec<_> = headers.into_iter().filter_map(|header| log.push(header)).collect();
+        let committed: Vec<_> = this.disk.log.iter().filter_map(|prepare| log.push(prepare)).collect();
         for header in committed {
             self.apply(node, &header);
         }
         let this = &mut self.nodes[node];
         let rng = rng(node, this.lives);
-        this.replica = Some(Replica::recover(config(node, count), rng, this.disk.superblock, log));
+        let config = config(node, count, this.wipes);
+        this.replica = Some(Replica::recover(config, rng, this.disk.superblock, log));
         self.drain(node);
     }
 
@@ -458,13 +493,24 @@ fn replica_index(node: usize) -> ReplicaIndex {
     ReplicaIndex::new(u8::try_from(node).unwrap())
 }
 
-fn config(node: usize, count: usize) -> Config {
+fn empty_disk() -> Disk {
+    let superblock = Superblock { group: GROUP, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+    Disk { log: Vec::new(), superblock, jobs: VecDeque::new() }
+}
+
+fn directory(node: usize, wipes: u64) -> DirectoryId {
+    DirectoryId::new(node as u64 + 1 + wipes * 100)
+}
+
+fn config(node: usize, count: usize, wipes: u64) -> Config {
     Config {
         cluster: ClusterId::new(7),
         group: GROUP,
         epoch: Epoch::ZERO,
         replica: replica_index(node),
         replica_count: u8::try_from(count).unwrap(),
+        directory: directory(node, wipes),
+        is_original: wipes == 0,
         timeouts: Timeouts::default(),
     }
 }

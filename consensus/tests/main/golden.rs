@@ -10,6 +10,7 @@ use varve_protocol::prepare::Prepare;
 use crate::cluster::{Cluster, Envelope};
 
 mod handover;
+mod lost_disk;
 mod replication;
 mod restart;
 mod session;

@@ -17,9 +17,16 @@ pub(crate) struct Oracle {
     sealed: BTreeMap<(Op, View), PrepareId>,
     /// Where a session's request stands in the log.
     places: BTreeMap<(ProducerId, RequestNumber), Op>,
+    /// For each disk that was lost: the copies it held, if it held them, are counted as if they were there.
+    lost: Vec<usize>,
 }
 
 impl Oracle {
+    /// A disk is lost with all that is on it.
+    pub(crate) fn on_disk_lost(&mut self, disk: &Disk) {
+        self.lost.push(disk.log.len());
+    }
+
     pub(crate) fn on_append(&mut self, prepare: &Prepare) {
         let id = prepare.id();
         let first = *self.sealed.entry((id.op, id.view)).or_insert(id);
@@ -61,6 +68,7 @@ impl Oracle {
                 .iter()
                 .filter(|disk| disk.log.get(index).is_some_and(|own| own.id() == header.id()))
                 .count();
+            let copies = copies + self.lost.iter().filter(|length| index < **length).count();
             assert!(copies > disks.len() / 2, "{} is committed and durable on {copies} only", header.id());
         }
     }

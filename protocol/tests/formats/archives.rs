@@ -3,13 +3,17 @@
 use bytes::Bytes;
 use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_archive};
 use varve_protocol::frame::Command;
-use varve_protocol::id::{GroupId, NodeId, Op, View};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, NodeEntry, PartitionEntry, StreamEntry, TopicEntry};
 
 use crate::single_bit_flips;
 
 fn sample_map() -> ClusterMap {
-    let partition = PartitionEntry { group: GroupId::new(3), replicas: vec![NodeId::new(1), NodeId::new(2)] };
+    let partition = PartitionEntry {
+        group: GroupId::new(3),
+        replicas: vec![NodeId::new(1), NodeId::new(2)],
+        directories: vec![DirectoryId::new(71), DirectoryId::new(72)],
+    };
     let topic = TopicEntry { name: "topic".to_owned(), replication_factor: 3, partitions: vec![partition] };
     ClusterMap {
         op: Op::new(9),

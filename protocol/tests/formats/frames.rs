@@ -2,11 +2,14 @@
 
 use bytes::{Bytes, BytesMut};
 use varve_protocol::frame::{Command, Frame, FrameError, FrameHeader};
-use varve_protocol::id::{ClusterId, Epoch, GroupId, Incarnation, Op, View};
+use varve_protocol::id::{
+    ClusterId, DirectoryId, Epoch, GroupId, Incarnation, NodeId, Op, ReplicaIndex, View,
+};
 use varve_protocol::limits::{FRAME_BODY_BYTES_MAX, HEADERS_PER_MESSAGE_MAX};
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::pulse::{Pulse, PulseEntry};
+use varve_protocol::replacement::Generations;
 
 use crate::{sample_prepare, single_bit_flips};
 
@@ -49,7 +52,14 @@ fn every_message() -> Vec<Message> {
         Message::PrepareOk { view, id },
         Message::Commit { view, commit: id },
         Message::StartViewChange { view },
-        Message::DoViewChange { view, log_view: View::new(8), commit: id, head: Op::new(45), suffix: slots },
+        Message::DoViewChange {
+            view,
+            log_view: View::new(8),
+            commit: id,
+            head: Op::new(45),
+            generations: Generations { own: Op::new(7), known: vec![(ReplicaIndex::new(2), Op::new(7))] },
+            suffix: slots,
+        },
         Message::StartView { view, commit: id, head: Op::new(44), suffix: headers.clone() },
         Message::GetStartView { view },
         Message::GetHeaders { view, first: Op::new(2), last: Op::new(6) },
@@ -73,10 +83,25 @@ fn every_message_survives_the_trip() {
 #[test]
 fn a_pulse_survives_the_trip() {
     let entry = PulseEntry { group: GROUP, view: View::new(3), commit: sample_prepare(b"").id() };
-    let pulse =
-        Pulse { sequence: 5, echo: 4, incarnation: Incarnation::new(99), entries: vec![entry, entry, entry] };
+    let founder = |node: u8| (NodeId::new(node), DirectoryId::new(u64::from(node) + 70));
+    let pulse = Pulse {
+        sequence: 5,
+        echo: 4,
+        incarnation: Incarnation::new(99),
+        directory: DirectoryId::new(71),
+        is_fresh: true,
+        founders: [1, 2, 3].map(founder).into(),
+        entries: vec![entry, entry, entry],
+    };
     let frame = Frame::decode(&pulse.to_frame(CLUSTER).encode().concat().into()).expect("the frame is sound");
     assert_eq!(Pulse::from_frame(&frame), Ok(pulse));
+    for cut in [0, 9, 10, 36, 38, 72] {
+        let body = frame.body.to_bytes().slice(..cut);
+        assert!(
+            Pulse::from_frame(&Frame { body: body.into(), ..frame.clone() }).is_err(),
+            "cut to {cut} bytes"
+        );
+    }
 }
 
 #[test]

@@ -54,7 +54,9 @@ impl Node {
         let now = self.now;
         let Some(peer) = self.peers.get(&node) else { return };
         let Some(mut returned) = peer.returned.filter(|returned| returned.due <= now) else { return };
-        let here = |group: &Group| group.members.first() == Some(&node) && leads(group);
+        let here = |group: &Group| {
+            group.members.first() == Some(&node) && leads(group) && self.is_seated(group, ReplicaIndex::ZERO)
+        };
         let mut groups: Vec<GroupId> =
             self.groups.iter().filter(|(_, group)| here(group)).map(|(id, _)| *id).collect();
         let left = groups.len();
@@ -99,6 +101,10 @@ impl Node {
             return Err(Refusal::NotPossible {
                 reason: format!("{to} is not up, as {} sees it", self.config.node),
             });
+        }
+        if !self.is_seated(group, index) {
+            let reason = format!("{to} has lost its disk and does not hold {id} yet; try again later");
+            return Err(Refusal::NotPossible { reason });
         }
         Ok(index)
     }

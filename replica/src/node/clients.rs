@@ -27,6 +27,8 @@ pub(crate) enum Waiting {
     Change { session: Session, correlation: u64 },
     /// This node, which registers a node.
     Registration,
+    /// Nobody: whether it was done is seen in the log.
+    Nobody,
 }
 
 impl Node {
@@ -140,7 +142,7 @@ impl Node {
             let refusal = self.why_no_replica(GroupId::METADATA);
             return self.refuse(session, header.correlation, refusal);
         };
-        if replica.takes_requests() && self.unregistered().is_some() {
+        if replica.takes_requests() && !self.are_all_registered() {
             // Placement counts the registered nodes: none is overlooked because it was registered a moment too late.
             return self.refuse(session, header.correlation, Refusal::Busy);
         }
@@ -177,7 +179,7 @@ impl Node {
                 }
             }
             Some(Waiting::Registration) => self.registering = false,
-            None => {}
+            Some(Waiting::Nobody) | None => {}
         }
     }
 
@@ -189,7 +191,7 @@ impl Node {
                 refused.push((session, correlation));
                 false
             }
-            Waiting::Append { .. } | Waiting::Change { .. } | Waiting::Registration => true,
+            Waiting::Append { .. } | Waiting::Change { .. } | Waiting::Registration | Waiting::Nobody => true,
         });
         for (session, correlation) in refused {
             self.refuse(session, correlation, Refusal::UnknownGroup { group: deleted });

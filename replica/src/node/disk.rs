@@ -55,6 +55,7 @@ impl Node {
                     self.after_metadata_write(superblock.group);
                 }
             }
+            Completion::FoundersDurable => self.on_founders_durable(),
             Completion::Read { token, result, .. } => self.on_read(token, result),
             Completion::Deleted { group } => tracing::info!(%group, "files deleted"),
             Completion::Failed { group, error } => {

@@ -7,11 +7,10 @@ use bytes::Bytes;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Output, Request, RequestHandle};
-use varve_consensus::{Config, Replica};
-use varve_protocol::client::encode_archive;
+use varve_consensus::{Config, RecoveredLog, Replica};
 use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
 use varve_protocol::message::Message;
-use varve_protocol::metadata::MetadataOp;
+use varve_protocol::metadata::PartitionEntry;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
 use varve_protocol::superblock::Superblock;
@@ -19,9 +18,8 @@ use varve_storage::Job;
 use varve_transport::Lane;
 
 use crate::event::Effect;
-use crate::group::{Group, State};
+use crate::group::{Group, Placement, State};
 use crate::node::Node;
-use crate::node::clients::Waiting;
 use crate::recovery::{RecoveredReplica, decode_operation};
 use crate::tail::Tail;
 use crate::timers::Due;
@@ -36,10 +34,17 @@ const GIVE_UP_EVERY: Duration = Duration::from_secs(1);
 const TAIL_BYTES_PER_NODE: usize = 64 << 20;
 
 impl Node {
-    /// Opens group 0, of which every node has a replica.
+    /// Opens group 0, of which every node has a replica; not before it is known who founded it.
     pub(super) fn open_metadata_group(&mut self, metadata_tail: VecDeque<Prepare>) {
+        let founder = |node: &NodeId| self.founders.as_ref().and_then(|founders| founders.get(node).copied());
         let members: Vec<NodeId> = self.config.members.keys().copied().collect();
-        self.open_group(GroupId::METADATA, members);
+        let directories = members.iter().map(|node| founder(node).unwrap_or_default()).collect();
+        let placement = Placement { members, directories };
+        if self.founders.is_none() {
+            self.groups.insert(GroupId::METADATA, Group::new(placement, State::Opening, Tail::default()));
+            return;
+        }
+        self.open_group(GroupId::METADATA, placement);
         let group = self.groups.get_mut(&GroupId::METADATA).expect("the metadata group was just opened");
         for prepare in metadata_tail {
             group.tail.push(prepare);
@@ -56,8 +61,12 @@ impl Node {
         self.placement_seen = Some(self.metadata.placement_version());
         let here = self.config.node;
         let placed = self.metadata.partitions().filter(|partition| partition.replicas.contains(&here));
+        let placement = |partition: &PartitionEntry| Placement {
+            members: partition.replicas.clone(),
+            directories: partition.directories.clone(),
+        };
         let wanted: BTreeMap<_, _> =
-            placed.map(|partition| (partition.group, partition.replicas.clone())).collect();
+            placed.map(|partition| (partition.group, placement(partition))).collect();
         let is_deleted = |id: &GroupId| {
             *id != GroupId::METADATA && *id < self.metadata.next_group() && !wanted.contains_key(id)
         };
@@ -66,9 +75,9 @@ impl Node {
         for id in deleted {
             self.close_group(id);
         }
-        for (id, members) in wanted {
+        for (id, placement) in wanted {
             if !self.groups.contains_key(&id) {
-                self.open_group(id, members);
+                self.open_group(id, placement);
             }
         }
         self.delete_files();
@@ -94,6 +103,7 @@ impl Node {
         tracing::info!(group = %id, "group deleted");
         self.dormant.remove(&id);
         self.opening.remove(&id);
+        self.unseated.remove(&id);
         if let Some(group) = self.groups.remove(&id) {
             if let Some(at) = group.armed {
                 self.timers.clear(at, Due::Group(id));
@@ -105,10 +115,11 @@ impl Node {
         self.deleting.entry(self.metadata.applied()).or_default().push(id);
     }
 
-    fn open_group(&mut self, id: GroupId, members: Vec<NodeId>) {
+    fn open_group(&mut self, id: GroupId, placement: Placement) {
+        self.unseated.insert(id);
         let Some(recovered) = self.dormant.remove(&id) else {
             // New here: nothing is promised yet, and nothing is said before the first superblock is durable.
-            self.groups.insert(id, Group::new(members, State::Opening, Tail::default()));
+            self.groups.insert(id, Group::new(placement, State::Opening, Tail::default()));
             self.opening.insert(id, self.now);
             let superblock =
                 Superblock { group: id, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
@@ -117,14 +128,14 @@ impl Node {
         let RecoveredReplica { superblock, log, problem } = recovered;
         if let Some(problem) = problem {
             tracing::error!(group = %id, problem, "replica is damaged and takes no part");
-            self.groups.insert(id, Group::new(members, State::Damaged(problem), Tail::default()));
+            self.groups.insert(id, Group::new(placement, State::Damaged(problem), Tail::default()));
             return;
         }
         let committed = log.committed();
-        let config = self.replica_config(id, &members);
+        let config = self.replica_config(id, &placement);
         let replica = Replica::recover(config, self.draw_rng(), superblock, log);
         let state = State::Open(Box::new(replica));
-        self.groups.insert(id, Group::new(members, state, Tail::new(committed)));
+        self.groups.insert(id, Group::new(placement, state, Tail::new(committed)));
         if id != GroupId::METADATA {
             self.perform_outputs(id);
         }
@@ -134,8 +145,17 @@ impl Node {
     pub(super) fn on_group_created(&mut self, id: GroupId) {
         self.opening.remove(&id);
         let Some(group) = self.groups.get(&id) else { return };
-        let config = self.replica_config(id, &group.members.clone());
-        let replica = Replica::new(config, self.draw_rng());
+        let config = self.replica_config(id, &group.placement());
+        let rng = self.draw_rng();
+        let replica = if config.is_original {
+            Replica::new(config, rng)
+        } else {
+            // What stood here before is lost, and with it what it promised.
+            tracing::info!(group = %id, "the disk of this replica was lost; it takes the log anew, without a voice");
+            let superblock =
+                Superblock { group: id, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+            Replica::recover(config, rng, superblock, RecoveredLog::new())
+        };
         let (peers, view) = (replica.config().peers(), replica.view());
         let group = self.groups.get_mut(&id).expect("the group was found above");
         group.state = State::Open(Box::new(replica));
@@ -161,25 +181,29 @@ impl Node {
             })
             .collect();
         for id in late {
-            let members = self.groups[&id].members.clone();
-            if members.first() == Some(&self.config.node) {
+            let placement = self.groups[&id].placement();
+            if placement.members.first() == Some(&self.config.node) {
                 tracing::warn!(group = %id, "the disk takes no superblock for it; another shall lead");
-                for peer in self.replica_config(id, &members).peers() {
+                for peer in self.replica_config(id, &placement).peers() {
                     self.send(id, peer, &Message::StartViewChange { view: View::ZERO.next() });
                 }
             }
         }
     }
 
-    fn replica_config(&self, id: GroupId, members: &[NodeId]) -> Config {
+    fn replica_config(&self, id: GroupId, placement: &Placement) -> Config {
+        let Placement { members, directories } = placement;
         let place = members.iter().position(|member| *member == self.config.node);
+        let place = place.expect("only members open a group");
         let as_byte = |number: usize| u8::try_from(number).expect("a group has at most seven members");
         Config {
             cluster: self.config.cluster,
             group: id,
             epoch: Epoch::ZERO,
-            replica: ReplicaIndex::new(as_byte(place.expect("only members open a group"))),
+            replica: ReplicaIndex::new(as_byte(place)),
             replica_count: as_byte(members.len()),
+            directory: self.directory,
+            is_original: directories[place] == self.directory || Mutant::LostDiskVotes.is_on(),
             timeouts: self.config.timing.consensus,
         }
     }
@@ -327,6 +351,7 @@ impl Node {
             self.note_news(id);
         }
         if id == GroupId::METADATA {
+            self.note_registered();
             self.reconcile_groups();
         }
     }
@@ -385,31 +410,6 @@ impl Node {
             tracing::info!(group = %id, view = %replica.view(), status = ?replica.status(), "view");
         }
         self.tell_liveness_of_primary(id);
-    }
-
-    /// As primary of the metadata, registers nodes of the configuration that are not registered as they stand there.
-    pub(super) fn register_nodes(&mut self) {
-        let metadata = self.groups.get(&GroupId::METADATA).and_then(Group::replica);
-        if !metadata.is_some_and(Replica::takes_requests) || self.registering {
-            return;
-        }
-        let Some((node, address)) = self.unregistered() else { return };
-        let operation = MetadataOp::RegisterNode { node: *node, address: address.clone() };
-        self.registering = true;
-        let session = (ProducerId::ZERO, RequestNumber::ZERO);
-        let handle = self.new_handle(Waiting::Registration);
-        self.request(
-            GroupId::METADATA,
-            handle,
-            session,
-            (PrepareKind::Metadata, 0, encode_archive(&operation)),
-        );
-    }
-
-    /// A node of the configuration that is not registered as it stands there.
-    pub(super) fn unregistered(&self) -> Option<(&NodeId, &String)> {
-        let mut members = self.config.members.iter();
-        members.find(|(node, address)| self.metadata.address(**node) != Some(address.as_str()))
     }
 
     /// Hands a request to a replica.

@@ -15,9 +15,9 @@ use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Liveness};
 use varve_consensus::{Replica, quorum};
 use varve_protocol::frame::{Command, Frame};
-use varve_protocol::id::{GroupId, Incarnation, NodeId};
+use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, ReplicaIndex};
 use varve_protocol::message::Message;
-use varve_protocol::pulse::{Pulse, PulseEntry};
+use varve_protocol::pulse::{Founders, Pulse, PulseEntry};
 use varve_protocol::time::Moment;
 use varve_transport::Lane;
 
@@ -40,6 +40,12 @@ const PATIENCE_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Peer {
     incarnation: Option<Incarnation>,
+    /// Its data directory; none before the first pulse of this incarnation.
+    pub(super) directory: Option<DirectoryId>,
+    /// Whether that directory belongs to no cluster yet.
+    pub(super) is_fresh: bool,
+    /// What it says of the founding of the cluster.
+    pub(super) founders: Founders,
     is_connected: bool,
     /// Whether its connection is a new one, over which it was not heard yet.
     is_new: bool,
@@ -64,6 +70,9 @@ impl Peer {
     pub(crate) fn new(now: Moment, suspicion_timeout: Duration, rng: &mut ChaCha8Rng) -> Self {
         Self {
             incarnation: None,
+            directory: None,
+            is_fresh: false,
+            founders: Founders::new(),
             is_connected: false,
             is_new: true,
             is_suspected: false,
@@ -112,7 +121,9 @@ impl Node {
     pub(super) fn on_peer_up(&mut self, node: NodeId, incarnation: Incarnation) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let is_reborn = peer.incarnation.is_some_and(|before| before != incarnation);
-        peer.incarnation = Some(incarnation);
+        if peer.incarnation.replace(incarnation) != Some(incarnation) {
+            (peer.directory, peer.is_fresh, peer.founders) = (None, false, Founders::new());
+        }
         peer.is_connected = true;
         peer.is_new = true;
         peer.sequence = 0;
@@ -144,6 +155,9 @@ impl Node {
             return;
         }
         peer.heard_sequence = peer.heard_sequence.max(pulse.sequence);
+        let has_other_disk = peer.directory.replace(pulse.directory) != Some(pulse.directory);
+        peer.is_fresh = pulse.is_fresh;
+        peer.founders = pulse.founders;
         let echoes_behind_max = pulses_in(peer.silence_max(), pulse_interval);
         let is_fresh = pulse.echo > 0 && pulse.echo + echoes_behind_max >= peer.sequence;
         if is_fresh && peer.hear(now) {
@@ -153,6 +167,10 @@ impl Node {
             // It may have slept through a view change, and an idle group would never tell it.
             self.tell_all_news(node);
         }
+        if has_other_disk {
+            self.tell_groups_concerned(node);
+        }
+        self.found_or_join();
         for entry in pulse.entries {
             let message = Message::Commit { view: entry.view, commit: entry.commit };
             self.deliver(node, entry.group, message);
@@ -172,7 +190,9 @@ impl Node {
         }
         self.suspect_silent_peers();
         self.send_pulses();
+        self.found_or_join();
         self.register_nodes();
+        self.seat_replicas();
         self.give_up_unopened();
     }
 
@@ -187,8 +207,12 @@ impl Node {
     }
 
     fn liveness_of_quorum(&self, group: &Group) -> Liveness {
-        let is_heard = |member: &&NodeId| self.peers.get(member).is_none_or(|peer| !peer.is_suspected);
-        let heard = group.members.iter().filter(is_heard).count();
+        let is_heard = |(replica, member): &(ReplicaIndex, &NodeId)| {
+            // One that has lost its disk has no voice, however loud it is.
+            let is_alive = self.peers.get(member).is_none_or(|peer| !peer.is_suspected);
+            is_alive && self.is_seated(group, *replica)
+        };
+        let heard = (0..).map(ReplicaIndex::new).zip(&group.members).filter(is_heard).count();
         let members = u8::try_from(group.members.len()).expect("a group has at most seven members");
         if heard >= quorum(members) { Liveness::Heard } else { Liveness::Suspected }
     }
@@ -228,8 +252,16 @@ impl Node {
                 continue;
             }
             peer.sequence += 1;
-            let incarnation = self.config.incarnation;
-            let pulse = Pulse { sequence: peer.sequence, echo: peer.heard_sequence, incarnation, entries };
+            let (sequence, echo) = (peer.sequence, peer.heard_sequence);
+            let pulse = Pulse {
+                sequence,
+                echo,
+                incarnation: self.config.incarnation,
+                directory: self.directory,
+                is_fresh: self.is_fresh(),
+                founders: self.founders_for(&self.peers[&node]),
+                entries,
+            };
             let frame = pulse.to_frame(self.config.cluster);
             self.effects.push_back(Effect::ToPeer { node, lane: Lane::Pulse, frame });
         }

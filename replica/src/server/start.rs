@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use varve_protocol::id::{Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{DirectoryId, Incarnation, NodeId, Timestamp};
 use varve_storage::{FileDisk, Identity, Options, Store, raise_open_files_max};
 use varve_transport::{Resolve, SystemResolver, Transport, TransportConfig, Tuning, bind_udp};
 
@@ -32,7 +32,8 @@ const RESET_KEY_FILE: &str = "reset.key";
 pub fn format_node(config: &ClusterConfig, node: NodeId) -> Result<(), ServerError> {
     let settings = settings_of(config, node)?;
     let disk = open_disk(&settings.data_dir)?;
-    Ok(Store::format(&disk, identity_of(config, node))?)
+    let directory = DirectoryId::new(u64::from_le_bytes(draw()?).max(1));
+    Ok(Store::format(&disk, identity_of(config, node), directory)?)
 }
 
 /// Runs a node until `shutdown` completes.

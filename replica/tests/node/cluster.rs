@@ -11,7 +11,7 @@ use varve_protocol::client::{
 };
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{
-    ClusterId, GroupId, Incarnation, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp,
+    ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp,
 };
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_protocol::prepare::Prepare;
@@ -52,7 +52,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// A formatted and started cluster in which the metadata group has a primary and all nodes are registered.
-    pub(crate) fn start(nodes: u8) -> Self {
+    pub(crate) fn unfounded(nodes: u8) -> Self {
         let mut cluster = Self {
             now: Moment::ZERO,
             rng: ChaCha8Rng::seed_from_u64(7),
@@ -65,10 +65,20 @@ impl Cluster {
         };
         for id in (1..=nodes).map(NodeId::new) {
             let disk = MemoryDisk::new();
-            Store::format(&disk, Identity { cluster: CLUSTER, node: id })
-                .expect("an empty disk can be formatted");
+            Store::format(
+                &disk,
+                Identity { cluster: CLUSTER, node: id },
+                DirectoryId::new(id.as_raw().into()),
+            )
+            .expect("an empty disk can be formatted");
             cluster.machines.insert(id, Machine { node: None, disk, store: None, lives: 0 });
         }
+        cluster
+    }
+
+    /// A cluster whose nodes are all up and registered.
+    pub(crate) fn start(nodes: u8) -> Self {
+        let mut cluster = Self::unfounded(nodes);
         for id in (1..=nodes).map(NodeId::new) {
             cluster.boot(id);
         }
@@ -77,6 +87,16 @@ impl Cluster {
             cluster.node(n(1)).metadata().map().nodes.len() == all
         });
         cluster
+    }
+
+    /// Gives a node that is down an empty disk.
+    pub(crate) fn lose_disk(&mut self, id: NodeId) {
+        let machine = self.machines.get_mut(&id).expect("the machine exists");
+        assert!(machine.node.is_none(), "a disk is lost while nobody uses it");
+        machine.disk = MemoryDisk::new();
+        let directory = DirectoryId::new(u64::from(id.as_raw()) + 100 * machine.lives);
+        Store::format(&machine.disk, Identity { cluster: CLUSTER, node: id }, directory)
+            .expect("an empty disk can be formatted");
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {

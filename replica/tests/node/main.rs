@@ -5,6 +5,7 @@ mod cluster;
 mod appends;
 mod balance;
 mod liveness;
+mod lost_disks;
 mod metadata;
 mod reads;
 mod restarts;

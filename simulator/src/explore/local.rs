@@ -10,10 +10,11 @@ use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Liveness, Outcome, Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Timeouts};
 use varve_protocol::id::{
-    ClusterId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
+    ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
 };
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::replacement::Generations;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
@@ -110,7 +111,7 @@ impl Local {
         let mut log = RecoveredLog::new();
         let mut effects = Vec::new();
         for prepare in &disk.log {
-            effects.extend(log.push(*prepare.header()).map(Effect::Apply));
+            effects.extend(log.push(prepare).map(Effect::Apply));
         }
         let core = Replica::recover(config(replica, plan.replicas), rng(plan), disk.superblock, log);
         let mut local = Self { core, disk, clock: Moment::ZERO, waiting: 0 };
@@ -184,7 +185,8 @@ impl Local {
         if self.core.is_primary() {
             let log_view = View::ZERO;
             let (commit, head, suffix) = (PrepareId::ROOT, Op::ZERO, Vec::new());
-            let message = Message::DoViewChange { view, log_view, commit, head, suffix };
+            let generations = Generations::default();
+            let message = Message::DoViewChange { view, log_view, commit, head, generations, suffix };
             return self.step(Input::Message { from: others[0], message }, plan, effects);
         }
         self.step(Input::PrimaryLiveness(Liveness::Suspected), plan, effects);
@@ -384,6 +386,8 @@ fn config(replica: u8, replica_count: u8) -> Config {
         epoch: Epoch::ZERO,
         replica: ReplicaIndex::new(replica),
         replica_count,
+        directory: DirectoryId::new(u64::from(replica) + 1),
+        is_original: true,
         timeouts: TIMEOUTS,
     }
 }

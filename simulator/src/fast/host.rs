@@ -40,6 +40,8 @@ pub(crate) struct Host<M: Machine> {
     disk: Disk,
     machine: Option<M>,
     platter: Option<M::Disk>,
+    /// Disks that were lost.
+    disks: u64,
     /// Counts the processes that have run here.
     pub(crate) life: u64,
     started: Duration,
@@ -68,13 +70,14 @@ pub(crate) struct Host<M: Machine> {
 impl<M: Machine> Host<M> {
     /// A computer that has never run.
     pub(crate) fn new(setup: Setup, disk: Disk, drift_ppm_max: u32, mut rng: ChaCha8Rng) -> Self {
-        let platter = M::format(&setup);
+        let platter = M::format(&setup, 0);
         let drift = i64::from(drift_ppm_max);
         Self {
             setup,
             disk,
             machine: None,
             platter: Some(platter),
+            disks: 0,
             life: 0,
             started: Duration::ZERO,
             drift_ppm: rng.random_range(-drift..=drift),
@@ -139,6 +142,13 @@ impl<M: Machine> Host<M> {
         self.stash.clear();
         self.armed = None;
         Some(std::mem::take(&mut self.is_in_round))
+    }
+
+    /// Replaces the disk of a computer without a process by an empty one.
+    pub(crate) fn lose_disk(&mut self) {
+        assert!(self.machine.is_none(), "a disk is lost while no process uses it");
+        self.disks += 1;
+        self.platter = Some(M::format(&self.setup, self.disks));
     }
 
     /// Hands an input to the process, and gives what it wants done.

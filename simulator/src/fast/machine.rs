@@ -114,8 +114,8 @@ pub trait Machine: Sized {
     /// What survives the process.
     type Disk;
 
-    /// An empty disk of a node that has never run.
-    fn format(setup: &Setup) -> Self::Disk;
+    /// An empty disk; `disks` of this node were lost before it.
+    fn format(setup: &Setup, disks: u64) -> Self::Disk;
 
     /// Starts a process on a disk.
     ///

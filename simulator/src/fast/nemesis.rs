@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use varve_protocol::client::Role;
+use varve_protocol::client::{GroupStatus, NodeStatus, Role};
 use varve_protocol::id::{GroupId, NodeId};
 
 use super::host::Doom;
@@ -98,6 +98,11 @@ impl<M: Machine> Universe<M> {
 
     /// Keeps some nodes out for as long as the others have to work without them.
     pub(crate) fn leave_behind(&mut self) {
+        if !self.all_disks_are_good() {
+            self.note("nobody is left behind: a majority would lack a disk".to_owned());
+            self.awaits_homecoming = false;
+            return;
+        }
         for (index, (_, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
             self.note(format!("left behind: {fault:?}"));
             let undo = self.inflict(fault, Duration::MAX);
@@ -160,6 +165,7 @@ impl<M: Machine> Universe<M> {
                 ending = Ending::Process;
             }
             Fault::Crash(victim) => undo.crashed.push(self.find(victim)),
+            Fault::LoseDisk(victim) => undo.crashed.extend(self.choose_disk_to_lose(victim)),
             Fault::PowerFailure => {
                 undo.crashed = self.scenario.node_ids().collect();
                 self.statistics.power_failures += 1;
@@ -178,7 +184,35 @@ impl<M: Machine> Universe<M> {
             }
         }
         self.apply(&undo, ending);
+        if let (Fault::LoseDisk(_), Some(node)) = (fault, undo.crashed.first()) {
+            self.host(*node).lose_disk();
+        }
         undo
+    }
+
+    /// Whose disk is lost now, if one may be.
+    fn choose_disk_to_lose(&mut self, victim: Victim) -> Option<NodeId> {
+        if !self.all_disks_are_good() {
+            self.note("no other disk is lost now".to_owned());
+            return None;
+        }
+        self.lost_disk = Some(self.find(victim));
+        self.statistics.disks_lost += 1;
+        self.lost_disk
+    }
+
+    /// Whether the disk that was lost last, if there is one, is made good: its node has all that there is, and a voice in
+    /// all its groups.
+    pub(crate) fn all_disks_are_good(&self) -> bool {
+        let Some(node) = self.lost_disk else { return !self.placement.is_empty() };
+        let statuses = self.statuses();
+        let commit = |status: &NodeStatus| {
+            let metadata = status.groups.iter().find(|replica| replica.group == GroupId::METADATA);
+            metadata.map_or(0, |replica| replica.commit)
+        };
+        let newest = statuses.values().map(commit).max().unwrap_or_default();
+        let works = |replica: &GroupStatus| matches!(replica.role, Role::Primary | Role::Backup);
+        statuses.get(&node).is_some_and(|status| commit(status) == newest && status.groups.iter().all(works))
     }
 
     fn apply(&mut self, undo: &Undo, ending: Ending) {

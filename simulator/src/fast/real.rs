@@ -6,7 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Command;
-use varve_protocol::id::{Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{DirectoryId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
 use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
@@ -44,9 +44,10 @@ pub fn address(node: NodeId) -> String {
 impl Machine for RealNode {
     type Disk = MemoryDisk;
 
-    fn format(setup: &Setup) -> MemoryDisk {
+    fn format(setup: &Setup, disks: u64) -> MemoryDisk {
         let disk = MemoryDisk::new();
-        Store::format(&disk, identity(setup)).expect("an empty disk can be formatted");
+        let directory = DirectoryId::new(u64::from(setup.node.as_raw()) + disks * 1000);
+        Store::format(&disk, identity(setup), directory).expect("an empty disk can be formatted");
         disk
     }
 

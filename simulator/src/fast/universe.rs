@@ -106,7 +106,9 @@ pub(crate) struct Universe<M: Machine> {
     cluster: ClusterId,
     settled: Option<homecoming::Settled>,
     /// Somebody was left behind, and has not been watched for long enough since.
-    awaits_homecoming: bool,
+    pub(super) awaits_homecoming: bool,
+    /// The node whose disk was lost last.
+    pub(super) lost_disk: Option<NodeId>,
 }
 
 impl<M: Machine> Universe<M> {
@@ -138,6 +140,7 @@ impl<M: Machine> Universe<M> {
             auditor: None,
             cluster,
             settled: None,
+            lost_disk: None,
             awaits_homecoming: !scenario.left_behind.is_empty(),
             scenario,
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
-use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{ClusterId, DirectoryId, Incarnation, NodeId, Timestamp};
 use varve_replica::server::disk::{DiskWorker, link};
 use varve_replica::server::{Clock, Parts, run};
 use varve_replica::{Node, NodeConfig, Recovery};
@@ -140,7 +140,8 @@ impl Host {
         (ends, weather): (&Arc<Ends>, &SharedWeather),
     ) -> Arc<Self> {
         let disk = MemoryDisk::new();
-        Store::format(&disk, Identity { cluster, node }).expect("an empty disk can be formatted");
+        let directory = DirectoryId::new(node.as_raw().into());
+        Store::format(&disk, Identity { cluster, node }, directory).expect("an empty disk can be formatted");
         let rng = stream(scenario.seed, &format!("drive {node}"));
         Arc::new(Self {
             cluster,

@@ -211,7 +211,8 @@ impl Nemesis {
                 undo.crashed.push(find(victim));
                 ending = Ending::Process;
             }
-            Fault::Crash(victim) => undo.crashed.push(find(victim)),
+            // No scenario of this world loses disks.
+            Fault::Crash(victim) | Fault::LoseDisk(victim) => undo.crashed.push(find(victim)),
             Fault::PowerFailure => {
                 undo.crashed = self.nodes.clone();
                 board.lock().statistics.power_failures += 1;

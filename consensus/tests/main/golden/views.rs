@@ -332,3 +332,30 @@ fn later_view_is_asked_for_until_it_is_told() {
         assert_eq!(cluster.replica(0).next_timeout(), None);
     });
 }
+
+#[test]
+fn proposal_that_is_not_repeated_counts_no_more() {
+    claim("proposal_that_is_not_repeated_counts_no_more", 5, |cluster| {
+        cluster.liveness(2, Liveness::Suspected);
+        cluster.liveness(3, Liveness::Suspected);
+        cluster.pass(2, 3);
+        cluster.network.clear();
+        cluster.liveness(2, Liveness::Heard);
+        quietly(cluster, "r3 repeats its proposal for a second, and nobody hears it", |cluster| {
+            for _ in 0..20 {
+                cluster.elapse(Duration::from_millis(100));
+                cluster.network.clear();
+            }
+        });
+        cluster.liveness(4, Liveness::Suspected);
+        cluster.pass(4, 3);
+        cluster.network.clear();
+        assert_eq!(
+            cluster.replica(3).view(),
+            View::ZERO,
+            "two want another primary, which is no quorum of five"
+        );
+        cluster.liveness(3, Liveness::Heard);
+        cluster.liveness(4, Liveness::Heard);
+    });
+}

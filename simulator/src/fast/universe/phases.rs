@@ -70,9 +70,12 @@ impl<M: Machine> Universe<M> {
             self.watch.look_at_primaries(*node, host.life, status)?;
         }
         let groups = self.watched_groups();
+        let emptied = self.lost_disk.filter(|_| !self.all_disks_are_good());
+        let emptied = emptied.and_then(|node| Some((node, statuses.remove(&node)?)));
         for (group, members) in &groups {
             Watch::look_at_disks(*group, members, &statuses)?;
         }
+        statuses.extend(emptied);
         statuses.retain(|node, _| self.hosts[node].frozen == 0);
         for (group, members) in &groups {
             self.watch.look_for_lonely_primaries(now, (*group, members), &statuses)?;
@@ -88,7 +91,7 @@ impl<M: Machine> Universe<M> {
     }
 
     /// How the running nodes are.
-    pub(super) fn statuses(&self) -> BTreeMap<NodeId, NodeStatus> {
+    pub(in crate::fast) fn statuses(&self) -> BTreeMap<NodeId, NodeStatus> {
         let status = |(node, host): (&NodeId, &Host<M>)| Some((*node, host.machine()?.status()));
         self.hosts.iter().filter_map(status).collect()
     }

@@ -1,0 +1,211 @@
+//! Claims about replicas that have lost their disks.
+
+use std::time::Duration;
+
+use varve_consensus::event::{Liveness, Outcome};
+use varve_consensus::{Input, Status};
+use varve_protocol::id::{Op, ReplicaIndex, View};
+use varve_protocol::message::Message;
+
+use super::{claim, quietly};
+use crate::cluster::Cluster;
+
+/// Op 1 commits everywhere, a replica loses its disk, and is started again.
+fn lose(cluster: &mut Cluster, node: usize) {
+    quietly(cluster, &format!("op1 commits everywhere, r{node} loses its disk"), |cluster| {
+        cluster.request(0);
+        cluster.settle();
+        cluster.pulse(0);
+        cluster.settle();
+        cluster.crash(node, 0);
+        cluster.lose_disk(node);
+        cluster.restart(node);
+    });
+}
+
+/// Time passes and everything arrives until the replica holds op 1 again, without a voice.
+fn catch_up(cluster: &mut Cluster, node: usize) {
+    cluster.elapse(Duration::ZERO);
+    cluster.settle();
+    assert_eq!(cluster.replica(node).durable().op, Op::new(1));
+    assert!(!cluster.replica(node).is_admitted());
+}
+
+/// The primary lets it in, and it hears so.
+fn let_in(cluster: &mut Cluster, node: usize) {
+    let primary = cluster.primary();
+    let asked = cluster.let_in(primary, node);
+    cluster.settle();
+    cluster.pulse(primary);
+    cluster.settle();
+    assert!(matches!(cluster.replies[&asked], Outcome::Committed { .. }));
+}
+
+#[test]
+fn lost_disk_takes_the_log_and_acknowledges_nothing() {
+    claim("lost_disk_takes_the_log_and_acknowledges_nothing", 3, |cluster| {
+        lose(cluster, 2);
+        catch_up(cluster, 2);
+        let waiting = cluster.request(0);
+        cluster.settle_without(&[1]);
+        assert_eq!(cluster.replica(2).durable().op, Op::new(2), "it holds it");
+        assert!(!cluster.replies.contains_key(&waiting), "and that does not count");
+        quietly(cluster, "r1 hears of it, and r2 is let in", |cluster| {
+            cluster.elapse(Duration::from_millis(200));
+            cluster.settle();
+            let_in(cluster, 2);
+        });
+    });
+}
+
+#[test]
+fn lost_disk_is_let_in_by_the_others_and_votes() {
+    claim("lost_disk_is_let_in_by_the_others_and_votes", 3, |cluster| {
+        lose(cluster, 2);
+        quietly(cluster, "it holds op1 again", |cluster| catch_up(cluster, 2));
+        let_in(cluster, 2);
+        assert!(cluster.replica(2).is_admitted());
+        let asked = cluster.request(0);
+        cluster.settle_without(&[1]);
+        assert!(matches!(cluster.replies[&asked], Outcome::Committed { .. }), "its voice counts");
+    });
+}
+
+#[test]
+fn lost_disk_tells_nothing_in_a_view_change() {
+    claim("lost_disk_tells_nothing_in_a_view_change", 3, |cluster| {
+        lose(cluster, 2);
+        quietly(cluster, "it holds op1 again, and r0 is gone", |cluster| {
+            catch_up(cluster, 2);
+            cluster.crash(0, 0);
+        });
+        for node in [1, 2] {
+            cluster.liveness(node, Liveness::Suspected);
+        }
+        cluster.settle_without(&[0]);
+        assert_eq!(cluster.replica(1).status(), Status::ViewChange, "one voice is no quorum");
+        quietly(cluster, "r0 comes back, and lets r2 in", |cluster| {
+            cluster.heal();
+            let_in(cluster, 2);
+        });
+    });
+}
+
+#[test]
+fn lost_disk_gives_up_the_view_it_led() {
+    claim("lost_disk_gives_up_the_view_it_led", 3, |cluster| {
+        lose(cluster, 0);
+        cluster.elapse(Duration::ZERO);
+        cluster.settle();
+        cluster.elapse(Duration::from_millis(100));
+        cluster.settle();
+        assert_eq!((cluster.primary(), cluster.replica(1).view()), (1, View::new(1)));
+        quietly(cluster, "it is let in", |cluster| let_in(cluster, 0));
+    });
+}
+
+#[test]
+fn lost_disk_gives_up_a_later_view_it_led() {
+    claim("lost_disk_gives_up_a_later_view_it_led", 3, |cluster| {
+        quietly(cluster, "r1 leads", |cluster| {
+            cluster.hand_over(0, 1);
+            cluster.settle();
+        });
+        quietly(cluster, "r1 loses its disk, and nobody has missed it", |cluster| {
+            cluster.crash(1, 0);
+            cluster.lose_disk(1);
+            cluster.restart(1);
+        });
+        cluster.elapse(Duration::ZERO);
+        cluster.settle();
+        cluster.elapse(Duration::from_millis(100));
+        cluster.settle();
+        assert_eq!((cluster.primary(), cluster.replica(2).view()), (2, View::new(2)));
+        quietly(cluster, "it is let in", |cluster| let_in(cluster, 1));
+    });
+}
+
+#[test]
+fn voice_is_saved_before_it_is_used() {
+    claim("voice_is_saved_before_it_is_used", 3, |cluster| {
+        lose(cluster, 2);
+        quietly(cluster, "it holds op1 again", |cluster| catch_up(cluster, 2));
+        cluster.let_in(0, 2);
+        cluster.settle_until(&[], |cluster| cluster.replica(0).commit().op == Op::new(2));
+        cluster.pulse(0);
+        while !cluster.network.is_empty() {
+            cluster.deliver(0);
+        }
+        assert_eq!(cluster.replica(2).commit().op, Op::new(2), "it knows that it is let in");
+        assert!(!cluster.replica(2).is_admitted(), "and would not, after a restart");
+        cluster.settle();
+        assert!(cluster.replica(2).is_admitted());
+        cluster.crash(2, 0);
+        cluster.restart(2);
+        assert!(cluster.replica(2).is_admitted(), "it is, for good");
+    });
+}
+
+#[test]
+fn replicas_are_replaced_one_after_the_other() {
+    claim("replicas_are_replaced_one_after_the_other", 5, |cluster| {
+        for node in [3, 4] {
+            quietly(cluster, &format!("r{node} loses its disk"), |cluster| {
+                cluster.crash(node, 0);
+                cluster.lose_disk(node);
+                cluster.restart(node);
+                cluster.elapse(Duration::ZERO);
+                cluster.settle();
+            });
+        }
+        cluster.let_in(0, 3);
+        let early = cluster.let_in(0, 4);
+        assert_eq!(cluster.replies[&early], Outcome::Busy);
+        quietly(cluster, "r3 is let in, then r4", |cluster| {
+            cluster.settle();
+            cluster.pulse(0);
+            cluster.settle();
+            let_in(cluster, 4);
+        });
+        assert!([3, 4].into_iter().all(|node| cluster.replica(node).is_admitted()));
+    });
+}
+
+#[test]
+fn tale_told_before_the_disk_was_lost_counts_for_nothing() {
+    claim("tale_told_before_the_disk_was_lost_counts_for_nothing", 3, |cluster| {
+        quietly(cluster, "op1 commits everywhere", |cluster| {
+            cluster.request(0);
+            cluster.settle();
+            cluster.pulse(0);
+            cluster.settle();
+        });
+        cluster.trace.note("a proposal of r0 and its own make r2 leave v0; what it says to r1 is late");
+        let message = Message::StartViewChange { view: View::new(1) };
+        cluster.step(2, Input::Message { from: ReplicaIndex::ZERO, message });
+        cluster.liveness(2, Liveness::Suspected);
+        cluster.sync(2);
+        let late: Vec<_> =
+            std::mem::take(&mut cluster.network).into_iter().filter(|sent| sent.to == 1).collect();
+        quietly(cluster, "r2 loses its disk, and is let in again", |cluster| {
+            cluster.crash(2, 0);
+            cluster.lose_disk(2);
+            cluster.restart(2);
+            catch_up(cluster, 2);
+            let_in(cluster, 2);
+        });
+        let asked = cluster.request(0);
+        cluster.settle_without(&[1]);
+        assert!(matches!(cluster.replies[&asked], Outcome::Committed { .. }), "committed by r0 and r2");
+        cluster.trace.note("now r1 hears what r2 said before it lost its disk");
+        let count = late.len();
+        cluster.network = late;
+        for _ in 0..count {
+            cluster.deliver(0);
+        }
+        cluster.sync(1);
+        cluster.network.clear();
+        assert_eq!(cluster.replica(1).status(), Status::ViewChange, "r1 is alone with it");
+        assert!(cluster.replica(1).head().op < cluster.replica(0).commit().op);
+    });
+}

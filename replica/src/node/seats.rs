@@ -1,0 +1,109 @@
+//! Who stands in which place: nodes are registered with their data directories, and replicas that have lost theirs are let
+//! into their groups again (rules S4, E1).
+//!
+//! The metadata knows the data directory of each node. Where a group's place is held by another one, the node that leads the
+//! group puts the present one there, with an entry of the group's own log; `varve_consensus` says why that is safe.
+
+use varve_consensus::Replica;
+use varve_protocol::client::encode_archive;
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, ProducerId, ReplicaIndex, RequestNumber};
+use varve_protocol::metadata::MetadataOp;
+use varve_protocol::prepare::PrepareKind;
+use varve_protocol::replacement::Replacement;
+
+use crate::group::Group;
+use crate::node::Node;
+use crate::node::clients::Waiting;
+use crate::timers::Due;
+
+impl Node {
+    /// As primary of the metadata, registers nodes of the configuration that are not registered as they are.
+    pub(super) fn register_nodes(&mut self) {
+        let metadata = self.groups.get(&GroupId::METADATA).and_then(Group::replica);
+        if !metadata.is_some_and(Replica::takes_requests) || self.registering {
+            return;
+        }
+        let mut unregistered = self.config.members.keys().filter(|node| !self.is_registered(**node));
+        let found = unregistered.find_map(|node| Some((*node, self.directory_of(*node)?)));
+        let Some((node, directory)) = found else { return };
+        let address = self.config.members[&node].clone();
+        self.registering = true;
+        let handle = self.new_handle(Waiting::Registration);
+        let operation = MetadataOp::RegisterNode { node, address, directory };
+        let body = (PrepareKind::Metadata, 0, encode_archive(&operation));
+        self.request(GroupId::METADATA, handle, (ProducerId::ZERO, RequestNumber::ZERO), body);
+    }
+
+    /// Whether all nodes of the configuration are registered as they are.
+    pub(super) fn are_all_registered(&self) -> bool {
+        self.config.members.keys().all(|node| self.is_registered(*node))
+    }
+
+    fn is_registered(&self, node: NodeId) -> bool {
+        let registered = self.metadata.directory(node).map(|(directory, _)| directory);
+        self.metadata.address(node) == self.config.members.get(&node).map(String::as_str)
+            && registered.is_some()
+            && self.directory_of(node).is_none_or(|directory| registered == Some(directory))
+    }
+
+    /// The data directory of a node, as it says itself; `None` if it was not heard in this life.
+    fn directory_of(&self, node: NodeId) -> Option<DirectoryId> {
+        match self.peers.get(&node) {
+            Some(peer) => peer.directory,
+            None => Some(self.directory),
+        }
+    }
+
+    /// Looks at all groups again if a node has another data directory than before.
+    pub(super) fn note_registered(&mut self) {
+        let version = self.metadata.directories_version();
+        if self.directories_seen != version {
+            self.directories_seen = version;
+            self.unseated.extend(self.groups.keys());
+        }
+    }
+
+    /// Lets replicas in, in the groups that this node leads, that stand there with another data directory than before.
+    pub(super) fn seat_replicas(&mut self) {
+        let ids: Vec<GroupId> = self.unseated.iter().copied().collect();
+        for id in ids {
+            let Some(replica) = self.groups.get(&id).and_then(Group::replica) else { continue };
+            let is_replacing = replica.is_replacing();
+            let (takes_requests, is_primary) = (replica.takes_requests(), replica.is_primary());
+            match self.next_to_seat(id) {
+                Some(replacement) if takes_requests && !is_replacing => {
+                    tracing::info!(group = %id, ?replacement, "let a replica in that has lost its disk");
+                    let handle = self.new_handle(Waiting::Nobody);
+                    let body = (PrepareKind::Replacement, 0, replacement.encode());
+                    self.request(id, handle, (ProducerId::ZERO, RequestNumber::ZERO), body);
+                }
+                None if !is_replacing => {
+                    self.unseated.remove(&id);
+                    if is_primary {
+                        // Now that it has a voice it counts among those who are heard.
+                        self.timers.set(self.now, Due::Liveness(id));
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    fn next_to_seat(&self, id: GroupId) -> Option<Replacement> {
+        let group = self.groups.get(&id)?;
+        let places = (0..).map(ReplicaIndex::new).zip(&group.members);
+        let mut unseated = places.filter_map(|(replica, node)| {
+            let (directory, known_at) = self.metadata.directory(*node)?;
+            let (seated, seated_at) = group.seated(replica);
+            let is_news = directory != seated && known_at > seated_at;
+            is_news.then_some(Replacement { replica, directory, known_at })
+        });
+        unseated.next()
+    }
+
+    /// Whether the replica of a node stands in its place as far as the group's log here tells: until then it has no voice.
+    /// One that has not said yet which data directory it has is taken to have the same as ever.
+    pub(super) fn is_seated(&self, group: &Group, replica: ReplicaIndex) -> bool {
+        self.directory_of(group.node(replica)).is_none_or(|present| present == group.seated(replica).0)
+    }
+}
