@@ -17,6 +17,7 @@ mod disk;
 pub(crate) mod fetch;
 mod groups;
 mod liveness;
+mod mend;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,6 +28,7 @@ use varve_consensus::event::RequestHandle;
 use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role, RoleCounts};
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Op, Timestamp, View};
+use varve_protocol::prepare::Prepare;
 use varve_protocol::time::Moment;
 use varve_storage::Job;
 
@@ -69,6 +71,11 @@ pub struct Node {
     /// Replicas found on disk that the metadata, as known so far, does not mention.
     dormant: BTreeMap<GroupId, RecoveredReplica>,
     metadata: Metadata,
+    /// Metadata prepares of a log that is being read again, and may be committed or not.
+    metadata_tail: VecDeque<Prepare>,
+    /// What was applied in an earlier life of this node: before it is applied again nothing is opened or closed, for files of
+    /// groups that were deleted by then may be gone.
+    metadata_floor: Op,
     /// Deleted groups whose files are still there, by the metadata op after which they were found to be deleted.
     deleting: BTreeMap<Op, Vec<GroupId>>,
     /// Groups whose first superblock is on its way to the disk, and since when.
@@ -105,6 +112,8 @@ impl Node {
         let peers =
             others.map(|node| (node, Peer::new(now, config.timing.suspicion_timeout, &mut rng))).collect();
         let Recovery { replicas, metadata, metadata_tail } = recovery;
+        let metadata_floor =
+            replicas.get(&GroupId::METADATA).map_or(Op::ZERO, |found| found.superblock.commit);
         let mut node = Self {
             config,
             rng,
@@ -113,6 +122,8 @@ impl Node {
             groups: BTreeMap::new(),
             dormant: replicas,
             metadata,
+            metadata_tail: VecDeque::new(),
+            metadata_floor,
             deleting: BTreeMap::new(),
             opening: BTreeMap::new(),
             placement_seen: None,
@@ -237,10 +248,13 @@ impl Node {
     }
 }
 
+/// What is said of a replica whose log has lost its end.
+const TORN: &str = "its log has lost its end; it takes no part until a primary has told it the log";
+
 fn role_of(group: &Group) -> Role {
     match &group.state {
         State::Opening => Role::ViewChange,
-        State::Damaged(_) => Role::Faulty,
+        State::Mending(_) | State::Damaged(_) => Role::Faulty,
         State::Open(replica) => match replica.status() {
             Status::Normal if replica.takes_requests() => Role::Primary,
             Status::Normal if !replica.is_primary() => Role::Backup,
@@ -263,6 +277,9 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
     };
     match &group.state {
         State::Opening => status,
+        State::Mending(mending) => {
+            GroupStatus { view: mending.superblock.view, problem: Some(mending.problem()), ..status }
+        }
         State::Damaged(problem) => GroupStatus { problem: Some(problem.clone()), ..status },
         State::Open(replica) => GroupStatus {
             view: replica.view(),
@@ -270,6 +287,7 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
             durable: replica.durable().op.as_raw(),
             commit: replica.commit().op.as_raw(),
             high_watermark: replica.next_offset_committed(),
+            problem: replica.is_torn().then(|| TORN.to_owned()),
             ..status
         },
     }

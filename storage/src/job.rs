@@ -12,6 +12,7 @@ use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
 
 use crate::error::StorageError;
+use crate::gap::Hole;
 
 /// Something to do for one group.
 #[derive(Clone, Debug)]
@@ -45,6 +46,19 @@ pub enum Job {
         /// The newest op to read.
         last: Op,
     },
+    /// Puts prepares back into the first hole of a log, from its beginning on.
+    Mend {
+        /// Whose log.
+        group: GroupId,
+        /// In order.
+        prepares: Vec<Prepare>,
+    },
+    /// Gives up the first hole of a log, and what is behind it: the log ends before it, and its superblock says that it has
+    /// lost its end.
+    GiveUpHoles {
+        /// Whose log.
+        group: GroupId,
+    },
     /// Forgets a group and removes its files. Its id is never used again.
     DeleteGroup {
         /// Which one.
@@ -60,6 +74,8 @@ impl Job {
             Self::Append { group, .. }
             | Self::Truncate { group, .. }
             | Self::Read { group, .. }
+            | Self::Mend { group, .. }
+            | Self::GiveUpHoles { group }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
         }
@@ -95,6 +111,13 @@ pub enum Completion {
         token: u64,
         /// Empty if the log holds nothing from there up to the last op asked for.
         result: Result<Vec<Prepare>, StorageError>,
+    },
+    /// What was put back is durable, or what was to be given up is gone, durably.
+    Mended {
+        /// Whose log.
+        group: GroupId,
+        /// The first hole that is left.
+        hole: Option<Hole>,
     },
     /// A group is gone, durably.
     Deleted {

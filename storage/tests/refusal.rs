@@ -41,12 +41,12 @@ fn another_version_is_refused() {
     let file = disk.open(Path::new("identity"), OpenMode::Existing).unwrap();
     let mut bytes = [0; 64];
     file.read_at(&mut bytes, 0).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let sum = checksum(&bytes[4..]).to_le_bytes();
     bytes[..4].copy_from_slice(&sum);
     file.write_at(&[bytes.to_vec().into()], 0).unwrap();
     let path = "identity".into();
-    assert_eq!(refusal(&disk, IDENTITY), StorageError::WrongVersion { path, found: 2, expected: 1 });
+    assert_eq!(refusal(&disk, IDENTITY), StorageError::WrongVersion { path, found: 3, expected: 2 });
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn an_identity_has_these_bytes() {
     file.read_at(&mut bytes, 0).unwrap();
     let mut expected = [0; 64];
     expected[4..8].copy_from_slice(b"VRVI");
-    expected[8] = 1;
+    expected[8] = 2;
     expected[12] = 3;
     expected[16..24].copy_from_slice(&[0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01]);
     assert_eq!(bytes[4..], expected[4..]);

@@ -13,6 +13,7 @@ mod handover;
 mod replication;
 mod restart;
 mod session;
+mod torn;
 mod views;
 
 fn claim(name: &str, count: usize, story: impl FnOnce(&mut Cluster)) {

@@ -97,7 +97,12 @@ impl DiskWorker {
 fn append_bytes(job: &Job) -> usize {
     match job {
         Job::Append { prepares, .. } => prepares.iter().map(|prepare| prepare.header().total_size()).sum(),
-        Job::Truncate { .. } | Job::SaveSuperblock(_) | Job::Read { .. } | Job::DeleteGroup { .. } => 0,
+        Job::Mend { prepares, .. } => prepares.iter().map(|prepare| prepare.header().total_size()).sum(),
+        Job::Truncate { .. }
+        | Job::SaveSuperblock(_)
+        | Job::Read { .. }
+        | Job::GiveUpHoles { .. }
+        | Job::DeleteGroup { .. } => 0,
     }
 }
 
