@@ -10,6 +10,8 @@ use varve_protocol::time::Moment;
 
 use rand_chacha::ChaCha8Rng;
 
+use super::rot::Harm;
+
 /// Who a node is; the same in all its lives.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -144,6 +146,12 @@ pub trait Machine: Sized {
 
     /// Ends the process at once. A round under way is broken off at any point of its writes.
     fn crash(self, ending: Ending, rng: &mut ChaCha8Rng) -> Self::Disk;
+
+    /// Makes a disk that nobody uses forget some of what it had synced: of so many logs in a thousand. Says what.
+    fn rot(disk: &Self::Disk, permille: u32, rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        let (_, _, _) = (disk, permille, rng);
+        Vec::new()
+    }
 
     /// What it has done so far in this life.
     fn work(&self) -> Work;

@@ -98,7 +98,11 @@ impl<M: Machine> Universe<M> {
 
     /// Keeps some nodes out for as long as the others have to work without them.
     pub(crate) fn leave_behind(&mut self) {
-        for (index, (_, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
+        for (index, (node, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
+            if self.atlas.harmed().is_some_and(|harmed| harmed != node) {
+                // The others would have to do without two.
+                continue;
+            }
             self.note(format!("left behind: {fault:?}"));
             let undo = self.inflict(fault, Duration::MAX);
             self.undo.insert(LEFT_BEHIND + index, undo);
@@ -209,6 +213,7 @@ impl<M: Machine> Universe<M> {
         self.statistics.crashes += 1;
         self.statistics.crashes_in_writes += u64::from(in_round);
         self.wire.set_presence(Endpoint::Node(node), Presence::Absent, &mut self.heap);
+        self.let_rot(node);
     }
 
     fn freeze(&mut self, node: NodeId) {

@@ -13,6 +13,7 @@ use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
 use varve_transport::Lane;
 
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
+use super::rot::{Harm, rot};
 use crate::random::{chance, seed_bytes, stream};
 use crate::scenario::timing;
 
@@ -150,6 +151,10 @@ impl Machine for RealNode {
             Ending::Process => self.disk.restart(),
             Ending::Power => self.disk.crash(rng),
         }
+    }
+
+    fn rot(disk: &MemoryDisk, permille: u32, rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        rot(disk, permille, rng)
     }
 
     fn work(&self) -> Work {

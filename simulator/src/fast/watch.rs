@@ -126,7 +126,7 @@ impl Watch {
             let replicas = statuses.get(node).map(|status| status.groups.iter());
             replicas.and_then(|mut replicas| replicas.find(|replica| replica.group == group))
         };
-        let working = |node: &NodeId| replica_on(node).filter(|replica| replica.role != Role::Faulty);
+        let working = |node: &NodeId| replica_on(node).filter(|replica| replica.problem.is_none());
         let commit =
             members.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
         let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| replica.durable >= commit);

@@ -62,6 +62,7 @@ impl<M: Machine> Universe<M> {
     pub(super) fn on_watch(&mut self) -> Result<(), Violation> {
         let now = self.heap.now();
         let mut statuses = self.statuses();
+        self.atlas.look(&statuses);
         for (node, status) in &statuses {
             let host = &self.hosts[node];
             for (group, view) in self.watch.look(*node, (host.life, host.heard), status)? {
@@ -78,7 +79,7 @@ impl<M: Machine> Universe<M> {
             self.watch.look_for_lonely_primaries(now, (*group, members), &statuses)?;
         }
         self.heap.push_after(WATCH_EVERY, Event::Watch);
-        Ok(())
+        if self.atlas.damages > 0 { self.advance() } else { Ok(()) }
     }
 
     /// The groups that are looked at as a whole: the metadata and the partitions of the topic, with their members.
