@@ -5,6 +5,7 @@ mod cluster;
 mod appends;
 mod balance;
 mod liveness;
+mod mend;
 mod metadata;
 mod reads;
 mod restarts;

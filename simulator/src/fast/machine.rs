@@ -5,7 +5,7 @@
 
 use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Frame;
-use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 
 use rand_chacha::ChaCha8Rng;
@@ -147,9 +147,10 @@ pub trait Machine: Sized {
     /// Ends the process at once. A round under way is broken off at any point of its writes.
     fn crash(self, ending: Ending, rng: &mut ChaCha8Rng) -> Self::Disk;
 
-    /// Makes a disk that nobody uses forget some of what it had synced: of so many logs in a thousand. Says what.
-    fn rot(disk: &Self::Disk, permille: u32, rng: &mut ChaCha8Rng) -> Vec<Harm> {
-        let (_, _, _) = (disk, permille, rng);
+    /// Makes a disk that nobody uses forget some of what it had synced: of these logs so
+    /// many in a thousand. Says what.
+    fn rot(disk: &Self::Disk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        let (_, _, _) = (disk, which, rng);
         Vec::new()
     }
 

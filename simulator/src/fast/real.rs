@@ -6,7 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Command;
-use varve_protocol::id::{Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
 use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
@@ -153,8 +153,8 @@ impl Machine for RealNode {
         }
     }
 
-    fn rot(disk: &MemoryDisk, permille: u32, rng: &mut ChaCha8Rng) -> Vec<Harm> {
-        rot(disk, permille, rng)
+    fn rot(disk: &MemoryDisk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        rot(disk, which, rng)
     }
 
     fn work(&self) -> Work {

@@ -67,23 +67,18 @@ impl Atlas {
         self.harmed.filter(|_| !self.ill.is_empty())
     }
 
-    /// Looks whether the harmed node is well again. A group that nobody else has any more is deleted.
+    /// Looks whether the harmed node is well again.
     pub(crate) fn look(&mut self, statuses: &BTreeMap<NodeId, NodeStatus>) {
         let Some(node) = self.harmed else { return };
         let Some(status) = statuses.get(&node) else { return };
         let replica_of = |status: &NodeStatus, group: GroupId| -> Option<GroupStatus> {
             status.groups.iter().find(|replica| replica.group == group).cloned()
         };
-        let is_elsewhere = |group: GroupId| {
-            let others = statuses.iter().filter(|(other, _)| **other != node);
-            others.into_iter().any(|(_, status)| replica_of(status, group).is_some())
-        };
         let mut well = Vec::new();
         for (group, problem) in &mut self.ill {
             match replica_of(status, *group) {
                 Some(replica) if replica.problem.is_some() => *problem = replica.problem,
                 Some(replica) if matches!(replica.role, Role::Primary | Role::Backup) => well.push(*group),
-                None if statuses.len() > 1 && !is_elsewhere(*group) => well.push(*group),
                 Some(_) | None => {}
             }
         }
@@ -127,7 +122,9 @@ impl<M: Machine> Universe<M> {
     pub(super) fn let_rot(&mut self, node: NodeId) {
         let host = self.hosts.get(&node).expect("every node of the scenario has a host");
         let Some(platter) = host.platter() else { return };
-        let done = self.atlas.harm(node, |rng, permille| M::rot(platter, permille, rng));
+        // Others may be deleted any time, and nobody appends to them.
+        let groups: Vec<GroupId> = self.watched_groups().into_iter().map(|(group, _)| group).collect();
+        let done = self.atlas.harm(node, |rng, permille| M::rot(platter, (&groups, permille), rng));
         for Harm { group, what } in done {
             self.note(format!("the disk of {node} forgets of {group}: {what}"));
         }
@@ -135,14 +132,18 @@ impl<M: Machine> Universe<M> {
 }
 
 /// Harms logs on a disk that nobody uses.
-pub(crate) fn rot(disk: &MemoryDisk, permille: u32, rng: &mut ChaCha8Rng) -> Vec<Harm> {
+pub(crate) fn rot(
+    disk: &MemoryDisk,
+    (groups, permille): (&[GroupId], u32),
+    rng: &mut ChaCha8Rng,
+) -> Vec<Harm> {
     let mut done = Vec::new();
     for name in disk.list(Path::new("groups")).unwrap_or_default() {
         let Ok(group) = name.parse().map(GroupId::new) else { continue };
         let dir = Path::new("groups").join(&name);
         let mut files = disk.list(&dir).unwrap_or_default();
         files.retain(|file| file.ends_with(".log"));
-        if !files.is_empty() && chance(rng, permille) {
+        if !files.is_empty() && groups.contains(&group) && chance(rng, permille) {
             let what = harm_log(disk, &dir, &files, rng);
             done.extend(what.map(|what| Harm { group, what }));
         }

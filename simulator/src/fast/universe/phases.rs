@@ -83,7 +83,7 @@ impl<M: Machine> Universe<M> {
     }
 
     /// The groups that are looked at as a whole: the metadata and the partitions of the topic, with their members.
-    pub(super) fn watched_groups(&self) -> Placement {
+    pub(crate) fn watched_groups(&self) -> Placement {
         let metadata = (GroupId::METADATA, self.scenario.node_ids().collect());
         std::iter::once(metadata).chain(self.placement.iter().cloned()).collect()
     }
