@@ -12,7 +12,9 @@
 //! A hole ends where the next sound prepare begins, and what is missing fills it to the byte; or, if the rest of the file or
 //! the next files are gone, at the end of the file, which becomes as long as it takes.
 
-use varve_protocol::prepare::{Prepare, PrepareId};
+use std::collections::{BTreeMap, VecDeque};
+
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
@@ -62,45 +64,81 @@ impl<F: DiskFile> Log<F> {
         disk: &D,
         prepares: &[Prepare],
     ) -> Result<(), StorageError> {
+        let mut written: BTreeMap<usize, Vec<(u64, PrepareHeader)>> = BTreeMap::new();
         for prepare in prepares {
-            self.mend_one(disk, prepare)?;
+            let (segment, position) = self.put_back(disk, prepare)?;
+            written.entry(segment).or_default().push((position, *prepare.header()));
+        }
+        for (segment, places) in written {
+            self.verify(disk, segment, &places)?;
         }
         Ok(())
     }
 
-    fn mend_one<D: Disk<File = F>>(&mut self, disk: &D, prepare: &Prepare) -> Result<(), StorageError> {
-        let Some(gap) = self.gaps.front().copied() else {
-            return Err(self.active.damaged(self.active.end, prepare.op()));
-        };
-        let header = prepare.header();
-        let segment = match self.sealed.get_mut(gap.segment) {
+    fn segment(&mut self, index: usize) -> &mut Segment {
+        match self.sealed.get_mut(index) {
             Some(segment) => segment,
             None => &mut self.active,
+        }
+    }
+
+    /// Writes the next missing prepare; returns the segment and the position.
+    fn put_back<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        prepare: &Prepare,
+    ) -> Result<(usize, u64), StorageError> {
+        let header = prepare.header();
+        let Some(gap) = self.gaps.front().copied() else {
+            return Err(self.active.damaged(self.active.end, header.op()));
         };
         let end = gap.position + header.total_size() as u64;
-        let is_last = prepare.op() == gap.last.op;
+        let is_last = header.op() == gap.last.op;
         let fits = match gap.end {
             Some(limit) if is_last => end == limit,
             Some(limit) => end < limit,
             None => true,
         };
         let is_named = !is_last || prepare.id() == gap.last;
+        let segment = self.segment(gap.segment);
         if !(gap.chain.accepts(header) && fits && is_named) {
             return Err(segment.damaged(gap.position, gap.chain.head.op.next()));
         }
-        put(disk, segment, prepare, gap.position)?;
-        segment.index.insert(header, gap.position);
-        if gap.end.is_none() {
-            segment.end = end;
+        let path = &segment.path;
+        let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
+        file.write_at(&prepare.chunks(), gap.position).or_failed_to("write to", path)?;
+        if is_last && gap.end.is_none() {
+            file.set_size(end).or_failed_to("cut", path)?;
         }
+        segment.index.insert(header, gap.position);
+        segment.end = segment.end.max(end);
         if is_last {
-            if gap.end.is_none() {
-                cut(disk, segment, end)?;
-            }
             self.gaps.pop_front();
         } else if let Some(gap) = self.gaps.front_mut() {
             gap.chain.push(header);
             gap.position = end;
+        }
+        Ok((gap.segment, gap.position))
+    }
+
+    /// Syncs what was written, and reads it again.
+    fn verify<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        segment: usize,
+        places: &[(u64, PrepareHeader)],
+    ) -> Result<(), StorageError> {
+        let segment = self.segment(segment);
+        let path = &segment.path;
+        let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
+        file.sync().or_failed_to("sync", path)?;
+        for (position, header) in places {
+            let size = header.total_size();
+            let mut cursor = Cursor::new(&file, *position, position + size as u64, size);
+            let read = cursor.prepare(header).or_failed_to("read", path)?;
+            if read.is_none_or(|read| read.id() != header.id()) {
+                return Err(segment.damaged(*position, header.op()));
+            }
         }
         Ok(())
     }
@@ -114,29 +152,6 @@ impl<F: DiskFile> Log<F> {
         let last = segments.last_mut().expect("a hole is in some segment");
         last.end = gap.position;
         last.index.truncate(gap.position);
-        Some(Torn { identity: self.identity, chain: gap.chain, segments, gaps: Default::default(), later })
+        Some(Torn { identity: self.identity, chain: gap.chain, segments, gaps: VecDeque::new(), later })
     }
-}
-
-/// Writes a prepare, syncs it and reads it again.
-fn put<D: Disk>(disk: &D, segment: &Segment, prepare: &Prepare, position: u64) -> Result<(), StorageError> {
-    let path = &segment.path;
-    let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
-    file.write_at(&prepare.chunks(), position).or_failed_to("write to", path)?;
-    file.sync().or_failed_to("sync", path)?;
-    let size = prepare.header().total_size();
-    let mut cursor = Cursor::new(&file, position, position + size as u64, size);
-    let read = cursor.prepare(prepare.header()).or_failed_to("read", path)?;
-    if read.is_some_and(|read| read.id() == prepare.id()) {
-        Ok(())
-    } else {
-        Err(segment.damaged(position, prepare.op()))
-    }
-}
-
-fn cut<D: Disk>(disk: &D, segment: &Segment, size: u64) -> Result<(), StorageError> {
-    let path = &segment.path;
-    let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
-    file.set_size(size).or_failed_to("cut", path)?;
-    file.sync().or_failed_to("sync", path)
 }

@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::Op;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
@@ -330,5 +332,35 @@ fn no_damage_to_the_identity_passes() {
         }
         let opened = specimen.open_with(path, |_, _, cut| cut(position));
         assert_eq!(opened.err(), Some(damaged.clone()));
+    }
+}
+
+/// A log with a hole in its first file and a lost newest file: the power fails at any call while it is opened and mended.
+#[test]
+fn a_crash_while_mending_leaves_what_was_missing_known() {
+    let specimen = specimen();
+    for calls in 0.. {
+        let mut is_done = false;
+        for seed in 0..8 {
+            let disk = specimen.disk.fork();
+            let segments = specimen.segments();
+            disk.remove(&segments[2]).unwrap();
+            disk.sync_dir(segments[2].parent().unwrap()).unwrap();
+            let file = disk.open(&segments[0], OpenMode::Existing).unwrap();
+            file.write_at(&[Bytes::from_static(b"rot")], 4096 + 40).unwrap();
+            file.sync().unwrap();
+            disk.power_off_after(disk.calls() + calls);
+            is_done = open(disk.clone()).is_ok_and(|Opened { mut store, found, .. }| {
+                let missing = &specimen.log[..usize::try_from(found.hole.unwrap().last.op.as_raw()).unwrap()];
+                let mended = store.execute(vec![Job::Mend { group: GROUP, prepares: missing.to_vec() }]);
+                mended == [Completion::Mended { group: GROUP, hole: None }]
+            });
+            let disk = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed * 1000 + calls));
+            specimen.judge(&format!("crash after {calls} calls, {seed}"), open(disk));
+        }
+        if is_done {
+            assert!(calls > 10, "mending is not done in a few calls");
+            return;
+        }
     }
 }
