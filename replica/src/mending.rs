@@ -29,6 +29,9 @@ use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 use varve_storage::Hole;
 
+#[cfg(test)]
+mod tests;
+
 /// Prepares asked for, and put back, at once.
 const AT_ONCE: usize = 16;
 /// Until an unanswered question is asked again; doubles while nothing comes.

@@ -34,6 +34,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::LongestLogWins, CONSENSUS, &["log_merge"]),
     (Mutant::SilentLacks, CONSENSUS, &["log_merge"]),
     (Mutant::CannotTellLacks, CONSENSUS, &["log_merge"]),
+    (Mutant::TornTakesOldLog, CONSENSUS, &["golden"]),
+    (Mutant::MendedUnverified, REPLICA, &["mending"]),
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),
@@ -41,6 +43,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
 
 const CONSENSUS: &str = "varve-consensus";
 const STORAGE: &str = "varve-storage";
+const REPLICA: &str = "varve-replica";
 
 /// The most that is told of what was seen.
 const DETAIL_CHARS_MAX: usize = 240;

@@ -4,7 +4,7 @@
 //! * What a replica promised is in the superblocks, two copies of one file for all groups (`superblocks`).
 //! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
-//!   away: the decision table is in `recovery`.
+//!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
 //! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it.
 //!
 //! Everything is synchronous and deterministic: no clock, no thread, no entropy of its own.
