@@ -227,7 +227,7 @@ impl Node {
         match self.timers.pop(self.now) {
             Some(Due::Group(group)) => self.on_group_due(group),
             Some(Due::Liveness(group)) => self.tell_liveness_of_primary(group),
-            Some(Due::Reborn(group, node)) => self.on_primary_reborn(group, node),
+            Some(Due::Reborn(group, view)) => self.on_primary_reborn(group, view),
             Some(Due::Fetch(fetch)) => self.on_fetch_due(fetch),
             Some(Due::Restore(node)) => self.on_restore_due(node),
             None => {}

@@ -1,3 +1,5 @@
+//! Names from the newest to the oldest, prepares from the oldest to the newest, and what nobody has.
+
 use bytes::Bytes;
 use varve_protocol::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::prepare::{PrepareFields, PrepareKind};
