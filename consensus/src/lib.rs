@@ -52,6 +52,8 @@
 //! * Tell [`event::Input::PrimaryLiveness`] when it changes, and tell a suspicion again when the view has changed: a replica
 //!   believes a new view's primary to be alive until told otherwise.
 //! * A restarted replica assumes that all it is given is durable: sync the journal before reading it back.
+//! * A log that has lost its end says so in its superblock (`is_torn`). Such a replica tells nobody what it holds, and is back
+//!   when a primary has told it the log (`replica/torn`). A hole inside a log is the driver's to fill before it is recovered.
 //! * A producer's first request is taken at its word. One that was evicted from the client table and repeats its very first
 //!   request is not told from a new one; sessions are registered elsewhere, under names that are used once.
 //!

@@ -32,6 +32,7 @@ mod normal;
 mod primary;
 pub(crate) mod recovery;
 mod repair;
+mod torn;
 mod view_change;
 
 use catchup::Catchup;
@@ -66,6 +67,8 @@ pub struct Replica {
     catchup: Catchup,
     /// The last question for a `StartView` outside a view change, so that a flood of messages is not answered by another.
     start_view_asked: Option<(View, Moment)>,
+    /// Sent with every question for a `StartView`: while this replica's log is torn a number drawn for this life, else zero.
+    nonce: u64,
     timers: Timers,
     outputs: VecDeque<Output>,
 }
@@ -159,8 +162,7 @@ impl Replica {
     #[must_use]
     pub fn new(config: Config, rng: ChaCha8Rng) -> Self {
         assert!(config.is_original, "a replica that has lost its disk is recovered, with an empty log");
-        let superblock =
-            Superblock { group: config.group, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+        let superblock = Superblock::new(config.group);
         Self::with_state(config, rng, superblock, RecoveredLog::new())
     }
 
@@ -187,6 +189,7 @@ impl Replica {
             changing: Changing::default(),
             catchup: Catchup::default(),
             start_view_asked: None,
+            nonce: 0,
             timers: Timers::default(),
             outputs: VecDeque::new(),
         }
@@ -357,10 +360,10 @@ impl Replica {
             Message::DoViewChange { view, log_view, commit, head, generations, suffix } => {
                 self.on_do_view_change(from, view, Told { log_view, commit, head, generations, suffix });
             }
-            Message::StartView { view, commit, head, suffix } => {
-                self.on_start_view(from, view, &install::Announced { commit, head, suffix });
+            Message::StartView { view, commit, head, suffix, nonce } => {
+                self.on_start_view(from, view, nonce, &install::Announced { commit, head, suffix });
             }
-            Message::GetStartView { view } => self.on_get_start_view(from, view),
+            Message::GetStartView { view, nonce } => self.on_get_start_view(from, view, nonce),
             Message::GetHeaders { view: _, first, last } => self.on_get_headers(from, first, last),
             Message::Headers { view, headers } => self.on_headers(view, &headers),
             Message::GetPrepares { view: _, ids } => self.on_get_prepares(from, &ids),
@@ -403,8 +406,10 @@ impl Replica {
     fn save_superblock(&mut self, log_view: View) {
         // Of the commit only what is durable: superblock and log reach the disk in any order, and a commit told of an op
         // that the log may still hold in another version would be believed at the next start.
-        let commit = self.commit.min(self.durable);
-        let superblock = Superblock { group: self.config.group, view: self.view, log_view, commit };
+        // It is not taken back if the log has lost what is known to be committed.
+        let commit = self.commit.min(self.durable).max(self.requested.commit);
+        let is_torn = self.is_torn() && log_view == self.requested.log_view;
+        let superblock = Superblock { group: self.config.group, view: self.view, log_view, commit, is_torn };
         assert!(superblock.view >= self.requested.view, "a promised view is never taken back");
         assert!(log_view >= self.requested.log_view, "a log view is never taken back");
         self.requested = superblock;

@@ -10,8 +10,8 @@
 //! | Commit          | commit name                                                    | -                                 |
 //! | StartViewChange | -                                                              | -                                 |
 //! | DoViewChange    | op = head, commit name, correlation = log view                 | generations, slots of the suffix  |
-//! | StartView       | op = head, commit name                                         | headers of the suffix             |
-//! | GetStartView    | -                                                              | -                                 |
+//! | StartView       | op = head, commit name, correlation = nonce                    | headers of the suffix             |
+//! | GetStartView    | correlation = nonce                                            | -                                 |
 //! | GetHeaders      | op = first, commit = last                                      | -                                 |
 //! | Headers         | -                                                              | headers                           |
 //! | GetPrepares     | -                                                              | names (20 bytes each)             |
@@ -105,11 +105,15 @@ pub enum Message {
         head: Op,
         /// The header at `commit` (unless it is the root) and all above it, ascending, up to `head`.
         suffix: Vec<PrepareHeader>,
+        /// That of the question this answers; zero if it answers none.
+        nonce: u64,
     },
     /// The sender asks the primary of `view` for its `StartView`.
     GetStartView {
         /// The view asked for.
         view: View,
+        /// Zero; but whoever has lost the end of its log chooses a number by which it knows the answer from older ones.
+        nonce: u64,
     },
     /// The sender asks for the headers of `first..=last`.
     GetHeaders {
@@ -161,7 +165,7 @@ impl Message {
             | Self::StartViewChange { view }
             | Self::DoViewChange { view, .. }
             | Self::StartView { view, .. }
-            | Self::GetStartView { view }
+            | Self::GetStartView { view, .. }
             | Self::GetHeaders { view, .. }
             | Self::Headers { view, .. }
             | Self::GetPrepares { view, .. }
@@ -210,16 +214,21 @@ impl Message {
                 put_commit(&mut header, *commit);
                 Body::default()
             }
-            Self::StartViewChange { .. } | Self::GetStartView { .. } => Body::default(),
+            Self::StartViewChange { .. } => Body::default(),
+            Self::GetStartView { nonce, .. } => {
+                header.correlation = *nonce;
+                Body::default()
+            }
             Self::DoViewChange { log_view, commit, head, generations, suffix, .. } => {
                 put_commit(&mut header, *commit);
                 header.op = *head;
                 header.correlation = log_view.as_raw();
                 encode_tale(generations, suffix).into()
             }
-            Self::StartView { commit, head, suffix, .. } => {
+            Self::StartView { commit, head, suffix, nonce, .. } => {
                 put_commit(&mut header, *commit);
                 header.op = *head;
+                header.correlation = *nonce;
                 encode_headers(suffix).into()
             }
             Self::GetHeaders { first, last, .. } => {
@@ -254,7 +263,7 @@ impl Message {
             Command::RepairMissing => Ok(Self::RepairMissing { view, id: commit }),
             Command::Commit => Ok(Self::Commit { view, commit }),
             Command::StartViewChange => Ok(Self::StartViewChange { view }),
-            Command::GetStartView => Ok(Self::GetStartView { view }),
+            Command::GetStartView => Ok(Self::GetStartView { view, nonce: header.correlation }),
             Command::DoViewChange => reading.tale(&body()).map(|(generations, suffix)| Self::DoViewChange {
                 view,
                 log_view: View::new(header.correlation),
@@ -268,6 +277,7 @@ impl Message {
                 commit,
                 head: header.op,
                 suffix,
+                nonce: header.correlation,
             }),
             Command::GetHeaders => {
                 Ok(Self::GetHeaders { view, first: header.op, last: Op::new(header.commit) })

@@ -104,6 +104,11 @@ mutants! {
     TornTailTooLong, "torn-tail-too-long", "N4", "The last round of writes is cut at every start as if it were torn.";
     TornTailKept, "torn-tail-kept", "N4", "What is behind the first gap of a torn round stays in the file.";
     RotTakenForTear, "rot-taken-for-tear", "V3", "Damage to what may have been acknowledged is cut like a torn write.";
+    TornTellsLog, "torn-tells-log", "V3", "A replica whose log has lost its end tells the others what is left of it as if it were all.";
+    TornTakesOldLog, "torn-takes-old-log", "V3", "A replica whose log has lost its end takes an older announcement of its view for what it had.";
+    TornForgotten, "torn-forgotten", "V3", "That a log has lost its end is known for the life that found it only.";
+    MendedUnverified, "mended-unverified", "R2", "What fills a hole is taken by its op, without comparing its checksum.";
+    MendingVotes, "mending-votes", "R2", "A replica whose log has a hole takes part with what is before it.";
     ReadsAboveCommit, "reads-above-commit", "D1", "Consumers are given what is not committed.";
     LostDiskVotes, "lost-disk-votes", "S4", "A replica that has lost its disk votes as the one it was.";
     VoiceNotSaved, "voice-not-saved", "S4", "A replica that was let in votes before it will know that after a restart.";

@@ -43,7 +43,12 @@ use crate::limits::BATCH_BYTES_MAX;
 /// Bytes of a prepare header.
 pub const PREPARE_HEADER_SIZE: usize = 128;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"VRVP");
+/// Where the magic number of a header stands in it.
+pub const PREPARE_MAGIC_AT: usize = 8;
+/// The magic number of a header, as it is stored.
+pub const PREPARE_MAGIC: [u8; 4] = *b"VRVP";
+
+const MAGIC: u32 = u32::from_le_bytes(PREPARE_MAGIC);
 const VERSION: u8 = 1;
 
 /// What the body of a prepare is.

@@ -13,4 +13,15 @@ pub struct Superblock {
     pub log_view: View,
     /// A lower bound of the commit; zero if nothing better was known.
     pub commit: Op,
+    /// Whether the log has lost its end: in `log_view` it held, and perhaps acknowledged, prepares behind the last one that
+    /// is left, nobody can tell how many. The replica tells nobody what its log holds, until it holds all of it again.
+    pub is_torn: bool,
+}
+
+impl Superblock {
+    /// What the replica of a group has promised that was never here before: nothing.
+    #[must_use]
+    pub const fn new(group: GroupId) -> Self {
+        Self { group, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO, is_torn: false }
+    }
 }

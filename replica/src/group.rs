@@ -7,6 +7,7 @@ use varve_protocol::id::{DirectoryId, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::time::Moment;
 
+use crate::mending::Mending;
 use crate::tail::Tail;
 
 /// How far a replica is.
@@ -16,6 +17,8 @@ pub(crate) enum State {
     Opening,
     /// It takes part.
     Open(Box<Replica>),
+    /// Its log has a hole; it takes no part until that is mended.
+    Mending(Box<Mending>),
     /// Its log is damaged; it takes no part, so that it cannot vote on what it does not know.
     Damaged(String),
 }
@@ -62,13 +65,22 @@ impl Group {
     pub(crate) fn replica(&self) -> Option<&Replica> {
         match &self.state {
             State::Open(replica) => Some(replica),
-            State::Opening | State::Damaged(_) => None,
+            State::Opening | State::Mending(_) | State::Damaged(_) => None,
         }
     }
 
     pub(crate) fn replica_mut(&mut self) -> Option<&mut Replica> {
         match &mut self.state {
             State::Open(replica) => Some(replica),
+            State::Opening | State::Mending(_) | State::Damaged(_) => None,
+        }
+    }
+
+    /// When something is due in this group.
+    pub(crate) fn next_timeout(&self) -> Option<Moment> {
+        match &self.state {
+            State::Open(replica) => replica.next_timeout(),
+            State::Mending(mending) => mending.due,
             State::Opening | State::Damaged(_) => None,
         }
     }

@@ -9,6 +9,7 @@ pub mod config;
 mod error;
 mod event;
 mod group;
+mod mending;
 pub mod metadata;
 mod node;
 mod recovery;

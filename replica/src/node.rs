@@ -20,6 +20,7 @@ pub(crate) mod fetch;
 mod founding;
 mod groups;
 mod liveness;
+mod mend;
 mod seats;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +32,7 @@ use varve_consensus::event::RequestHandle;
 use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role, RoleCounts};
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Offset, Op, Timestamp, View};
+use varve_protocol::prepare::Prepare;
 use varve_protocol::pulse::Founders;
 use varve_protocol::time::Moment;
 use varve_storage::Job;
@@ -74,6 +76,11 @@ pub struct Node {
     /// Replicas found on disk that the metadata, as known so far, does not mention.
     dormant: BTreeMap<GroupId, RecoveredReplica>,
     metadata: Metadata,
+    /// Metadata prepares of a log that is being read again, and may be committed or not.
+    metadata_tail: VecDeque<Prepare>,
+    /// What was applied in an earlier life of this node: before it is applied again nothing is opened or closed, for files of
+    /// groups that were deleted by then may be gone.
+    metadata_floor: Op,
     /// Deleted groups whose files are still there, by the metadata op after which they were found to be deleted.
     deleting: BTreeMap<Op, Vec<GroupId>>,
     /// Groups whose first superblock is on its way to the disk, and since when.
@@ -122,6 +129,8 @@ impl Node {
         let peers =
             others.map(|node| (node, Peer::new(now, config.timing.suspicion_timeout, &mut rng))).collect();
         let Recovery { replicas, metadata, metadata_tail, directory, founders } = recovery;
+        let metadata_floor =
+            replicas.get(&GroupId::METADATA).map_or(Op::ZERO, |found| found.superblock.commit);
         let mut node = Self {
             config,
             rng,
@@ -130,6 +139,8 @@ impl Node {
             groups: BTreeMap::new(),
             dormant: replicas,
             metadata,
+            metadata_tail: VecDeque::new(),
+            metadata_floor,
             deleting: BTreeMap::new(),
             opening: BTreeMap::new(),
             placement_seen: None,
@@ -240,7 +251,7 @@ impl Node {
         match self.timers.pop(self.now) {
             Some(Due::Group(group)) => self.on_group_due(group),
             Some(Due::Liveness(group)) => self.tell_liveness_of_primary(group),
-            Some(Due::Reborn(group, node)) => self.on_primary_reborn(group, node),
+            Some(Due::Reborn(group, view)) => self.on_primary_reborn(group, view),
             Some(Due::Fetch(fetch)) => self.on_fetch_due(fetch),
             Some(Due::Restore(node)) => self.on_restore_due(node),
             None => {}
@@ -261,10 +272,13 @@ impl Node {
     }
 }
 
+/// What is said of a replica whose log has lost its end.
+const TORN: &str = "its log has lost its end; it takes no part until a primary has told it the log";
+
 fn role_of(group: &Group) -> Role {
     match &group.state {
         State::Opening => Role::ViewChange,
-        State::Damaged(_) => Role::Faulty,
+        State::Mending(_) | State::Damaged(_) => Role::Faulty,
         State::Open(replica) if !replica.is_admitted() => Role::Learner,
         State::Open(replica) => match replica.status() {
             Status::Normal if replica.takes_requests() => Role::Primary,
@@ -288,6 +302,9 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
     };
     match &group.state {
         State::Opening => status,
+        State::Mending(mending) => {
+            GroupStatus { view: mending.superblock.view, problem: Some(mending.problem()), ..status }
+        }
         State::Damaged(problem) => GroupStatus { problem: Some(problem.clone()), ..status },
         State::Open(replica) => GroupStatus {
             view: replica.view(),
@@ -295,6 +312,7 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
             durable: replica.durable().op.as_raw(),
             commit: replica.commit().op.as_raw(),
             high_watermark: replica.next_offset_committed(),
+            problem: replica.is_torn().then(|| TORN.to_owned()),
             ..status
         },
     }

@@ -10,7 +10,7 @@ use varve_protocol::metadata::MetadataOp;
 use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::pulse::Founders;
 use varve_protocol::superblock::Superblock;
-use varve_storage::{Disk, Identity, Options, StorageError, Store};
+use varve_storage::{Disk, Hole, Identity, Options, StorageError, Store};
 
 use crate::metadata::Metadata;
 
@@ -21,6 +21,8 @@ pub(crate) struct RecoveredReplica {
     pub(crate) log: RecoveredLog,
     /// Why it cannot take part, if so.
     pub(crate) problem: Option<String>,
+    /// What is missing in its log.
+    pub(crate) hole: Option<Hole>,
 }
 
 /// Everything a node remembers.
@@ -49,16 +51,8 @@ impl Recovery {
         let mut recovery = Self::default();
         let mut logs: BTreeMap<GroupId, RecoveredLog> = BTreeMap::new();
         let (store, groups) = Store::open(disk, identity, options, &mut |group, prepare| {
-            let committed = logs.entry(group).or_default().push(prepare);
-            if group == GroupId::METADATA {
-                recovery.metadata_tail.push_back(prepare.clone());
-            }
-            if let (GroupId::METADATA, Some(header)) = (group, committed) {
-                let prepare =
-                    recovery.metadata_tail.pop_front().expect("what is committed was pushed before");
-                assert!(prepare.id() == header.id(), "headers leave the recovered log in order");
-                recovery.metadata.apply(prepare.op(), decode_operation(&prepare));
-            }
+            let log = logs.entry(group).or_default();
+            push_recovered(log, group, prepare, &mut recovery.metadata, &mut recovery.metadata_tail);
         })?;
         recovery.directory = store.directory();
         recovery.founders = store.founders().cloned();
@@ -68,10 +62,38 @@ impl Recovery {
                 superblock: group.superblock,
                 log: logs.remove(&id).unwrap_or_default(),
                 problem: group.problem.map(|problem| problem.to_string()),
+                hole: group.hole,
             };
+            if group.hole.is_some() && id == GroupId::METADATA {
+                // It is read again from the start when it is mended.
+                recovery.metadata_tail.clear();
+            }
             recovery.replicas.insert(id, replica);
         }
         Ok((store, recovery))
+    }
+}
+
+/// Takes the next prepare of a log that is read from its start, and applies what is surely committed of the metadata, if it
+/// was not applied before.
+pub(crate) fn push_recovered(
+    log: &mut RecoveredLog,
+    group: GroupId,
+    prepare: &Prepare,
+    metadata: &mut Metadata,
+    metadata_tail: &mut VecDeque<Prepare>,
+) {
+    let committed = log.push(prepare);
+    if group != GroupId::METADATA {
+        return;
+    }
+    metadata_tail.push_back(prepare.clone());
+    if let Some(header) = committed {
+        let prepare = metadata_tail.pop_front().expect("what is committed was pushed before");
+        assert!(prepare.id() == header.id(), "headers leave the recovered log in order");
+        if prepare.op() > metadata.applied() {
+            metadata.apply(prepare.op(), decode_operation(&prepare));
+        }
     }
 }
 

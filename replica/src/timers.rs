@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use varve_protocol::id::{GroupId, NodeId};
+use varve_protocol::id::{GroupId, NodeId, View};
 use varve_protocol::time::Moment;
 
 use crate::node::fetch::FetchId;
@@ -14,8 +14,8 @@ pub(crate) enum Due {
     Group(GroupId),
     /// A group is to be told whether its primary is heard.
     Liveness(GroupId),
-    /// A group is to be told that the node that led it has been restarted.
-    Reborn(GroupId, NodeId),
+    /// A group is to be told that the node that led it in this view has been restarted.
+    Reborn(GroupId, View),
     /// A fetch has waited long enough.
     Fetch(FetchId),
     /// A peer that has come back is to lead its groups again.

@@ -15,6 +15,7 @@ mod host;
 pub mod machine;
 mod nemesis;
 pub mod real;
+mod rot;
 mod universe;
 mod watch;
 mod wire;

@@ -39,6 +39,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::VoiceNotSaved, CONSENSUS, &["golden"]),
     (Mutant::ReplacedTaleCounts, CONSENSUS, &["golden"]),
     (Mutant::FoundsAlone, REPLICA, &["lost_disks"]),
+    (Mutant::TornTakesOldLog, CONSENSUS, &["golden"]),
+    (Mutant::MendedUnverified, REPLICA, &["mending"]),
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),

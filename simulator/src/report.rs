@@ -87,6 +87,12 @@ pub struct Statistics {
     pub truncations: u64,
     /// Prepares fetched from a peer because they were missing.
     pub repairs: u64,
+    /// Logs of which a disk has forgotten something.
+    pub damages: u64,
+    /// Logs with holes that were mended.
+    pub holes_mended: u64,
+    /// Logs that had lost their end and have it again.
+    pub ends_recovered: u64,
 }
 
 impl AddAssign for Statistics {
@@ -114,6 +120,9 @@ impl AddAssign for Statistics {
         self.view_changes += other.view_changes;
         self.truncations += other.truncations;
         self.repairs += other.repairs;
+        self.damages += other.damages;
+        self.holes_mended += other.holes_mended;
+        self.ends_recovered += other.ends_recovered;
     }
 }
 
@@ -141,6 +150,11 @@ impl fmt::Display for Statistics {
             f,
             " view_changes={} truncations={} repairs={}",
             self.view_changes, self.truncations, self.repairs
+        )?;
+        write!(
+            f,
+            " damages={} (holes mended {}, ends recovered {})",
+            self.damages, self.holes_mended, self.ends_recovered
         )
     }
 }

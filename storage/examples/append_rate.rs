@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use varve_protocol::id::{
-    ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
+    ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, ProducerId, RequestNumber, Timestamp, View,
 };
 use varve_protocol::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::superblock::Superblock;
@@ -112,7 +112,7 @@ fn measure_store(path: &Path, count: usize, times: &mut Times) -> Result<(), Sto
     let disk = FileDisk::open(path.to_owned())?;
     Store::format(&disk, IDENTITY, DIRECTORY)?;
     let (mut store, _) = Store::open(disk, IDENTITY, Options::default(), &mut |_, _| {})?;
-    let superblock = Superblock { group: GROUP, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+    let superblock = Superblock::new(GROUP);
     store.execute(vec![Job::SaveSuperblock(superblock)]);
     let body = Bytes::from(vec![7; times.size - PREPARE_HEADER_SIZE]);
     let mut parent = PrepareId::ROOT;

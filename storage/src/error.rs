@@ -103,7 +103,7 @@ pub enum StorageError {
         entry: u64,
     },
     /// A segment file is rotten, cut short or gone where it was durable before.
-    #[error("log is damaged in {} at position {position} ({op}); fetch it from the other replicas", path.display())]
+    #[error("log is damaged in {} at position {position} ({op}), and it cannot be told what was there; the other replicas go on without this one", path.display())]
     Damaged {
         /// The segment file.
         path: PathBuf,

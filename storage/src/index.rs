@@ -31,6 +31,22 @@ impl SparseIndex {
         self.entries.push(IndexEntry { op: header.op(), base_offset: header.base_offset(), position });
     }
 
+    /// Notes a prepare behind all the ones before in any case: it can be found without reading what is before it.
+    pub(crate) fn mark(&mut self, header: &PrepareHeader, position: u64) {
+        self.entries.push(IndexEntry { op: header.op(), base_offset: header.base_offset(), position });
+    }
+
+    /// Notes a prepare between others.
+    pub(crate) fn insert(&mut self, header: &PrepareHeader, position: u64) {
+        let place = self.entries.partition_point(|entry| entry.op < header.op());
+        let is_near =
+            place.checked_sub(1).is_some_and(|last| position < self.entries[last].position + INTERVAL_BYTES);
+        if !is_near {
+            let entry = IndexEntry { op: header.op(), base_offset: header.base_offset(), position };
+            self.entries.insert(place, entry);
+        }
+    }
+
     /// The nearest entry at or before; none if the segment begins later or is empty.
     pub(crate) fn find(&self, from: ReadFrom) -> Option<IndexEntry> {
         let count = match from {

@@ -14,6 +14,7 @@ use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
 
 use crate::error::StorageError;
+use crate::gap::Hole;
 
 /// Something to do for one group.
 #[derive(Clone, Debug)]
@@ -49,6 +50,19 @@ pub enum Job {
     },
     /// Notes for good which nodes founded the cluster, with which data directories; before the first superblock.
     SaveFounders(BTreeMap<NodeId, DirectoryId>),
+    /// Puts prepares back into the first hole of a log, from its beginning on.
+    Mend {
+        /// Whose log.
+        group: GroupId,
+        /// In order.
+        prepares: Vec<Prepare>,
+    },
+    /// Gives up the first hole of a log, and what is behind it: the log ends before it, and its superblock says that it has
+    /// lost its end.
+    GiveUpHoles {
+        /// Whose log.
+        group: GroupId,
+    },
     /// Forgets a group and removes its files. Its id is never used again.
     DeleteGroup {
         /// Which one.
@@ -64,6 +78,8 @@ impl Job {
             Self::Append { group, .. }
             | Self::Truncate { group, .. }
             | Self::Read { group, .. }
+            | Self::Mend { group, .. }
+            | Self::GiveUpHoles { group }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
             Self::SaveFounders(_) => GroupId::METADATA,
@@ -102,6 +118,13 @@ pub enum Completion {
         token: u64,
         /// Empty if the log holds nothing from there up to the last op asked for.
         result: Result<Vec<Prepare>, StorageError>,
+    },
+    /// What was put back is durable, or what was to be given up is gone, durably.
+    Mended {
+        /// Whose log.
+        group: GroupId,
+        /// The first hole that is left.
+        hole: Option<Hole>,
     },
     /// A group is gone, durably.
     Deleted {

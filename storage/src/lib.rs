@@ -4,7 +4,7 @@
 //! * What a replica promised is in the superblocks, two copies of one file for all groups (`superblocks`).
 //! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
-//!   away: the decision table is in `recovery`.
+//!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
 //! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it.
 //!
 //! Everything is synchronous and deterministic: no clock, no thread, no entropy of its own.
@@ -17,6 +17,7 @@ pub mod error;
 mod file;
 mod file_disk;
 mod founders;
+mod gap;
 mod identity;
 mod index;
 pub mod job;
@@ -27,11 +28,13 @@ mod recovery;
 mod segment;
 mod store;
 mod superblocks;
+mod torn;
 mod writer;
 
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{IoFailure, StorageError};
 pub use file_disk::{FileDisk, raise_open_files_max};
+pub use gap::Hole;
 pub use identity::Identity;
 pub use job::{Completion, Job, ReadFrom};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};

@@ -4,6 +4,7 @@
 //! * Names are made and removed at the newer end only, one after the other, so that a crash never leaves a hole.
 //! * A failed write or sync leaves this value behind the disk: whoever owns it must drop it (the store closes the group).
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
+use crate::gap::Gap;
 use crate::identity::Identity;
 use crate::job::ReadFrom;
 use crate::reader::{Chain, Cursor};
@@ -38,6 +40,8 @@ pub(crate) struct Log<F> {
     pub(crate) sealed: Vec<Segment>,
     pub(crate) active: Segment,
     pub(crate) writer: Writer<F>,
+    /// What is missing, in order; nothing is appended or cut while there is anything.
+    pub(crate) gaps: VecDeque<Gap>,
 }
 
 impl<F: DiskFile> Log<F> {
@@ -52,7 +56,7 @@ impl<F: DiskFile> Log<F> {
         let chain = Chain::root(identity.cluster, group);
         let active = Segment::new(&dir, next_segment(identity, &chain));
         let writer = Writer::create(disk, &active, 0)?;
-        Ok(Self { identity, chain, sealed: Vec::new(), active, writer })
+        Ok(Self { identity, chain, sealed: Vec::new(), active, writer, gaps: VecDeque::new() })
     }
 
     pub(crate) fn head(&self) -> PrepareId {
@@ -66,6 +70,7 @@ impl<F: DiskFile> Log<F> {
         segment_size_max: u64,
         prepares: &[Prepare],
     ) -> Result<(), StorageError> {
+        assert!(self.gaps.is_empty(), "nothing is appended to a log with holes");
         let mut rest = prepares;
         while !rest.is_empty() {
             let count = self.count_fitting(segment_size_max, rest);
@@ -116,7 +121,9 @@ impl<F: DiskFile> Log<F> {
         self.writer.cut(&self.active, self.active.end)?;
         self.writer.sync(&self.active.path)?;
         let next = Segment::new(&group_dir(self.chain.group), next_segment(self.identity, &self.chain));
-        self.writer = Writer::create(disk, &next, self.writer.slot().round + 1)?;
+        let writer = Writer::create(disk, &next, self.writer.slot().round + 1)?;
+        let mut sealed = std::mem::replace(&mut self.writer, writer);
+        sealed.seal(&self.active, next.header.first_op())?;
         self.sealed.push(std::mem::replace(&mut self.active, next));
         Ok(())
     }
@@ -142,6 +149,7 @@ impl<F: DiskFile> Log<F> {
     /// Cuts the log behind `keep`, durably. A crash in it leaves the old log, or one cut further back towards `keep`.
     pub(crate) fn truncate<D: Disk<File = F>>(&mut self, disk: &D, keep: Op) -> Result<(), StorageError> {
         assert!(keep <= self.head().op, "a log is cut at an op that it holds");
+        assert!(self.gaps.is_empty(), "a log with holes is not cut but given up from there on");
         // What stays must be durable before a slot says that nothing from there on is.
         self.sync()?;
         if keep == self.head().op {
@@ -168,6 +176,7 @@ impl<F: DiskFile> Log<F> {
     fn remove_active<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         let before = self.sealed.pop().expect("an op that is held is in some segment");
         self.writer = Writer::open(disk, &before)?;
+        self.writer.unseal(&before, self.active.header.first_op())?;
         let removed = std::mem::replace(&mut self.active, before);
         disk.remove(&removed.path).or_failed_to("remove", &removed.path)?;
         let dir = group_dir(self.chain.group);

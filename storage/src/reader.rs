@@ -7,7 +7,9 @@ use std::io;
 
 use bytes::Bytes;
 use varve_protocol::id::{ClusterId, GroupId, Offset};
-use varve_protocol::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareHeader, PrepareId};
+use varve_protocol::prepare::{
+    PREPARE_HEADER_SIZE, PREPARE_MAGIC, PREPARE_MAGIC_AT, Prepare, PrepareHeader, PrepareId,
+};
 
 use crate::disk::DiskFile;
 
@@ -26,10 +28,22 @@ impl Chain {
         Self { cluster, group, head: PrepareId::ROOT, next_offset: Offset::ZERO }
     }
 
+    /// Whether this prepare is of this log's group.
+    pub(crate) fn is_mine(&self, header: &PrepareHeader) -> bool {
+        header.cluster() == self.cluster && header.group() == self.group
+    }
+
+    /// Whether this prepare can stand somewhere behind the end.
+    pub(crate) fn may_lead_to(&self, header: &PrepareHeader) -> bool {
+        self.is_mine(header)
+            && header.op() > self.head.op
+            && header.view() >= self.head.view
+            && header.base_offset() >= self.next_offset
+    }
+
     /// Whether this prepare is the next one of this log.
     pub(crate) fn accepts(&self, header: &PrepareHeader) -> bool {
-        header.cluster() == self.cluster
-            && header.group() == self.group
+        self.is_mine(header)
             && header.op() == self.head.op.next()
             && header.parent() == self.head
             && header.base_offset() == self.next_offset
@@ -66,6 +80,32 @@ impl<'a, F: DiskFile> Cursor<'a, F> {
     pub(crate) fn header(&mut self) -> io::Result<Option<PrepareHeader>> {
         let bytes = self.peek(PREPARE_HEADER_SIZE)?;
         Ok(PrepareHeader::decode(&bytes).ok())
+    }
+
+    /// Goes on to the next sound prepare whose header and position are accepted; stays here if there is none.
+    pub(crate) fn find(
+        &mut self,
+        accepts: impl Fn(&PrepareHeader, u64) -> bool,
+    ) -> io::Result<Option<PrepareHeader>> {
+        let start = self.position;
+        loop {
+            let bytes = self.peek(self.read_bytes)?;
+            let here = self.position;
+            let Some(last) = bytes.len().checked_sub(PREPARE_HEADER_SIZE) else { break };
+            let has_magic = |at: &usize| bytes[at + PREPARE_MAGIC_AT..].starts_with(&PREPARE_MAGIC);
+            for at in (0..=last).filter(has_magic) {
+                self.position = here + at as u64;
+                let header = PrepareHeader::decode(&bytes[at..]).ok();
+                let Some(header) = header.filter(|header| accepts(header, self.position)) else { continue };
+                if self.prepare(&header)?.is_some() {
+                    self.position = here + at as u64;
+                    return Ok(Some(header));
+                }
+            }
+            self.position = here + last as u64 + 1;
+        }
+        self.position = start;
+        Ok(None)
     }
 
     /// Steps over the prepare of this header.

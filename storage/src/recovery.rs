@@ -1,20 +1,26 @@
-//! Opening a log: what of it is sound, and whether the rest may be cut or has to be mourned.
+//! Opening a log: what of it is sound, what is missing, and whether its end is to be believed.
 //!
 //! Rounds follow each other: one begins only when the sync of the one before returned. So whatever lies before the
 //! newest round was durable, and was perhaps acknowledged; whatever belongs to it may be torn. The newest readable slot
 //! of a segment says where a round began: the newest round itself, or the one before if the slot was torn away with its
-//! round. The scan goes from prepare to prepare while headers, bodies and the hash chain are sound, and is judged so:
+//! round. The scan goes from prepare to prepare while headers, bodies and the hash chain are sound.
 //!
-//! | segment  | slots                  | the scan ended             | behind it          | verdict                            |
-//! |----------|------------------------|----------------------------|--------------------|------------------------------------|
-//! | sealed   | not asked              | at the end of the file     | nothing            | sound, if the next one follows it  |
-//! | sealed   | not asked              | elsewhere                  | anything           | damaged: it was synced             |
-//! | newest   | none readable          | anywhere                   | anything           | damaged: one was synced at birth   |
-//! | newest   | readable               | before the slot's op       | anything           | damaged: it was synced             |
-//! | newest   | readable               | at the slot's op, elsewhere than the slot says | anything | damaged          |
-//! | newest   | readable               | at or behind the slot's op | nothing, or zeros  | sound: this is the end             |
-//! | newest   | both sound             | at or behind the slot's op | anything else      | torn, never acknowledged: cut      |
-//! | newest   | one readable, one rotten | at or behind the slot's op | anything else    | damaged: the rotten one may have been the newer |
+//! **Holes.** Where it cannot go on although more was durable, it looks for the next sound prepare of this log: behind the
+//! damage in the same file, and in the next one. That one names its parent, so what is missing in between is known by name,
+//! and peers can give it back (`gap`). A file that is gone is a hole in the one before it. A rotten local block is written
+//! anew from the name of the file and the chain.
+//!
+//! **The end.** Behind the last sound prepare the newest segment is judged so:
+//!
+//! | slots                    | the scan ended             | behind it       | verdict                                         |
+//! |--------------------------|----------------------------|-----------------|-------------------------------------------------|
+//! | none readable            | anywhere                   | anything        | end lost: one was synced at birth               |
+//! | newest says sealed       | anywhere                   | anything        | end lost: there was a newer file                |
+//! | readable                 | before the slot's op       | anything        | end lost: it was synced                         |
+//! | readable                 | at the slot's op, elsewhere than the slot says | anything | refused: the two contradict each other |
+//! | readable                 | at or behind the slot's op | nothing, or zeros | sound: this is the end                        |
+//! | both sound               | at or behind the slot's op | anything else   | torn, never acknowledged: cut                   |
+//! | one readable, one rotten | at or behind the slot's op | anything else   | end lost: the rotten one may have been the newer |
 //!
 //! The cases of a crash in round r, all covered by these: slot r there or not, times any subset of the round's sectors.
 //! Slot there, data partial: cut at the first gap. Slot not there, data partial: the scan passes the end of round r-1
@@ -22,38 +28,51 @@
 //! acknowledged, and to hold them harms nobody. Prepares behind it, or of an older and cut branch (they do not fit the
 //! hash chain), go with the cut: the file is shortened, so they are never parsed again.
 //!
+//! A lost end is not a hole, for nothing names what stood there. Its superblock says so before the log is cut to what is left
+//! (`torn`), and the replica makes up for it in its own way (`varve_consensus`).
+//!
 //! What this cannot tell: rot in the newest round, after it was acknowledged, looks like a tear. To keep that window
 //! small, opening a log seals it: a slot says that the next round begins behind what is found sound. From there on damage to
 //! it is called damage. Whoever opens logs syncs the whole disk twice, however many there are: before, because the process
 //! before may have died before its sync and a slot vouches for what is durable; and after, for the slots.
-//!
-//! The files of a damaged log are left as they are.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 
-use varve_protocol::id::{GroupId, Op};
+use bytes::Bytes;
+use varve_protocol::id::{GroupId, Offset, Op};
 use varve_protocol::mutant::Mutant;
-use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
+use crate::gap::Gap;
 use crate::identity::Identity;
 use crate::log::{Log, group_dir};
 use crate::reader::{Chain, Cursor};
 use crate::segment::{self, BLOCK_SIZE, FIRST_POSITION, RoundSlot, Segment, SegmentHeader, Slots};
+use crate::torn::Torn;
 use crate::writer::Writer;
 
 const READ_BYTES: usize = 1 << 20;
 
-/// What became of a log: its end as far as it is sound, and the log or why there is none.
+/// What became of a log, and its end as far as it is sound.
 pub(crate) struct Recovered<F> {
     pub(crate) head: PrepareId,
-    pub(crate) log: Result<Log<F>, StorageError>,
+    pub(crate) found: Result<Found<F>, StorageError>,
 }
 
-/// Opens the log of a group, and shows every sound prepare to `visit`, in order. What the disk holds must be durable before;
-/// the log says whether it waits for a sync afterwards.
+/// What is left of a log.
+pub(crate) enum Found<F> {
+    /// All of it, or all but holes.
+    Log(Box<Log<F>>),
+    /// Not its end.
+    Torn(Torn),
+}
+
+/// Opens the log of a group, and shows every sound prepare before the first hole to `visit`, in order. What the disk holds must
+/// be durable before; the log says whether it waits for a sync afterwards.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     identity: Identity,
@@ -61,97 +80,244 @@ pub(crate) fn recover<D: Disk>(
     visit: &mut dyn FnMut(GroupId, &Prepare),
 ) -> Recovered<D::File> {
     let chain = Chain::root(identity.cluster, group);
-    let mut recovery = Recovery { disk, identity, chain, segments: Vec::new(), visit };
-    let log = recovery.run();
-    Recovered { head: recovery.chain.head, log }
+    let mut recovery = Recovery {
+        disk,
+        identity,
+        dir: group_dir(group),
+        chain,
+        segments: Vec::new(),
+        gaps: VecDeque::new(),
+        visit,
+    };
+    let found = recovery.run();
+    Recovered { head: recovery.chain.head, found }
 }
 
 struct Recovery<'a, D: Disk> {
     disk: &'a D,
     identity: Identity,
-    /// The end of what was found sound so far.
+    dir: PathBuf,
+    /// The end of what was found so far.
     chain: Chain,
     segments: Vec<Segment>,
+    gaps: VecDeque<Gap>,
     visit: &'a mut dyn FnMut(GroupId, &Prepare),
 }
 
+/// A segment file, and what its local block says.
+struct Opened<F> {
+    segment: Segment,
+    file: F,
+    slots: Slots,
+    /// The block says whose file it is.
+    is_named: bool,
+}
+
+type Place = (Offset, Op);
+
 impl<D: Disk> Recovery<'_, D> {
-    fn run(&mut self) -> Result<Log<D::File>, StorageError> {
-        let dir = group_dir(self.chain.group);
-        let mut names = file::list_whole(self.disk, &dir)?;
-        names.retain(|name| segment::parse_file_name(name).is_some());
-        let Some((newest, sealed)) = names.split_last() else { return Err(self.missing(&dir)) };
-        for name in sealed {
-            self.scan_sealed(&dir, name)?;
+    fn run(&mut self) -> Result<Found<D::File>, StorageError> {
+        let names = self.list()?;
+        let Some((newest, sealed)) = names.split_last() else { return Ok(self.torn(Vec::new())) };
+        for (place, next) in sealed.iter().zip(&names[1..]) {
+            self.read_sealed(*place, *next)?;
         }
-        let (active, writer) = self.open_newest(&dir, newest)?;
-        let sealed = std::mem::take(&mut self.segments);
-        Ok(Log { identity: self.identity, chain: self.chain, sealed, active, writer })
+        self.read_newest(*newest)
     }
 
-    /// The segment that should begin behind the sound ones is not there.
-    fn missing(&self, dir: &Path) -> StorageError {
-        let name = segment::file_name(self.chain.next_offset, self.chain.head.op.next());
-        StorageError::Damaged { path: dir.join(name), position: 0, op: self.chain.head.op.next() }
+    /// Where the segment files begin, as their names say, in order.
+    fn list(&self) -> Result<Vec<Place>, StorageError> {
+        match self.disk.list(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.or_failed_to("list", &self.dir)?,
+        };
+        let names = file::list_whole(self.disk, &self.dir)?;
+        let mut places: Vec<_> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+        places.sort_by_key(|(_, op)| *op);
+        Ok(places)
     }
 
-    fn scan_sealed(&mut self, dir: &Path, name: &str) -> Result<(), StorageError> {
-        let (mut segment, file, _) = self.open_segment(dir, name)?;
-        let scan = self.scan(&mut segment, &file, None)?;
-        if scan.position != scan.size {
-            return Err(segment.damaged(scan.position, self.chain.head.op.next()));
+    fn path(&self, (base_offset, first_op): Place) -> PathBuf {
+        self.dir.join(segment::file_name(base_offset, first_op))
+    }
+
+    /// The file that should begin where the sound prepares end is not there, or says that it begins elsewhere.
+    fn missing(&self) -> StorageError {
+        let place = (self.chain.next_offset, self.chain.head.op.next());
+        StorageError::Damaged { path: self.path(place), position: 0, op: place.1 }
+    }
+
+    fn read_sealed(&mut self, place: Place, next: Place) -> Result<(), StorageError> {
+        let path = self.path(place);
+        let opened = self.open(place)?;
+        let opened = opened.ok_or(StorageError::Damaged { path, position: 0, op: place.1 })?;
+        self.link(&opened.segment.header)?;
+        let Opened { mut segment, file, slots, is_named } = opened;
+        let scan = self.scan(&mut segment, &file, &|header, _| header.op() < next.1, None)?;
+        if self.chain.head.op.next() == next.1 && scan.position < scan.size {
+            tracing::warn!(path = %segment.path.display(), "cut what is behind the end of a sealed segment");
+            file.set_size(scan.position).or_failed_to("cut", &segment.path)?;
+            file.sync().or_failed_to("sync", &segment.path)?;
+        }
+        let round = slots.newest.map_or(0, |slot| slot.round) + 1;
+        let slot = RoundSlot { round, op: next.1, position: segment.end, is_sealed: true };
+        if !is_named || slots.newest.is_none() {
+            write_block(&file, &segment, slot)?;
+        } else if !slots.newest.is_some_and(|slot| slot.is_sealed) {
+            Writer::open(self.disk, &segment)?.seal(&segment, next.1)?;
         }
         self.segments.push(segment);
         Ok(())
     }
 
-    fn open_newest(&mut self, dir: &Path, name: &str) -> Result<(Segment, Writer<D::File>), StorageError> {
-        let (mut segment, file, slots) = self.open_segment(dir, name)?;
-        let scan = self.scan(&mut segment, &file, slots.newest)?;
+    fn read_newest(&mut self, place: Place) -> Result<Found<D::File>, StorageError> {
+        let Some(opened) = self.open(place)? else {
+            let lost = self.path(place);
+            return Ok(self.torn(vec![lost]));
+        };
+        self.link(&opened.segment.header)?;
+        let Opened { mut segment, file, slots, is_named } = opened;
+        // What the slot does not vouch for may be of a torn round, or of an older branch.
+        let is_durable = |header: &PrepareHeader, position: u64| {
+            slots.newest.is_some_and(|slot| {
+                (header.op() < slot.op && (position < slot.position || slot.is_sealed))
+                    || (header.op() == slot.op && position == slot.position)
+            })
+        };
+        let scan = self.scan(&mut segment, &file, &is_durable, slots.newest)?;
         let next_op = self.chain.head.op.next();
-        let mut writer = Writer::open(self.disk, &segment)?;
-        match judge(slots, &scan, next_op) {
-            Verdict::Damaged => return Err(segment.damaged(scan.position, next_op)),
-            Verdict::Sound => {}
-            Verdict::Torn => {
-                tracing::info!(group = %self.chain.group, op = %next_op, position = scan.position, "cut a torn round");
-                if !Mutant::TornTailKept.is_on() {
-                    writer.cut(&segment, scan.position)?;
-                }
-                // First what the slot will vouch for, then the slot.
-                writer.sync(&segment.path)?;
+        let verdict = judge(slots, &scan, next_op);
+        match verdict {
+            Verdict::Contradicted => return Err(segment.damaged(scan.position, next_op)),
+            Verdict::EndLost => {
+                self.segments.push(segment);
+                return Ok(self.torn(Vec::new()));
             }
+            Verdict::Sound | Verdict::Torn => {}
         }
-        if slots.are_sound {
-            writer.write_slot(&segment, next_op, scan.position)?;
-        } else {
-            writer.force_slot(&segment, next_op, scan.position)?;
+        if !is_named {
+            let block = segment.header.encode(0);
+            let header = Bytes::from(block).slice(..SegmentHeader::SIZE);
+            file.write_at(&[header], 0).or_failed_to("write to", &segment.path)?;
+            file.sync().or_failed_to("sync", &segment.path)?;
         }
-        Ok((segment, writer))
+        let writer = self.end_at(&segment, &scan, slots, verdict)?;
+        Ok(Found::Log(Box::new(Log {
+            identity: self.identity,
+            chain: self.chain,
+            sealed: std::mem::take(&mut self.segments),
+            active: segment,
+            writer,
+            gaps: std::mem::take(&mut self.gaps),
+        })))
     }
 
-    /// Opens a segment file, whose header must continue the chain.
-    fn open_segment(&self, dir: &Path, name: &str) -> Result<(Segment, D::File, Slots), StorageError> {
-        let path = dir.join(name);
+    /// Makes the newest segment end where the scan did, and seals what was found.
+    fn end_at(
+        &self,
+        segment: &Segment,
+        scan: &Scan,
+        slots: Slots,
+        verdict: Verdict,
+    ) -> Result<Writer<D::File>, StorageError> {
+        let next_op = self.chain.head.op.next();
+        let mut writer = Writer::open(self.disk, segment)?;
+        if verdict == Verdict::Torn {
+            tracing::info!(group = %self.chain.group, op = %next_op, position = scan.position, "cut a torn round");
+            if !Mutant::TornTailKept.is_on() {
+                writer.cut(segment, scan.position)?;
+            }
+            // First what the slot will vouch for, then the slot.
+            writer.sync(&segment.path)?;
+        }
+        if slots.are_sound {
+            writer.write_slot(segment, next_op, scan.position)?;
+        } else {
+            writer.force_slot(segment, next_op, scan.position)?;
+        }
+        Ok(writer)
+    }
+
+    /// What is left of a log whose end is lost; the files `later` hold nothing of it.
+    fn torn(&mut self, later: Vec<PathBuf>) -> Found<D::File> {
+        Found::Torn(Torn {
+            identity: self.identity,
+            chain: self.chain,
+            segments: std::mem::take(&mut self.segments),
+            gaps: std::mem::take(&mut self.gaps),
+            later,
+        })
+    }
+
+    /// Opens a segment file; none if neither its block nor what is around it says what it is.
+    fn open(&self, place: Place) -> Result<Option<Opened<D::File>>, StorageError> {
+        let path = self.path(place);
         let file = self.disk.open(&path, OpenMode::Existing).or_failed_to("open", &path)?;
         let mut block = vec![0; BLOCK_SIZE];
         let read = file.read_at(&mut block, 0).or_failed_to("read", &path)?;
-        let header = SegmentHeader::decode(&block[..read], &path)?;
-        let segment = Segment::new(dir, header);
-        if header.identity != self.identity || header.group != self.chain.group || read < BLOCK_SIZE {
+        let named = match SegmentHeader::decode(&block[..read], &path) {
+            Err(error) if !error.is_repairable() => return Err(error),
+            decoded => decoded.ok(),
+        };
+        let derived = if named.is_none() { self.derive_header(&file, &path, place)? } else { None };
+        let Some(header) = named.or(derived) else { return Ok(None) };
+        let segment = Segment::new(&self.dir, header);
+        if header.identity != self.identity || header.group != self.chain.group {
             return Err(segment.damaged(0, header.first_op()));
         }
-        if header.parent != self.chain.head || header.base_offset != self.chain.next_offset {
-            return Err(self.missing(dir));
-        }
-        Ok((segment, file, Slots::decode(&block, &header)))
+        // A file is made whole with its block. What is cut off of it is not blank but lost.
+        let lost = Slots { newest: None, are_sound: false };
+        let slots = if read < BLOCK_SIZE { lost } else { Slots::decode(&block, &header) };
+        Ok(Some(Opened { segment, file, slots, is_named: named.is_some() }))
     }
 
-    /// Goes from prepare to prepare while they are sound and continue the chain.
+    /// What a rotten local block must have said: its first prepare names the one before, or that one is the end of the chain.
+    fn derive_header(
+        &self,
+        file: &D::File,
+        path: &Path,
+        (base_offset, first_op): Place,
+    ) -> Result<Option<SegmentHeader>, StorageError> {
+        let size = file.size().or_failed_to("read the size of", path)?;
+        let mut cursor = Cursor::new(file, FIRST_POSITION, size, READ_BYTES);
+        let first = cursor.header().or_failed_to("read", path)?.filter(|header| {
+            self.chain.is_mine(header) && header.op() == first_op && header.base_offset() == base_offset
+        });
+        let is_next = self.chain.head.op.next() == first_op && self.chain.next_offset == base_offset;
+        let parent = first.map(|header| header.parent()).or(is_next.then_some(self.chain.head));
+        let (identity, group) = (self.identity, self.chain.group);
+        Ok(parent.map(|parent| SegmentHeader { identity, group, parent, base_offset }))
+    }
+
+    /// Goes on to the next file, which may begin behind a hole.
+    fn link(&mut self, header: &SegmentHeader) -> Result<(), StorageError> {
+        if header.parent == self.chain.head && header.base_offset == self.chain.next_offset {
+            return Ok(());
+        }
+        if header.parent.op <= self.chain.head.op || header.base_offset < self.chain.next_offset {
+            return Err(self.missing());
+        }
+        if self.segments.is_empty() {
+            let (parent, base_offset) = (self.chain.head, self.chain.next_offset);
+            let first = SegmentHeader { parent, base_offset, ..*header };
+            let segment = Segment::new(&self.dir, first);
+            Writer::create(self.disk, &segment, 0)?.seal(&segment, header.first_op())?;
+            self.segments.push(segment);
+        }
+        let segment = self.segments.len() - 1;
+        let position = self.segments[segment].end;
+        self.gaps.push_back(Gap { chain: self.chain, last: header.parent, segment, position, end: None });
+        self.chain.head = header.parent;
+        self.chain.next_offset = header.base_offset;
+        Ok(())
+    }
+
+    /// Goes from prepare to prepare while they are sound and continue the chain, and over holes to those that are accepted.
     fn scan(
         &mut self,
         segment: &mut Segment,
         file: &D::File,
+        accepts: &dyn Fn(&PrepareHeader, u64) -> bool,
         slot: Option<RoundSlot>,
     ) -> Result<Scan, StorageError> {
         let path = segment.path.clone();
@@ -159,24 +325,64 @@ impl<D: Disk> Recovery<'_, D> {
         let mut cursor = Cursor::new(file, FIRST_POSITION, size, READ_BYTES);
         let mut slot_fits = true;
         loop {
-            let position = cursor.position();
-            if let Some(slot) = slot.filter(|slot| slot.op == self.chain.head.op.next()) {
-                slot_fits = slot.position == position;
-            }
-            let header = cursor.header().or_failed_to("read", &path)?;
-            let Some(header) = header.filter(|header| self.chain.accepts(header)) else { break };
-            if Mutant::TornTailTooLong.is_on() && slot.is_some_and(|slot| slot.op == header.op()) {
-                break;
-            }
-            let Some(prepare) = cursor.prepare(&header).or_failed_to("read", &path)? else { break };
-            self.chain.push(&header);
-            segment.index.push(&header, position);
-            (self.visit)(self.chain.group, &prepare);
+            self.scan_run(segment, &mut cursor, slot, &mut slot_fits)?;
+            let (chain, position) = (self.chain, cursor.position());
+            let is_behind = |header: &PrepareHeader, at: u64| {
+                chain.may_lead_to(header) && header.op() > chain.head.op.next() && accepts(header, at)
+            };
+            let is_short = slot.is_none_or(|slot| slot.op > chain.head.op.next());
+            let found = if is_short { cursor.find(is_behind).or_failed_to("read", &path)? } else { None };
+            let Some(header) = found else { break };
+            let (segment_index, end) = (self.segments.len(), Some(cursor.position()));
+            let last = header.parent();
+            self.gaps.push_back(Gap { chain, last, segment: segment_index, position, end });
+            self.chain.head = last;
+            self.chain.next_offset = header.base_offset();
+            segment.index.mark(&header, cursor.position());
         }
         segment.end = cursor.position();
         let tail_is_zero = cursor.is_zero_to_end().or_failed_to("read", &path)?;
         Ok(Scan { position: segment.end, size, tail_is_zero, slot_fits })
     }
+
+    fn scan_run(
+        &mut self,
+        segment: &mut Segment,
+        cursor: &mut Cursor<'_, D::File>,
+        slot: Option<RoundSlot>,
+        slot_fits: &mut bool,
+    ) -> Result<(), StorageError> {
+        loop {
+            let position = cursor.position();
+            if let Some(slot) = slot.filter(|slot| slot.op == self.chain.head.op.next()) {
+                *slot_fits = slot.position == position;
+            }
+            let header = cursor.header().or_failed_to("read", &segment.path)?;
+            let Some(header) = header.filter(|header| self.chain.accepts(header)) else { return Ok(()) };
+            if Mutant::TornTailTooLong.is_on() && slot.is_some_and(|slot| slot.op == header.op()) {
+                return Ok(());
+            }
+            let prepare = cursor.prepare(&header).or_failed_to("read", &segment.path)?;
+            let Some(prepare) = prepare else { return Ok(()) };
+            self.chain.push(&header);
+            segment.index.push(&header, position);
+            if self.gaps.is_empty() {
+                (self.visit)(self.chain.group, &prepare);
+            }
+        }
+    }
+}
+
+/// Writes the local block of a segment anew.
+pub(crate) fn write_block<F: DiskFile>(
+    file: &F,
+    segment: &Segment,
+    slot: RoundSlot,
+) -> Result<(), StorageError> {
+    tracing::warn!(path = %segment.path.display(), "the local block of a segment is written anew");
+    let block = Bytes::from(segment.header.encode_with(slot));
+    file.write_at(&[block], 0).or_failed_to("write to", &segment.path)?;
+    file.sync().or_failed_to("sync", &segment.path)
 }
 
 /// Where the sound prepares of a segment end.
@@ -194,19 +400,23 @@ struct Scan {
 enum Verdict {
     Sound,
     Torn,
-    Damaged,
+    EndLost,
+    Contradicted,
 }
 
 /// The decision table for the newest segment.
 fn judge(slots: Slots, scan: &Scan, next_op: Op) -> Verdict {
-    let Some(newest) = slots.newest else { return Verdict::Damaged };
-    if next_op < newest.op || !scan.slot_fits {
-        return Verdict::Damaged;
+    let Some(newest) = slots.newest else { return Verdict::EndLost };
+    if newest.is_sealed || next_op < newest.op {
+        return Verdict::EndLost;
+    }
+    if !scan.slot_fits {
+        return Verdict::Contradicted;
     }
     match (scan.tail_is_zero, slots.are_sound) {
         (true, _) => Verdict::Sound,
         (false, true) => Verdict::Torn,
-        (false, false) if !Mutant::RotTakenForTear.is_on() => Verdict::Damaged,
+        (false, false) if !Mutant::RotTakenForTear.is_on() => Verdict::EndLost,
         (false, false) => Verdict::Torn,
     }
 }
@@ -215,30 +425,32 @@ fn judge(slots: Slots, scan: &Scan, next_op: Op) -> Verdict {
 mod tests {
     use super::*;
 
-    const OLD: RoundSlot = RoundSlot { round: 4, op: Op::new(10), position: 5000 };
+    const OLD: RoundSlot = RoundSlot { round: 4, op: Op::new(10), position: 5000, is_sealed: false };
 
     #[test]
     fn the_newest_segment_is_judged_by_the_table() {
-        use Verdict::{Damaged, Sound, Torn};
+        use Verdict::{Contradicted, EndLost, Sound, Torn};
         let sound = Slots { newest: Some(OLD), are_sound: true };
+        let sealed = Slots { newest: Some(RoundSlot { is_sealed: true, ..OLD }), are_sound: true };
         let one_rotten = Slots { newest: Some(OLD), are_sound: false };
         let none = Slots { newest: None, are_sound: false };
         let at_slot = |tail_is_zero| Scan { position: 5000, size: 9000, tail_is_zero, slot_fits: true };
         let elsewhere = |tail_is_zero| Scan { slot_fits: false, ..at_slot(tail_is_zero) };
         let cases = [
-            (none, at_slot(true), 10, Damaged),
-            (none, at_slot(false), 10, Damaged),
-            (sound, at_slot(true), 9, Damaged),
-            (sound, at_slot(false), 9, Damaged),
-            (sound, elsewhere(true), 10, Damaged),
-            (sound, elsewhere(false), 10, Damaged),
+            (none, at_slot(true), 10, EndLost),
+            (none, at_slot(false), 10, EndLost),
+            (sealed, at_slot(true), 10, EndLost),
+            (sound, at_slot(true), 9, EndLost),
+            (sound, at_slot(false), 9, EndLost),
+            (sound, elsewhere(true), 10, Contradicted),
+            (sound, elsewhere(false), 10, Contradicted),
             (sound, at_slot(true), 10, Sound),
             (sound, at_slot(true), 12, Sound),
             (sound, at_slot(false), 10, Torn),
             (sound, at_slot(false), 12, Torn),
-            (one_rotten, at_slot(true), 9, Damaged),
+            (one_rotten, at_slot(true), 9, EndLost),
             (one_rotten, at_slot(true), 12, Sound),
-            (one_rotten, at_slot(false), 12, Damaged),
+            (one_rotten, at_slot(false), 12, EndLost),
         ];
         for (slots, scan, next_op, verdict) in cases {
             assert_eq!(judge(slots, &scan, Op::new(next_op)), verdict, "{slots:?} {scan:?} {next_op}");

@@ -9,7 +9,7 @@
 //! |-------:|-----:|-----------------|--------------------------------------------------|
 //! |      0 |    4 | checksum        | CRC-32 of bytes 4..128                           |
 //! |      4 |    4 | magic           | `VRVS`                                           |
-//! |      8 |    4 | version         | 1                                                |
+//! |      8 |    4 | version         | 2                                                |
 //! |     12 |    1 | node            | whose file this is                               |
 //! |     16 |   16 | cluster         | identity of the cluster                          |
 //! |     32 |    8 | group           | whose log this is                                |
@@ -31,6 +31,10 @@
 //! |     24 |    8 | position | where in this file that prepare begins           |
 //! |     32 |    8 | group    | as above                                         |
 //! |     40 |    8 | first_op | as above                                         |
+//! |     48 |    1 | sealed   | 1 if the log goes on in the next file, else 0    |
+//!
+//! A file is sealed when the next one is there, durably, and unsealed before that one is removed. So a newest file that is
+//! sealed tells that a newer one is lost.
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +53,7 @@ pub(crate) const BLOCK_SIZE: usize = 4096;
 /// Where the first prepare begins.
 pub(crate) const FIRST_POSITION: u64 = BLOCK_SIZE as u64;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVS");
 const SLOT_MAGIC: u32 = u32::from_le_bytes(*b"VRVR");
 const SLOT_SIZE: usize = 64;
@@ -82,7 +86,8 @@ struct SlotLayout {
     position: U64,
     group: U64,
     first_op: U64,
-    reserved: [u8; 16],
+    sealed: u8,
+    reserved: [u8; 15],
 }
 
 const _: () = {
@@ -101,6 +106,9 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Bytes of it at the beginning of the local block.
+    pub(crate) const SIZE: usize = size_of::<Layout>();
+
     pub(crate) fn first_op(&self) -> Op {
         self.parent.op.next()
     }
@@ -111,6 +119,11 @@ impl SegmentHeader {
 
     /// The local block of a new file whose first round has number `round`.
     pub(crate) fn encode(&self, round: u64) -> Vec<u8> {
+        self.encode_with(self.first_slot(round))
+    }
+
+    /// A local block with one slot.
+    pub(crate) fn encode_with(&self, slot: RoundSlot) -> Vec<u8> {
         let mut layout = Layout {
             checksum: U32::ZERO,
             magic: U32::new(MAGIC),
@@ -128,7 +141,6 @@ impl SegmentHeader {
         layout.checksum = U32::new(checksum(&layout.as_bytes()[4..]));
         let mut block = vec![0; BLOCK_SIZE];
         block[..size_of::<Layout>()].copy_from_slice(layout.as_bytes());
-        let slot = self.first_slot(round);
         let at = slot.position_in_block();
         block[at..at + SLOT_SIZE].copy_from_slice(&slot.encode(self));
         block
@@ -136,7 +148,7 @@ impl SegmentHeader {
 
     /// The slot a new file is made with.
     pub(crate) fn first_slot(&self, round: u64) -> RoundSlot {
-        RoundSlot { round, op: self.first_op(), position: FIRST_POSITION }
+        RoundSlot { round, op: self.first_op(), position: FIRST_POSITION, is_sealed: false }
     }
 
     /// Reads the local block of the file at `path`; the name of the file must say the same.
@@ -180,6 +192,8 @@ pub(crate) struct RoundSlot {
     pub(crate) round: u64,
     pub(crate) op: Op,
     pub(crate) position: u64,
+    /// There is a next file, which begins with that op.
+    pub(crate) is_sealed: bool,
 }
 
 impl RoundSlot {
@@ -198,7 +212,8 @@ impl RoundSlot {
             position: U64::new(self.position),
             group: U64::new(header.group.as_raw()),
             first_op: U64::new(header.first_op().as_raw()),
-            reserved: [0; 16],
+            sealed: self.is_sealed.into(),
+            reserved: [0; 15],
         };
         layout.checksum = U32::new(checksum(&layout.as_bytes()[4..]));
         zerocopy::transmute!(layout)
@@ -210,8 +225,12 @@ impl RoundSlot {
             && layout.magic.get() == SLOT_MAGIC
             && layout.group.get() == header.group.as_raw()
             && layout.first_op.get() == header.first_op().as_raw();
-        let slot =
-            Self { round: layout.round.get(), op: Op::new(layout.op.get()), position: layout.position.get() };
+        let slot = Self {
+            round: layout.round.get(),
+            op: Op::new(layout.op.get()),
+            position: layout.position.get(),
+            is_sealed: layout.sealed == 1,
+        };
         is_ours.then_some(slot)
     }
 }
@@ -302,9 +321,9 @@ mod tests {
     fn a_local_block_has_these_bytes() {
         let block = header().encode(9);
         let fields = [
-            "bf18cf4b",
+            "bd2dad23",
             "56525653",
-            "01000000",
+            "02000000",
             "03",
             "000000",
             "100f0e0d0c0b0a090807060504030201",
@@ -344,11 +363,11 @@ mod tests {
     #[test]
     fn a_block_of_another_version_is_refused() {
         let mut block = header().encode(9);
-        block[8] = 2;
+        block[8] = 3;
         let sum = checksum(&block[4..128]).to_le_bytes();
         block[..4].copy_from_slice(&sum);
         let path = Path::new("00000000000000001000-00000000000000000042.log");
-        let refusal = StorageError::WrongVersion { path: path.to_owned(), found: 2, expected: 1 };
+        let refusal = StorageError::WrongVersion { path: path.to_owned(), found: 3, expected: 2 };
         assert_eq!(SegmentHeader::decode(&block, path), Err(refusal));
     }
 

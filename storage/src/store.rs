@@ -24,10 +24,11 @@ use crate::disk::Disk;
 use crate::error::{IoContext, StorageError};
 use crate::file;
 use crate::founders::{self, FOUNDERS_NAME};
+use crate::gap::Hole;
 use crate::identity::{IDENTITY_NAME, Identity};
 use crate::job::{Completion, Job, ReadFrom};
 use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Found, Recovered, recover};
 use crate::segment::parse_file_name;
 use crate::superblocks::{COPY_NAMES, Change, Kept, Superblocks};
 
@@ -53,6 +54,8 @@ pub struct RecoveredGroup {
     pub head: PrepareId,
     /// Why the group takes no part: it is closed, and its files are left as they are.
     pub problem: Option<StorageError>,
+    /// The first hole in the log. Only what is before it was shown.
+    pub hole: Option<Hole>,
 }
 
 /// A group of this store.
@@ -85,9 +88,12 @@ impl Round {
             Job::Append { group, .. } | Job::Truncate { group, .. } => {
                 self.newest_saves.contains_key(group) && !Mutant::SuperblockOvertaken.is_on()
             }
-            Job::SaveSuperblock(_) | Job::SaveFounders(_) | Job::Read { .. } | Job::DeleteGroup { .. } => {
-                false
-            }
+            Job::SaveSuperblock(_)
+            | Job::SaveFounders(_)
+            | Job::Read { .. }
+            | Job::Mend { .. }
+            | Job::GiveUpHoles { .. }
+            | Job::DeleteGroup { .. } => false,
         }
     }
 }
@@ -153,24 +159,45 @@ impl<D: Disk> Store<D> {
         let mut groups = BTreeMap::new();
         let mut recovered = Vec::with_capacity(superblocks.live().len());
         let mut unannounced = Vec::new();
+        let mut torn = Vec::new();
         for (group, kept) in superblocks.live() {
             let Kept { superblock, has_log } = *kept;
             if !has_log && !found.contains(group) {
-                recovered.push(RecoveredGroup { superblock, head: PrepareId::ROOT, problem: None });
+                let head = PrepareId::ROOT;
+                recovered.push(RecoveredGroup { superblock, head, problem: None, hole: None });
                 groups.insert(*group, Hosted::Empty);
                 continue;
             }
-            let Recovered { head, log } = recover(&disk, identity, *group, on_prepare);
-            if !has_log && log.is_ok() {
-                unannounced.push(Change::Save(Kept { superblock, has_log: true }));
+            let Recovered { head, found } = recover(&disk, identity, *group, on_prepare);
+            let mut recovery = RecoveredGroup { superblock, head, problem: None, hole: None };
+            match found {
+                Ok(Found::Log(log)) => {
+                    if !has_log {
+                        unannounced.push(Change::Save(Kept { superblock, has_log: true }));
+                    }
+                    recovery.hole = log.hole();
+                    groups.insert(*group, Hosted::Open(log));
+                }
+                Ok(Found::Torn(left)) => {
+                    recovery.superblock.is_torn = true;
+                    let kept = Kept { superblock: recovery.superblock, has_log: true };
+                    unannounced.push(Change::Save(kept));
+                    recovery.hole = left.hole();
+                    torn.push(left);
+                }
+                Err(error) => {
+                    recovery.problem = Some(error.clone());
+                    groups.insert(*group, Hosted::Closed(error));
+                }
             }
-            let problem = log.as_ref().err().cloned();
-            recovered.push(RecoveredGroup { superblock, head, problem });
-            groups.insert(*group, log.map_or_else(Hosted::Closed, |log| Hosted::Open(Box::new(log))));
+            recovered.push(recovery);
         }
         sync_sealed(&disk, &mut groups)?;
         if !unannounced.is_empty() {
             superblocks.save(&disk, &unannounced)?;
+        }
+        for left in torn {
+            groups.insert(left.chain.group, Hosted::Open(Box::new(left.cut(&disk)?)));
         }
         Ok((Self { disk, identity, options, superblocks, groups, directory, founders }, recovered))
     }
@@ -223,6 +250,8 @@ impl<D: Disk> Store<D> {
                 }
                 result
             }
+            Job::Mend { group, prepares } => self.mend(group, &prepares, round),
+            Job::GiveUpHoles { group } => self.give_up_holes(group, round),
             Job::DeleteGroup { group } => {
                 self.groups.remove(&group);
                 round.failed.remove(&group);
@@ -274,6 +303,31 @@ impl<D: Disk> Store<D> {
             Some(Hosted::Closed(error)) => Err(error.clone()),
             None => Err(StorageError::GroupUnknown { group }),
         }
+    }
+
+    fn mend(&mut self, group: GroupId, prepares: &[Prepare], round: &mut Round) -> Result<(), StorageError> {
+        let log = open_log(&mut self.groups, group)?;
+        log.mend(&self.disk, prepares)?;
+        round.completions.push(Completion::Mended { group, hole: log.hole() });
+        Ok(())
+    }
+
+    fn give_up_holes(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
+        let kept =
+            self.superblocks.live().get(&group).copied().ok_or(StorageError::GroupUnknown { group })?;
+        let superblock = Superblock { is_torn: true, ..kept.superblock };
+        if open_log(&mut self.groups, group)?.hole().is_none() {
+            round.completions.push(Completion::Mended { group, hole: None });
+            return Ok(());
+        }
+        self.superblocks.save(&self.disk, &[Change::Save(Kept { superblock, has_log: true })])?;
+        if let Some(Hosted::Open(log)) = self.groups.remove(&group)
+            && let Some(left) = log.give_up_holes()
+        {
+            self.groups.insert(group, Hosted::Open(Box::new(left.cut(&self.disk)?)));
+        }
+        round.completions.push(Completion::Mended { group, hole: None });
+        Ok(())
     }
 
     fn note_superblock(&mut self, superblock: Superblock, round: &mut Round) -> Result<(), StorageError> {

@@ -116,7 +116,23 @@ impl<F: DiskFile> Writer<F> {
         op: Op,
         position: u64,
     ) -> Result<(), StorageError> {
-        let slot = RoundSlot { round: self.slot.round + 1, op, position };
+        self.put_slot(segment, RoundSlot { round: self.slot.round + 1, op, position, is_sealed: false })
+    }
+
+    /// Notes, durably, that the next file is there, which begins with `next`.
+    pub(crate) fn seal(&mut self, segment: &Segment, next: Op) -> Result<(), StorageError> {
+        let round = self.slot.round + 1;
+        self.put_slot(segment, RoundSlot { round, op: next, position: segment.end, is_sealed: true })?;
+        self.sync(&segment.path)
+    }
+
+    /// Takes that back, before the next file is removed.
+    pub(crate) fn unseal(&mut self, segment: &Segment, next: Op) -> Result<(), StorageError> {
+        self.force_slot(segment, next, segment.end)?;
+        self.sync(&segment.path)
+    }
+
+    fn put_slot(&mut self, segment: &Segment, slot: RoundSlot) -> Result<(), StorageError> {
         let bytes = Bytes::copy_from_slice(&slot.encode(&segment.header));
         let at = slot.position_in_block() as u64;
         self.is_dirty = true;

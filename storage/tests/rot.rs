@@ -1,16 +1,21 @@
 //! Every single-bit flip and every truncation of every file of a small data directory: nothing panics, no prepare is
-//! altered, and nothing that a slot protects is lost in silence.
+//! altered, and nothing that a slot protects is lost in silence: it is a hole that can be mended, or the superblock says that
+//! the end is lost.
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::Op;
-use varve_protocol::prepare::Prepare;
+use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::superblock::Superblock;
 use varve_storage::{
-    Disk, DiskFile, Job, MemoryDisk, OpenMode, Options, RecoveredGroup, StorageError, Store,
+    Completion, Disk, DiskFile, Hole, Job, MemoryDisk, OpenMode, Options, ReadFrom, RecoveredGroup,
+    StorageError, Store,
 };
 
-use crate::support::{Branch, GROUP, IDENTITY, append, new_store, reopen, superblock};
+use crate::support::{Branch, GROUP, IDENTITY, append, durable, new_store, read, reopen, superblock};
 
 const SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 680 };
 
@@ -42,6 +47,40 @@ fn sealed_specimen() -> Specimen {
     Specimen { disk, log, protected: 9 }
 }
 
+/// A directory that was opened.
+struct Opened {
+    disk: MemoryDisk,
+    store: Store<MemoryDisk>,
+    found: RecoveredGroup,
+    shown: Vec<Prepare>,
+}
+
+fn open(disk: MemoryDisk) -> Result<Opened, StorageError> {
+    let mut shown = Vec::new();
+    let opened = Store::open(disk.clone(), IDENTITY, SEGMENTS, &mut |_, prepare| shown.push(prepare.clone()));
+    opened.map(|(store, mut recovered)| Opened { disk, store, found: recovered.remove(0), shown })
+}
+
+fn end(log: &[Prepare]) -> PrepareId {
+    log.last().map_or(PrepareId::ROOT, Prepare::id)
+}
+
+/// Puts back what is missing, and returns the next hole.
+fn mend(store: &mut Store<MemoryDisk>, hole: Hole, log: &[Prepare]) -> Option<Hole> {
+    let place = |op: Op| usize::try_from(op.as_raw()).unwrap();
+    let missing = &log[place(hole.after.op)..place(hole.last.op)];
+    assert_eq!(
+        (hole.after, hole.last),
+        (end(&log[..place(hole.after.op)]), end(missing)),
+        "a hole is named truly"
+    );
+    let mut completions = store.execute(vec![Job::Mend { group: GROUP, prepares: missing.to_vec() }]);
+    match completions.pop() {
+        Some(Completion::Mended { group: GROUP, hole }) => hole,
+        other => panic!("what is missing is taken: {other:?}"),
+    }
+}
+
 impl Specimen {
     fn segments(&self) -> Vec<PathBuf> {
         let dir = Path::new("groups/0000000007");
@@ -55,7 +94,7 @@ impl Specimen {
         &self,
         path: &Path,
         change: impl FnOnce(&dyn Fn(u64) -> u8, &dyn Fn(u64, u8), &dyn Fn(u64)) -> T,
-    ) -> Result<(RecoveredGroup, Vec<Prepare>), StorageError> {
+    ) -> Result<Opened, StorageError> {
         let disk = self.disk.fork();
         let file = disk.open(path, OpenMode::Existing).unwrap();
         let read = |position| {
@@ -65,26 +104,44 @@ impl Specimen {
         };
         let write = |position, byte| file.write_at(&[Bytes::copy_from_slice(&[byte])], position).unwrap();
         change(&read, &write, &|size| file.set_size(size).unwrap());
-        let mut shown = Vec::new();
-        let opened = Store::open(disk, IDENTITY, SEGMENTS, &mut |_, prepare| shown.push(prepare.clone()));
-        opened.map(|(_, mut recovered)| (recovered.remove(0), shown))
+        open(disk)
     }
 
-    /// The log is whole, or says what is wrong, or lacks at most what no slot protects. Returns whether it is whole.
-    fn judge(&self, what: &str, opened: Result<(RecoveredGroup, Vec<Prepare>), StorageError>) -> bool {
-        let (found, shown) = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+    /// The log is whole, or has a hole that is mended to the byte, or says that its end is lost, or lacks at most what no slot
+    /// protects; whatever it is, it goes on from there. Returns whether nothing was amiss.
+    fn judge(&self, what: &str, opened: Result<Opened, StorageError>) -> bool {
+        let opened = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let Opened { disk, mut store, found, shown } = opened;
+        assert_eq!(found.problem, None, "{what}");
         assert!(self.log.starts_with(&shown), "{what}: no prepare is altered");
-        assert_eq!(found.superblock, superblock(GROUP, 8), "{what}");
-        match found.problem {
-            Some(StorageError::Damaged { op, .. }) => {
-                assert!(op <= Op::new(shown.len() as u64 + 1), "{what}")
-            }
-            Some(problem) => panic!("{what}: {problem}"),
-            None => {
-                assert!(shown.len() >= self.protected, "{what}: {} prepares left in silence", shown.len())
-            }
+        let is_torn = found.superblock.is_torn;
+        assert_eq!(Superblock { is_torn: false, ..found.superblock }, superblock(GROUP, 8), "{what}");
+        let mut hole = found.hole;
+        assert!(
+            hole.is_none_or(|hole| hole.after == end(&shown)),
+            "{what}: the first hole follows what is shown"
+        );
+        while let Some(missing) = hole {
+            hole = mend(&mut store, missing, &self.log);
+            assert!(
+                hole.is_none_or(|left| left.after.op > missing.last.op),
+                "{what}: one hole after the other"
+            );
         }
-        shown.len() == self.log.len()
+        let whole = read(&mut store, ReadFrom::Op(Op::new(1)));
+        assert!(
+            self.log.starts_with(&whole) && end(&whole) == found.head,
+            "{what}: what was mended is what was there"
+        );
+        assert!(is_torn || whole.len() >= self.protected, "{what}: {} prepares left in silence", whole.len());
+        drop(store);
+        let (mut store, recovered, shown) = reopen(disk, SEGMENTS);
+        assert_eq!((shown.len(), recovered[0].hole), (whole.len(), None), "{what}: it stays mended");
+        assert_eq!(recovered[0].superblock.is_torn, is_torn, "{what}: what is lost stays lost");
+        let next = whole.last().map_or(Branch::new(GROUP), Branch::behind).seal(500);
+        let appended = store.execute(vec![append(GROUP, std::slice::from_ref(&next))]);
+        assert_eq!(appended, [durable(GROUP, &next)], "{what}");
+        found.hole.is_none() && !is_torn && whole.len() == self.log.len()
     }
 
     fn size(&self, path: &Path) -> u64 {
@@ -161,16 +218,22 @@ fn what_was_cut_does_not_come_back_behind_its_parent() {
     );
 }
 
+/// Every choice of files to lose.
 #[test]
-fn a_lost_segment_is_missed() {
-    let specimen = specimen();
-    for (at, path) in specimen.segments().iter().enumerate().take(2) {
-        let disk = specimen.disk.fork();
-        disk.remove(path).unwrap();
-        let (_, recovered, shown) = reopen(disk, SEGMENTS);
-        let expected =
-            StorageError::Damaged { path: path.clone(), position: 0, op: Op::new(shown.len() as u64 + 1) };
-        assert_eq!(recovered[0].problem, Some(expected), "segment {at}");
+fn lost_segments_are_missed() {
+    for specimen in [specimen(), sealed_specimen()] {
+        let segments = specimen.segments();
+        for lost in 1..1 << segments.len() {
+            let disk = specimen.disk.fork();
+            for (_, path) in segments.iter().enumerate().filter(|(at, _)| lost >> at & 1 == 1) {
+                disk.remove(path).unwrap();
+            }
+            let opened = open(disk).unwrap();
+            let (has_hole, is_torn) = (opened.found.hole.is_some(), opened.found.superblock.is_torn);
+            assert_eq!(is_torn, lost >> 2 & 1 == 1, "{lost:03b}: the newest one is the end");
+            assert_eq!(has_hole, [1, 2, 3, 5].contains(&lost), "{lost:03b}");
+            assert!(!specimen.judge(&format!("lost {lost:03b}"), Ok(opened)));
+        }
     }
 }
 
@@ -181,9 +244,44 @@ fn a_log_that_is_lost_altogether_is_missed() {
     for path in specimen.segments() {
         disk.remove(&path).unwrap();
     }
-    assert!(reopen(disk.fork(), SEGMENTS).1[0].problem.is_some());
     disk.remove_dir(Path::new("groups/0000000007")).unwrap();
-    assert!(reopen(disk, SEGMENTS).1[0].problem.is_some());
+    let opened = open(disk).unwrap();
+    assert!(opened.found.superblock.is_torn && opened.shown.is_empty());
+    specimen.judge("all of it lost", Ok(opened));
+}
+
+#[test]
+fn holes_that_are_given_up_are_a_lost_end() {
+    let specimen = specimen();
+    for (at, path) in specimen.segments().iter().enumerate().take(2) {
+        let disk = specimen.disk.fork();
+        disk.remove(path).unwrap();
+        let Opened { disk, mut store, found, shown } = open(disk).unwrap();
+        assert!(found.hole.is_some() && !found.superblock.is_torn, "segment {at}");
+        let given_up = store.execute(vec![Job::GiveUpHoles { group: GROUP }]);
+        assert_eq!(given_up, [Completion::Mended { group: GROUP, hole: None }]);
+        assert_eq!(read(&mut store, ReadFrom::Op(Op::new(1))), shown);
+        let (_, recovered, shown_again) = reopen(disk, SEGMENTS);
+        assert_eq!((recovered[0].hole, shown_again), (None, shown));
+        assert!(recovered[0].superblock.is_torn);
+    }
+}
+
+#[test]
+fn what_is_not_missing_is_not_put_back() {
+    let specimen = specimen();
+    let disk = specimen.disk.fork();
+    disk.remove(&specimen.segments()[1]).unwrap();
+    let Opened { mut store, found, .. } = open(disk).unwrap();
+    let hole = found.hole.unwrap();
+    let mut branch = Branch::behind(&specimen.log[usize::try_from(hole.after.op.as_raw()).unwrap() - 1]);
+    let count = usize::try_from(hole.last.op.since(hole.after.op)).unwrap();
+    let others = branch.seal_many(&vec![33; count]);
+    let refused = store.execute(vec![Job::Mend { group: GROUP, prepares: others }]);
+    assert!(
+        matches!(&refused[..], [Completion::Failed { error: StorageError::Damaged { .. }, .. }]),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -234,5 +332,35 @@ fn no_damage_to_the_identity_passes() {
         }
         let opened = specimen.open_with(path, |_, _, cut| cut(position));
         assert_eq!(opened.err(), Some(damaged.clone()));
+    }
+}
+
+/// A log with a hole in its first file and a lost newest file: the power fails at any call while it is opened and mended.
+#[test]
+fn a_crash_while_mending_leaves_what_was_missing_known() {
+    let specimen = specimen();
+    for calls in 0.. {
+        let mut is_done = false;
+        for seed in 0..8 {
+            let disk = specimen.disk.fork();
+            let segments = specimen.segments();
+            disk.remove(&segments[2]).unwrap();
+            disk.sync_dir(segments[2].parent().unwrap()).unwrap();
+            let file = disk.open(&segments[0], OpenMode::Existing).unwrap();
+            file.write_at(&[Bytes::from_static(b"rot")], 4096 + 40).unwrap();
+            file.sync().unwrap();
+            disk.power_off_after(disk.calls() + calls);
+            is_done = open(disk.clone()).is_ok_and(|Opened { mut store, found, .. }| {
+                let missing = &specimen.log[..usize::try_from(found.hole.unwrap().last.op.as_raw()).unwrap()];
+                let mended = store.execute(vec![Job::Mend { group: GROUP, prepares: missing.to_vec() }]);
+                mended == [Completion::Mended { group: GROUP, hole: None }]
+            });
+            let disk = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed * 1000 + calls));
+            specimen.judge(&format!("crash after {calls} calls, {seed}"), open(disk));
+        }
+        if is_done {
+            assert!(calls > 10, "mending is not done in a few calls");
+            return;
+        }
     }
 }

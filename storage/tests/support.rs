@@ -72,7 +72,7 @@ impl Branch {
 }
 
 pub(crate) fn superblock(group: GroupId, view: u64) -> Superblock {
-    Superblock { group, view: View::new(view), log_view: View::new(view), commit: Op::ZERO }
+    Superblock { view: View::new(view), log_view: View::new(view), ..Superblock::new(group) }
 }
 
 pub(crate) fn append(group: GroupId, prepares: &[Prepare]) -> Job {

@@ -58,7 +58,7 @@ impl Expected {
     }
 
     fn check(&self, found: &RecoveredGroup, shown: &[Prepare]) {
-        assert_eq!(found.problem, None, "a crash alone damages nothing");
+        assert_eq!((&found.problem, found.hole), (&None, None), "a crash alone damages nothing");
         assert_eq!(found.head, shown.last().map_or(PrepareId::ROOT, Prepare::id));
         let saved =
             self.superblock.iter().chain(&self.tried_superblocks).any(|save| *save == found.superblock);
@@ -76,7 +76,10 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         Completion::Durable { group, .. }
         | Completion::Failed { group, .. }
         | Completion::Deleted { group } => *group == of,
-        Completion::SuperblockDurable(_) | Completion::FoundersDurable | Completion::Read { .. } => false,
+        Completion::SuperblockDurable(_)
+        | Completion::FoundersDurable
+        | Completion::Read { .. }
+        | Completion::Mended { .. } => false,
     }
 }
 
@@ -124,7 +127,9 @@ impl World {
                     self.groups.remove(&group);
                 }
                 Completion::Failed { .. } => is_good = false,
-                Completion::FoundersDurable | Completion::Read { .. } => panic!("nobody asked for that"),
+                Completion::FoundersDurable | Completion::Read { .. } | Completion::Mended { .. } => {
+                    panic!("nobody asked for that")
+                }
             }
         }
         if !is_good {

@@ -51,6 +51,7 @@ impl Replica {
             changing,
             catchup,
             start_view_asked,
+            nonce,
             timers,
             outputs,
         } = self;
@@ -58,12 +59,12 @@ impl Replica {
         config.replica.hash(state);
         (status, view, commit, durable).hash(state);
         for superblock in [saved, requested] {
-            (superblock.view, superblock.log_view, superblock.commit).hash(state);
+            (superblock.view, superblock.log_view, superblock.commit, superblock.is_torn).hash(state);
         }
         log.fingerprint(state);
         replacements.hash(state);
         client_table.hash(state);
-        liveness.hash(state);
+        (liveness, nonce).hash(state);
         (proposal.view, proposal.votes).hash(state);
         leading.fingerprint(state);
         changing.fingerprint(state);

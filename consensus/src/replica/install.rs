@@ -45,12 +45,21 @@ impl Announced {
 }
 
 impl Replica {
-    pub(super) fn on_start_view(&mut self, from: ReplicaIndex, view: View, announced: &Announced) {
+    pub(super) fn on_start_view(
+        &mut self,
+        from: ReplicaIndex,
+        view: View,
+        nonce: u64,
+        announced: &Announced,
+    ) {
         if view < self.view && !Mutant::OldStartViewTaken.is_on() {
             return self.tell_newer_view(from);
         }
         if from != self.config.primary(view) || !announced.is_sound() {
             return tracing::warn!(group = %self.config.group, %from, %view, "ignore unsound start_view");
+        }
+        if self.may_be_too_old(view, nonce) {
+            return tracing::debug!(group = %self.config.group, %from, %view, "ignore start_view: it may be too old");
         }
         if view > self.view {
             self.enter_view(view);
@@ -147,6 +156,7 @@ impl Replica {
 
     fn become_normal(&mut self) {
         assert!(self.saved.log_view == self.view, "a replica works in a view whose log it holds, durably");
+        self.end_doubt();
         self.status = Status::Normal;
         self.changing = Changing::default();
         self.proposal = Proposal::default();
@@ -168,9 +178,11 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_get_start_view(&mut self, from: ReplicaIndex, view: View) {
-        if self.is_primary() && view <= self.view {
-            self.send_start_view(from);
+    pub(super) fn on_get_start_view(&mut self, from: ReplicaIndex, view: View, nonce: u64) {
+        if nonce != 0 && view > self.view {
+            self.follow_torn(from, view);
+        } else if self.is_primary() && view <= self.view {
+            self.send_start_view(from, nonce);
         } else if view < self.view {
             self.tell_newer_view(from);
         } else {
@@ -178,12 +190,12 @@ impl Replica {
         }
     }
 
-    pub(super) fn send_start_view(&mut self, to: ReplicaIndex) {
+    pub(super) fn send_start_view(&mut self, to: ReplicaIndex, nonce: u64) {
         assert!(self.is_primary(), "only a normal primary starts a view");
         let commit = self.commit();
         let head = self.log.head().op;
         let suffix = self.log.headers(commit.op, head).copied().collect();
-        self.send(to, Message::StartView { view: self.view, commit, head, suffix });
+        self.send(to, Message::StartView { view: self.view, commit, head, suffix, nonce });
     }
 
     /// Asks once more for the log of a view that was heard of.
@@ -214,6 +226,6 @@ impl Replica {
             // Whoever told of that view may have no reason to tell again.
             self.arm(Timer::AskStartView, self.config.timeouts.view_change);
         }
-        self.send(to, Message::GetStartView { view });
+        self.send(to, Message::GetStartView { view, nonce: self.nonce });
     }
 }

@@ -44,6 +44,7 @@ impl Replica {
             Status::Normal => {
                 assert!(self.saved.view == self.view, "a normal replica's view is durable");
                 assert!(self.saved.log_view == self.view, "a normal replica's log view is its view, durably");
+                assert!(!self.is_torn(), "a replica whose log is torn works in no view");
             }
             Status::ViewChange => {
                 assert!(

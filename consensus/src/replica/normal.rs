@@ -165,7 +165,7 @@ impl Replica {
     /// Tells a replica that works in an older view of this one.
     pub(super) fn tell_newer_view(&mut self, to: ReplicaIndex) {
         if self.is_primary() {
-            self.send_start_view(to);
+            self.send_start_view(to, 0);
         } else if self.status == Status::Normal {
             self.send(to, Message::Commit { view: self.view, commit: self.commit() });
         }

@@ -173,7 +173,7 @@ impl Replica {
     pub(super) fn start_leading(&mut self) {
         self.leading = Leading { bytes_in_flight: self.count_bytes_in_flight(), ..Leading::default() };
         for to in self.config.peers() {
-            self.send_start_view(to);
+            self.send_start_view(to, 0);
         }
         if self.commit < self.log.head().op {
             self.arm_prepare_resend();
@@ -229,7 +229,7 @@ impl Replica {
                 continue;
             }
             if !was_heard || self.log.prepare(next).is_none() {
-                self.send_start_view(to);
+                self.send_start_view(to, 0);
                 continue;
             }
             let last = next.plus(REPAIR_PREPARES_MAX - 1).min(head);

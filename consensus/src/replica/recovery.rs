@@ -98,6 +98,7 @@ impl Replica {
         replica.status = if was_changing { Status::ViewChange } else { Status::Recovering };
         let commit = if Mutant::RecoveryTrustsLog.is_on() { head } else { superblock.commit.min(head) };
         replica.commit_to(commit);
+        replica.begin_doubt();
         // Due at once: the first tick says what has to be said.
         replica.timers.arm(Timer::ViewChangeResend, Moment::ZERO);
         if Mutant::PrimaryResumes.is_on() && !was_changing && replica.leads_view() {

@@ -152,6 +152,7 @@ impl Replica {
         let may_tell = self.status == Status::ViewChange
             && self.changing.stage == Stage::Choosing
             && (self.saved.view == self.view || Mutant::TellsBeforeViewSaved.is_on())
+            && self.may_tell_log()
             && self.durable == self.log.head().op;
         if !may_tell || self.changing.has_told {
             return;
@@ -221,7 +222,7 @@ impl Replica {
     /// Tells a replica that still chooses a log that this is over.
     fn tell_started_view(&mut self, to: ReplicaIndex) {
         if self.is_primary() {
-            self.send_start_view(to);
+            self.send_start_view(to, 0);
         } else {
             self.tell_newer_view(to);
         }
@@ -230,7 +231,8 @@ impl Replica {
     /// Merges what was told, this replica's own log included, and starts to install the outcome.
     fn choose_log(&mut self) {
         let has_own = self.changing.told.contains_key(&self.config.replica);
-        if !has_own || self.changing.stage == Stage::Installing {
+        let may_lead = has_own || (self.is_torn() && self.is_admitted());
+        if !may_lead || self.changing.stage == Stage::Installing {
             return;
         }
         match merge(self.config.replica_count, &self.changing.told) {
@@ -252,7 +254,8 @@ impl Replica {
     pub(super) fn resend_in_view_change(&mut self) {
         match (self.status, self.changing.stage) {
             (Status::Normal, _) => return,
-            (Status::Recovering, _) => self.broadcast(&Message::GetStartView { view: self.view }),
+            (Status::Recovering, _) => self.ask_everybody_for_the_log(),
+            (Status::ViewChange, Stage::Choosing) if self.is_torn() => self.ask_everybody_for_the_log(),
             (Status::ViewChange, Stage::Choosing) if self.changing.has_told => self.send_do_view_change(),
             (Status::ViewChange, Stage::Choosing) => self.tell_log(),
             (Status::ViewChange, Stage::Installing) if self.leads_view() => {}

@@ -191,7 +191,9 @@ impl Cluster {
         match &done {
             Input::Durable(id) => self.trace.at(node, format!("durable {id}")),
             Input::SuperblockDurable(saved) => {
-                self.trace.at(node, format!("superblock view={} log_view={}", saved.view, saved.log_view));
+                let torn = if saved.is_torn { " torn" } else { "" };
+                let text = format!("superblock view={} log_view={}{torn}", saved.view, saved.log_view);
+                self.trace.at(node, text);
             }
             Input::Message { .. }
             | Input::Request(_)
@@ -250,6 +252,20 @@ impl Cluster {
         });
         self.step(primary, input);
         handle
+    }
+
+    /// Ends a life, and takes that many prepares from the end of its log, as its disk notices: unless another log is torn.
+    /// A majority of whole logs is what a group lives by.
+    pub(crate) fn tear(&mut self, node: usize, lost: usize) {
+        let is_torn = |other: usize| other != node && self.nodes[other].disk.superblock.is_torn;
+        if self.count() == 1 || (0..self.count()).any(is_torn) {
+            return;
+        }
+        self.crash(node, 0);
+        self.trace.at(node, format!("loses the last {lost} of its log"));
+        let disk = &mut self.nodes[node].disk;
+        disk.log.truncate(disk.log.len().saturating_sub(lost));
+        disk.superblock.is_torn = true;
     }
 
     pub(crate) fn restart(&mut self, node: usize) {
@@ -351,6 +367,7 @@ impl Cluster {
         let disk = &self.nodes[node].disk;
         match message {
             Message::DoViewChange { view, log_view, suffix, .. } => {
+                assert!(!disk.superblock.is_torn, "who has lost the end of its log does not tell it");
                 assert_eq!(disk.superblock.view, *view, "P1: the view is durable before do_view_change");
                 assert_eq!(disk.superblock.log_view, *log_view, "do_view_change tells the durable log view");
                 for slot in suffix {
@@ -494,7 +511,7 @@ fn replica_index(node: usize) -> ReplicaIndex {
 }
 
 fn empty_disk() -> Disk {
-    let superblock = Superblock { group: GROUP, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+    let superblock = Superblock::new(GROUP);
     Disk { log: Vec::new(), superblock, jobs: VecDeque::new() }
 }
 

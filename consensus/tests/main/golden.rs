@@ -14,6 +14,7 @@ mod lost_disk;
 mod replication;
 mod restart;
 mod session;
+mod torn;
 mod views;
 
 fn claim(name: &str, count: usize, story: impl FnOnce(&mut Cluster)) {

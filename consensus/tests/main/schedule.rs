@@ -18,6 +18,8 @@ pub(crate) enum Action {
     Disk(usize),
     /// Crash a node; this many of its jobs under way still make it to the disk.
     Crash(usize, usize),
+    /// Crash a node whose disk then loses this many prepares, and knows it.
+    Tear(usize, usize),
     Restart(usize),
     Suspect(usize),
     Hear(usize),
@@ -47,6 +49,7 @@ fn action(count: usize) -> impl Strategy<Value = Action> {
         2 => any::<usize>().prop_map(Action::Duplicate),
         12 => node().prop_map(Action::Disk),
         2 => (node(), 0_usize..4).prop_map(|(node, jobs)| Action::Crash(node, jobs)),
+        1 => (node(), 0_usize..40).prop_map(|(node, lost)| Action::Tear(node, lost)),
         3 => node().prop_map(Action::Restart),
         4 => node().prop_map(Action::Suspect),
         1 => node().prop_map(Action::Hear),
@@ -76,6 +79,7 @@ pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
             cluster.complete_job(node);
         }
         Action::Crash(node, jobs) => cluster.crash(node, jobs),
+        Action::Tear(node, lost) => cluster.tear(node, lost),
         Action::HandOver(node, to) => cluster.hand_over(node, to),
         Action::Restart(node) => cluster.restart(node),
         Action::Suspect(node) => cluster.liveness(node, Liveness::Suspected),

@@ -209,7 +209,8 @@ impl Node {
     pub(super) fn why_no_replica(&self, group: GroupId) -> Refusal {
         match self.groups.get(&group).map(|group| &group.state) {
             Some(State::Damaged(reason)) => Refusal::Storage { reason: reason.clone() },
-            Some(State::Opening | State::Open(_)) => Refusal::NoPrimary { group },
+            Some(State::Opening | State::Mending(_) | State::Open(_)) => Refusal::NoPrimary { group },
+            None if self.dormant.contains_key(&group) => Refusal::NoPrimary { group },
             None => Refusal::UnknownGroup { group },
         }
     }

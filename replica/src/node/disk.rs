@@ -26,6 +26,8 @@ pub(crate) enum PendingRead {
     Headers { to: ReplicaIndex, view: View },
     /// A consumer wants records.
     Fetch(Fetch),
+    /// A log that was mended is read from its start.
+    Mended,
 }
 
 /// The reads under way, by token.
@@ -57,6 +59,10 @@ impl Node {
             }
             Completion::FoundersDurable => self.on_founders_durable(),
             Completion::Read { token, result, .. } => self.on_read(token, result),
+            Completion::Mended { group, hole } => self.on_mended(group, hole),
+            Completion::Failed { group, error } if error.is_repairable() && self.is_mending(group) => {
+                self.note_damaged(group, &error);
+            }
             Completion::Deleted { group } => tracing::info!(%group, "files deleted"),
             Completion::Failed { group, error } => {
                 let what_to_do = if error.is_disk_full() {
@@ -125,6 +131,10 @@ impl Node {
 
     fn on_read(&mut self, token: u64, result: Result<Vec<Prepare>, StorageError>) {
         let Some((group, why)) = self.reads.reads.remove(&token) else { return };
+        if matches!(why, PendingRead::Mended) {
+            return self.on_mended_read(group, result);
+        }
+        let is_readable = result.is_ok() && !self.is_mending(group);
         let prepares = result.unwrap_or_else(|error| {
             tracing::error!(%group, %error, "read failed");
             Vec::new()
@@ -132,17 +142,19 @@ impl Node {
         match why {
             PendingRead::Prepare { to, view, id } => {
                 let found = prepares.into_iter().find(|prepare| prepare.id() == id);
-                let message = match found {
-                    Some(prepare) => Message::RepairPrepare { view, prepare },
-                    None => Message::RepairMissing { view, id },
-                };
-                self.send(group, to, &message);
+                match found {
+                    Some(prepare) => self.send(group, to, &Message::RepairPrepare { view, prepare }),
+                    None if is_readable => self.send(group, to, &Message::RepairMissing { view, id }),
+                    // It may be what cannot be read.
+                    None => {}
+                }
             }
             PendingRead::Headers { to, view } => {
                 let headers = prepares.iter().map(|prepare| *prepare.header()).collect();
                 self.send(group, to, &Message::Headers { view, headers });
             }
             PendingRead::Fetch(fetch) => self.answer_fetch(&fetch, prepares),
+            PendingRead::Mended => {}
         }
     }
 }

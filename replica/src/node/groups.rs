@@ -19,6 +19,7 @@ use varve_transport::Lane;
 
 use crate::event::Effect;
 use crate::group::{Group, Placement, State};
+use crate::mending::Mending;
 use crate::node::Node;
 use crate::recovery::{RecoveredReplica, decode_operation};
 use crate::tail::Tail;
@@ -44,18 +45,13 @@ impl Node {
             self.groups.insert(GroupId::METADATA, Group::new(placement, State::Opening, Tail::default()));
             return;
         }
-        self.open_group(GroupId::METADATA, placement);
-        let group = self.groups.get_mut(&GroupId::METADATA).expect("the metadata group was just opened");
-        for prepare in metadata_tail {
-            group.tail.push(prepare);
-        }
-        self.tail_bytes += group.tail.bytes();
-        self.perform_outputs(GroupId::METADATA);
+        self.open_group(GroupId::METADATA, placement, metadata_tail);
     }
 
     /// Opens the partitions that the metadata places here and closes those that it no longer knows.
     pub(super) fn reconcile_groups(&mut self) {
-        if self.placement_seen == Some(self.metadata.placement_version()) {
+        let is_behind = self.metadata.applied() < self.metadata_floor;
+        if is_behind || self.placement_seen == Some(self.metadata.placement_version()) {
             return;
         }
         self.placement_seen = Some(self.metadata.placement_version());
@@ -77,7 +73,7 @@ impl Node {
         }
         for (id, placement) in wanted {
             if !self.groups.contains_key(&id) {
-                self.open_group(id, placement);
+                self.open_group(id, placement, VecDeque::new());
             }
         }
         self.delete_files();
@@ -115,30 +111,56 @@ impl Node {
         self.deleting.entry(self.metadata.applied()).or_default().push(id);
     }
 
-    fn open_group(&mut self, id: GroupId, placement: Placement) {
+    fn open_group(&mut self, id: GroupId, placement: Placement, tail: VecDeque<Prepare>) {
         self.unseated.insert(id);
         let Some(recovered) = self.dormant.remove(&id) else {
             // New here: nothing is promised yet, and nothing is said before the first superblock is durable.
             self.groups.insert(id, Group::new(placement, State::Opening, Tail::default()));
             self.opening.insert(id, self.now);
-            let superblock =
-                Superblock { group: id, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
-            return self.submit(Job::SaveSuperblock(superblock));
+            return self.submit(Job::SaveSuperblock(Superblock::new(id)));
         };
-        let RecoveredReplica { superblock, log, problem } = recovered;
-        if let Some(problem) = problem {
-            tracing::error!(group = %id, problem, "replica is damaged and takes no part");
-            self.groups.insert(id, Group::new(placement, State::Damaged(problem), Tail::default()));
-            return;
+        self.open_recovered(id, placement, recovered, tail);
+    }
+
+    /// Opens a replica that was here before; `tail` is what is in memory of its log.
+    pub(super) fn open_recovered(
+        &mut self,
+        id: GroupId,
+        placement: Placement,
+        recovered: RecoveredReplica,
+        tail: VecDeque<Prepare>,
+    ) {
+        if let Some(state) = self.why_closed(&placement.members, &recovered) {
+            tracing::error!(group = %id, ?state, "replica is damaged and takes no part");
+            self.groups.insert(id, Group::new(placement, state, Tail::default()));
+            return self.arm(id);
         }
+        let RecoveredReplica { superblock, log, .. } = recovered;
         let committed = log.committed();
         let config = self.replica_config(id, &placement);
         let replica = Replica::recover(config, self.draw_rng(), superblock, log);
-        let state = State::Open(Box::new(replica));
-        self.groups.insert(id, Group::new(placement, state, Tail::new(committed)));
-        if id != GroupId::METADATA {
-            self.perform_outputs(id);
+        let mut group = Group::new(placement, State::Open(Box::new(replica)), Tail::new(committed));
+        for prepare in tail {
+            group.tail.push(prepare);
         }
+        self.tail_bytes += group.tail.bytes();
+        self.groups.insert(id, group);
+        self.perform_outputs(id);
+    }
+
+    /// What a replica that was here before is instead of open, if it cannot take part now.
+    fn why_closed(&self, members: &[NodeId], recovered: &RecoveredReplica) -> Option<State> {
+        let RecoveredReplica { superblock, problem, hole, .. } = recovered;
+        if let Some(problem) = problem {
+            return Some(State::Damaged(problem.clone()));
+        }
+        if members.len() == 1 && (hole.is_some() || superblock.is_torn) {
+            return Some(State::Damaged(
+                "its log is damaged, and there is no other replica to mend it from".to_owned(),
+            ));
+        }
+        let hole = hole.filter(|_| !Mutant::MendingVotes.is_on());
+        hole.map(|hole| State::Mending(Box::new(Mending::new(*superblock, hole, self.now))))
     }
 
     /// A group's first superblock is durable: from now on it takes part.
@@ -152,16 +174,14 @@ impl Node {
         } else {
             // What stood here before is lost, and with it what it promised.
             tracing::info!(group = %id, "the disk of this replica was lost; it takes the log anew, without a voice");
-            let superblock =
-                Superblock { group: id, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
-            Replica::recover(config, rng, superblock, RecoveredLog::new())
+            Replica::recover(config, rng, Superblock::new(id), RecoveredLog::new())
         };
         let (peers, view) = (replica.config().peers(), replica.view());
         let group = self.groups.get_mut(&id).expect("the group was found above");
         group.state = State::Open(Box::new(replica));
         // The others may have begun, also later views, before this replica was here to listen, and may have no more to say.
         for peer in peers {
-            self.send(id, peer, &Message::GetStartView { view });
+            self.send(id, peer, &Message::GetStartView { view, nonce: 0 });
         }
         self.perform_outputs(id);
     }
@@ -238,6 +258,9 @@ impl Node {
             | Message::RepairMissing { .. } => false,
         };
         match group.index_of(node) {
+            Some(_) if !is_misdirected && self.is_mending(id) => {
+                self.on_message_while_mending(id, node, message)
+            }
             Some(from) if !is_misdirected => self.drive(id, Input::Message { from, message }),
             Some(_) | None => {
                 self.frames_dropped += 1;
@@ -249,6 +272,9 @@ impl Node {
     pub(super) fn on_group_due(&mut self, id: GroupId) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.armed = None;
+            if self.is_mending(id) {
+                return self.mend(id);
+            }
             self.drive(id, Input::Tick);
         }
     }
@@ -375,9 +401,9 @@ impl Node {
         }
     }
 
-    fn arm(&mut self, id: GroupId) {
+    pub(super) fn arm(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let wanted = group.replica().and_then(Replica::next_timeout);
+        let wanted = group.next_timeout();
         if wanted == group.armed {
             return;
         }

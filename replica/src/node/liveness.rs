@@ -13,9 +13,9 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Liveness};
-use varve_consensus::{Replica, quorum};
+use varve_consensus::{Replica, Status, quorum};
 use varve_protocol::frame::{Command, Frame};
-use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, ReplicaIndex};
+use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, ReplicaIndex, View};
 use varve_protocol::message::Message;
 use varve_protocol::pulse::{Founders, Pulse, PulseEntry};
 use varve_protocol::time::Moment;
@@ -133,7 +133,7 @@ impl Node {
         self.tell_all_news(node);
         if is_reborn {
             // A restarted primary never resumes its view, so its backups need not wait for silence.
-            self.tell_groups(|group| group.primary_node() == node, |id| Due::Reborn(id, node));
+            self.tell_of_rebirth(node);
         }
     }
 
@@ -308,9 +308,18 @@ impl Node {
         }
     }
 
-    /// The node that led a group has come back without what it had not synced.
-    pub(super) fn on_primary_reborn(&mut self, id: GroupId, node: NodeId) {
-        if self.groups.get(&id).is_some_and(|group| group.primary_node() == node) {
+    /// Lets the groups be told that a node led in an earlier life. A view that has not begun may begin in this one.
+    fn tell_of_rebirth(&mut self, node: NodeId) {
+        for (id, group) in self.groups.iter().filter(|(_, group)| group.primary_node() == node) {
+            if let Some(replica) = group.replica().filter(|replica| replica.status() == Status::Normal) {
+                self.timers.set(self.now, Due::Reborn(*id, replica.view()));
+            }
+        }
+    }
+
+    /// The node that led a group in a view has come back without what it had not synced.
+    pub(super) fn on_primary_reborn(&mut self, id: GroupId, view: View) {
+        if self.groups.get(&id).and_then(Group::replica).is_some_and(|replica| replica.view() == view) {
             self.drive(id, Input::PrimaryLiveness(Liveness::Suspected));
         }
     }

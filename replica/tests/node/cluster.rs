@@ -103,6 +103,11 @@ impl Cluster {
         self.machines[&id].node.as_ref().expect("the node is up")
     }
 
+    /// A node's disk.
+    pub(crate) fn disk(&self, id: NodeId) -> &MemoryDisk {
+        &self.machines[&id].disk
+    }
+
     /// The directories of groups on a node's disk.
     pub(crate) fn group_dirs(&self, id: NodeId) -> Vec<String> {
         self.machines[&id].disk.list(std::path::Path::new("groups")).expect("a node's disk has groups")

@@ -156,7 +156,8 @@ impl Tinkerer {
     }
 
     fn try_later(&mut self, now: Duration, target: Option<usize>) {
-        self.target = target.unwrap_or((self.target + 1) % self.nodes.len());
+        // In turn, two who name each other would never let go of it.
+        self.target = target.unwrap_or_else(|| self.rng.random_range(0..self.nodes.len()));
         self.act_at = now + RETRY;
     }
 
@@ -207,7 +208,7 @@ impl Actor for Tinkerer {
         }
         if orders.now >= self.act_at {
             if self.is_awaiting {
-                self.target = (self.target + 1) % self.nodes.len();
+                self.target = self.rng.random_range(0..self.nodes.len());
             }
             self.act(orders);
         }

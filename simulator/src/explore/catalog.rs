@@ -174,7 +174,7 @@ impl Catalog {
             | Message::DoViewChange { view, .. }
             | Message::StartView { view, .. }
             | Message::Headers { view, .. } => *view < durable,
-            Message::GetStartView { view } => *view <= durable,
+            Message::GetStartView { view, .. } => *view <= durable,
             Message::GetHeaders { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }

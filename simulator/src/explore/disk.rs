@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use varve_consensus::Input;
-use varve_protocol::id::{GroupId, Op, View};
+use varve_protocol::id::{GroupId, Op};
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::superblock::Superblock;
 
@@ -32,7 +32,7 @@ pub(super) struct Disk {
 impl Disk {
     /// A disk formatted for a new group.
     pub(super) fn new(group: GroupId) -> Self {
-        let superblock = Superblock { group, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO };
+        let superblock = Superblock::new(group);
         Self { log: Vec::new(), superblock, jobs: VecDeque::new() }
     }
 

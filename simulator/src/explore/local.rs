@@ -154,7 +154,7 @@ impl Local {
             }
             Stimulus::Enter(view) => next.enter(View::new(u64::from(view)), plan, &mut effects),
             Stimulus::Ask { from } => {
-                let message = Message::GetStartView { view: View::ZERO };
+                let message = Message::GetStartView { view: View::ZERO, nonce: 0 };
                 next.receive(from, &message, plan, &mut effects);
             }
             Stimulus::Tick => next.wait(SHORT_WAIT, plan, &mut effects),

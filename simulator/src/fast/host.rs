@@ -204,6 +204,11 @@ impl<M: Machine> Host<M> {
         self.machine.as_ref()
     }
 
+    /// The disk, while no process uses it.
+    pub(crate) fn platter(&self) -> Option<&M::Disk> {
+        self.platter.as_ref()
+    }
+
     /// What all processes here have done.
     pub(crate) fn work(&self) -> Work {
         let present = self.machine.as_ref().map(Machine::work).unwrap_or_default();

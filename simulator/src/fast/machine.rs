@@ -5,10 +5,12 @@
 
 use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Frame;
-use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 
 use rand_chacha::ChaCha8Rng;
+
+use super::rot::Harm;
 
 /// Who a node is; the same in all its lives.
 #[derive(Clone, Debug)]
@@ -144,6 +146,13 @@ pub trait Machine: Sized {
 
     /// Ends the process at once. A round under way is broken off at any point of its writes.
     fn crash(self, ending: Ending, rng: &mut ChaCha8Rng) -> Self::Disk;
+
+    /// Makes a disk that nobody uses forget some of what it had synced: of these logs so
+    /// many in a thousand. Says what.
+    fn rot(disk: &Self::Disk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        let (_, _, _) = (disk, which, rng);
+        Vec::new()
+    }
 
     /// What it has done so far in this life.
     fn work(&self) -> Work;

@@ -103,7 +103,11 @@ impl<M: Machine> Universe<M> {
             self.awaits_homecoming = false;
             return;
         }
-        for (index, (_, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
+        for (index, (node, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
+            if self.atlas.harmed().is_some_and(|harmed| harmed != node) {
+                // The others would have to do without two.
+                continue;
+            }
             self.note(format!("left behind: {fault:?}"));
             let undo = self.inflict(fault, Duration::MAX);
             self.undo.insert(LEFT_BEHIND + index, undo);
@@ -192,7 +196,7 @@ impl<M: Machine> Universe<M> {
 
     /// Whose disk is lost now, if one may be.
     fn choose_disk_to_lose(&mut self, victim: Victim) -> Option<NodeId> {
-        if !self.all_disks_are_good() {
+        if !self.all_disks_are_good() || self.atlas.harmed().is_some() {
             self.note("no other disk is lost now".to_owned());
             return None;
         }
@@ -243,6 +247,7 @@ impl<M: Machine> Universe<M> {
         self.statistics.crashes += 1;
         self.statistics.crashes_in_writes += u64::from(in_round);
         self.wire.set_presence(Endpoint::Node(node), Presence::Absent, &mut self.heap);
+        self.let_rot(node);
     }
 
     fn freeze(&mut self, node: NodeId) {

@@ -6,13 +6,14 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Command;
-use varve_protocol::id::{DirectoryId, Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
 use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
 use varve_transport::Lane;
 
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
+use super::rot::{Harm, rot};
 use crate::random::{chance, seed_bytes, stream};
 use crate::scenario::timing;
 
@@ -151,6 +152,10 @@ impl Machine for RealNode {
             Ending::Process => self.disk.restart(),
             Ending::Power => self.disk.crash(rng),
         }
+    }
+
+    fn rot(disk: &MemoryDisk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        rot(disk, which, rng)
     }
 
     fn work(&self) -> Work {

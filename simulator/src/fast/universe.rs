@@ -14,6 +14,7 @@ use super::heap::EventHeap;
 use super::host::{Doom, Host};
 use super::machine::{Effect, Input, Machine, Setup};
 use super::nemesis::Undo;
+use super::rot::Atlas;
 use super::watch::Watch;
 use super::wire::{Delivery, Presence, Wire, WireEvent};
 use crate::actor::balancer::Balancer;
@@ -98,6 +99,8 @@ pub(crate) struct Universe<M: Machine> {
     pub(crate) undo: BTreeMap<usize, Undo>,
     /// Deaths in writes that have come about.
     pub(crate) dooms: usize,
+    /// What the disks have forgotten.
+    pub(crate) atlas: Atlas,
     rng: ChaCha8Rng,
     trace: Trace,
     watch: Watch,
@@ -133,6 +136,7 @@ impl<M: Machine> Universe<M> {
             placement: Vec::new(),
             undo: BTreeMap::new(),
             dooms: 0,
+            atlas: Atlas::draw(seed, scenario.replication_factor),
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),
             watch: Watch::over(scenario.replication_factor),
@@ -161,6 +165,9 @@ impl<M: Machine> Universe<M> {
         statistics.tally = self.oracle.tally();
         statistics.view_changes = self.watch.view_changes();
         statistics.connections_lost = self.wire.lost;
+        statistics.damages = self.atlas.damages;
+        statistics.holes_mended = self.atlas.holes_mended;
+        statistics.ends_recovered = self.atlas.ends_recovered;
         for host in self.hosts.values() {
             statistics.truncations += host.work().truncations;
             statistics.repairs += host.work().repairs;
@@ -415,7 +422,7 @@ impl<M: Machine> Universe<M> {
     }
 
     /// Moves on when all clients have what they wait for.
-    fn advance(&mut self) -> Result<(), Violation> {
+    pub(crate) fn advance(&mut self) -> Result<(), Violation> {
         if self.placement.is_empty() {
             let found = self.clients.iter().find_map(|client| client.actor.placement().cloned());
             if let Some(placement) = found {
@@ -427,7 +434,9 @@ impl<M: Machine> Universe<M> {
         let is_waiting = || self.clients.iter().any(|client| client.actor.waits_for().is_some());
         match self.phase {
             Phase::Liveness if !is_waiting() => self.begin_audit(),
-            Phase::Audit if !is_waiting() && !self.awaits_homecoming => self.finish_audit(),
+            Phase::Audit if !is_waiting() && !self.awaits_homecoming && self.atlas.harmed().is_none() => {
+                self.finish_audit()
+            }
             Phase::Safety | Phase::Liveness | Phase::Audit | Phase::Over => Ok(()),
         }
     }

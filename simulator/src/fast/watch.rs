@@ -25,6 +25,8 @@ struct Seen {
     commit: u64,
     /// Frames that its node had received from other nodes.
     heard: u64,
+    /// The first view seen in this life.
+    first_view: View,
 }
 
 /// What was seen so far.
@@ -55,9 +57,11 @@ impl Watch {
     ) -> Result<Vec<(GroupId, View)>, Violation> {
         let mut news = Vec::new();
         for replica in &status.groups {
-            let now = Seen { life, view: replica.view, commit: replica.commit, heard };
-            self.look_at_replica(node, now, replica)?;
             let key = (node, replica.group);
+            let before = self.seen.get(&key).filter(|before| before.life == life);
+            let first_view = before.map_or(replica.view, |before| before.first_view);
+            let now = Seen { life, view: replica.view, commit: replica.commit, heard, first_view };
+            self.look_at_replica(node, now, replica)?;
             let seen = self.seen.insert(key, now);
             if seen.map(|seen| seen.view) != Some(replica.view) {
                 news.push((replica.group, replica.view));
@@ -126,7 +130,7 @@ impl Watch {
             let replicas = statuses.get(node).map(|status| status.groups.iter());
             replicas.and_then(|mut replicas| replicas.find(|replica| replica.group == group))
         };
-        let working = |node: &NodeId| replica_on(node).filter(|replica| replica.role != Role::Faulty);
+        let working = |node: &NodeId| replica_on(node).filter(|replica| replica.problem.is_none());
         let commit =
             members.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
         let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| replica.durable >= commit);
@@ -162,6 +166,11 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// The view in which a node's replica of a group began its life.
+    pub(crate) fn first_view(&self, node: NodeId, group: GroupId) -> View {
+        self.seen.get(&(node, group)).map(|seen| seen.first_view).unwrap_or_default()
     }
 
     /// The newest view of a group that was ever seen.

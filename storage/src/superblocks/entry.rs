@@ -4,10 +4,10 @@
 //! |-------:|-----:|----------------|-------------------------------------------------------------------------|
 //! |      0 |    4 | checksum       | CRC-32 of bytes 4..64                                                   |
 //! |      4 |    4 | magic          | `VRVB`                                                                  |
-//! |      8 |    1 | version        | 1                                                                       |
+//! |      8 |    1 | version        | 2                                                                       |
 //! |      9 |    1 | kind           | 1 the first entry of a file, 2 a superblock, 3 a group was deleted      |
 //! |     10 |    1 | has_log        | kind 2: 1 if the group's log has files, which must be there, else 0     |
-//! |     11 |    1 | reserved       | zero                                                                    |
+//! |     11 |    1 | is_torn        | kind 2: 1 if the group's log has lost its end, else 0                   |
 //! |     12 |    4 | place_in_round | entries before this one that were written together with it              |
 //! |     16 |    8 | generation     | of the file, growing with each rewrite                                  |
 //! |     24 |    8 | sequence       | place in the file, from 0                                               |
@@ -18,6 +18,7 @@
 
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, View};
+use varve_protocol::mutant::Mutant;
 use varve_protocol::superblock::Superblock;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -28,7 +29,7 @@ use crate::identity::Identity;
 pub(super) const ENTRY_SIZE: usize = 64;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVB");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KIND_START: u8 = 1;
 const KIND_SAVE: u8 = 2;
 const KIND_DELETE: u8 = 3;
@@ -41,7 +42,7 @@ struct Layout {
     version: u8,
     kind: u8,
     has_log: u8,
-    reserved: u8,
+    is_torn: u8,
     place_in_round: U32,
     generation: U64,
     sequence: U64,
@@ -71,12 +72,14 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn encode(&self) -> [u8; ENTRY_SIZE] {
-        let (kind, has_log, numbers) = match self.content {
-            Content::Start(identity) => (KIND_START, false, numbers_of_identity(identity)),
-            Content::Change(Change::Save(kept)) => {
-                (KIND_SAVE, kept.has_log, numbers_of_superblock(kept.superblock))
+        let nothing = (false, false);
+        let (kind, (has_log, is_torn), numbers) = match self.content {
+            Content::Start(identity) => (KIND_START, nothing, numbers_of_identity(identity)),
+            Content::Change(Change::Save(Kept { superblock, has_log })) => {
+                let is_torn = superblock.is_torn && !Mutant::TornForgotten.is_on();
+                (KIND_SAVE, (has_log, is_torn), numbers_of_superblock(superblock))
             }
-            Content::Change(Change::Delete(group)) => (KIND_DELETE, false, [group.as_raw(), 0, 0, 0]),
+            Content::Change(Change::Delete(group)) => (KIND_DELETE, nothing, [group.as_raw(), 0, 0, 0]),
         };
         let [group, view, log_view, commit] = numbers.map(U64::new);
         let mut layout = Layout {
@@ -85,7 +88,7 @@ impl Entry {
             version: VERSION,
             kind,
             has_log: has_log.into(),
-            reserved: 0,
+            is_torn: is_torn.into(),
             place_in_round: U32::new(self.place_in_round),
             generation: U64::new(self.generation),
             sequence: U64::new(self.sequence),
@@ -111,7 +114,7 @@ impl Entry {
         let content = match layout.kind {
             KIND_START => Content::Start(identity_of_numbers(numbers)?),
             KIND_SAVE => Content::Change(Change::Save(Kept {
-                superblock: superblock_of_numbers(numbers),
+                superblock: superblock_of_numbers(numbers, layout.is_torn == 1),
                 has_log: layout.has_log == 1,
             })),
             KIND_DELETE => Content::Change(Change::Delete(GroupId::new(numbers[0]))),
@@ -139,16 +142,17 @@ fn identity_of_numbers(numbers: [u64; 4]) -> Option<Identity> {
 }
 
 fn numbers_of_superblock(superblock: Superblock) -> [u64; 4] {
-    let Superblock { group, view, log_view, commit } = superblock;
+    let Superblock { group, view, log_view, commit, is_torn: _ } = superblock;
     [group.as_raw(), view.as_raw(), log_view.as_raw(), commit.as_raw()]
 }
 
-fn superblock_of_numbers(numbers: [u64; 4]) -> Superblock {
+fn superblock_of_numbers(numbers: [u64; 4], is_torn: bool) -> Superblock {
     Superblock {
         group: GroupId::new(numbers[0]),
         view: View::new(numbers[1]),
         log_view: View::new(numbers[2]),
         commit: Op::new(numbers[3]),
+        is_torn,
     }
 }
 
@@ -170,13 +174,14 @@ mod tests {
             view: View::new(8),
             log_view: View::new(6),
             commit: Op::new(300),
+            is_torn: true,
         };
         let fields = [
-            "5a30cd64",
+            "62b4aa3c",
             "56525642",
-            "01",
             "02",
-            "0100",
+            "02",
+            "0101",
             "01000000",
             "0200000000000000",
             "0500000000000000",
@@ -192,11 +197,11 @@ mod tests {
     #[test]
     fn the_other_kinds_have_these_bytes() {
         let deleted = hex(Content::Change(Change::Delete(GroupId::new(7))));
-        assert_eq!(deleted[16..24], *"01030000");
+        assert_eq!(deleted[16..24], *"02030000");
         assert_eq!(deleted[64..], *"0700000000000000000000000000000000000000000000000000000000000000");
         let cluster = ClusterId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
         let start = hex(Content::Start(Identity { cluster, node: NodeId::new(3) }));
-        assert_eq!(start[16..24], *"01010000");
+        assert_eq!(start[16..24], *"02010000");
         assert_eq!(start[64..], *"100f0e0d0c0b0a09080706050403020103000000000000000000000000000000");
     }
 

@@ -54,6 +54,7 @@ fn old_start_view_cuts_nothing() {
                 commit: cluster.replica(1).commit(),
                 head: Op::ZERO,
                 suffix: Vec::new(),
+                nonce: 0,
             };
             cluster.network.push(Envelope { from: 1, to: 2, message });
             let late = std::mem::take(&mut cluster.network);

@@ -3,7 +3,8 @@
 //! Before the audit the cluster has some peace without them, until even the frames that wait for them are given up. Then they
 //! are let in, and what was settled stays settled: a group with a primary, whose view a majority works in, keeps both. But
 //! for the groups whose preferred primary is another: they may be handed over to it, now that somebody has returned. And
-//! where somebody has primaries moved, nothing counts as settled: such a wish may arrive late.
+//! where somebody has primaries moved, nothing counts as settled: such a wish may arrive late. And one who left in a later view
+//! than the others work in cannot go back to theirs: they have to follow.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,10 +65,11 @@ impl Settled {
     ///
     /// # Errors
     /// When one has gone on to another view.
-    fn verify(&self, watch: &Watch) -> Result<(), Violation> {
+    fn verify(&self, watch: &Watch, returned: &[NodeId]) -> Result<(), Violation> {
         for (group, (primary, view)) in &self.0 {
             let newest = watch.newest_view(*group);
-            if newest != *view {
+            let is_ahead = |node: &NodeId| watch.first_view(*node, *group) > *view;
+            if newest != *view && !returned.iter().any(is_ahead) {
                 let detail =
                     format!("{primary} led {group} in {view}; when others came back, it went to {newest}");
                 return Err(Violation::new("a healthy primary was unseated", detail));
@@ -90,7 +92,8 @@ impl<M: Machine> Universe<M> {
     /// They have been back for long enough.
     pub(super) fn on_settled_in(&mut self) -> Result<(), Violation> {
         self.awaits_homecoming = false;
-        self.settled.as_ref().map_or(Ok(()), |settled| settled.verify(&self.watch))?;
+        let returned: Vec<NodeId> = self.scenario.left_behind.iter().map(|(node, _)| *node).collect();
+        self.settled.as_ref().map_or(Ok(()), |settled| settled.verify(&self.watch, &returned))?;
         self.advance()
     }
 }

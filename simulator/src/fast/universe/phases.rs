@@ -62,6 +62,7 @@ impl<M: Machine> Universe<M> {
     pub(super) fn on_watch(&mut self) -> Result<(), Violation> {
         let now = self.heap.now();
         let mut statuses = self.statuses();
+        self.atlas.look(&statuses);
         for (node, status) in &statuses {
             let host = &self.hosts[node];
             for (group, view) in self.watch.look(*node, (host.life, host.heard), status)? {
@@ -70,7 +71,10 @@ impl<M: Machine> Universe<M> {
             self.watch.look_at_primaries(*node, host.life, status)?;
         }
         let groups = self.watched_groups();
-        let emptied = self.lost_disk.filter(|_| !self.all_disks_are_good());
+        if self.lost_disk.is_some() && self.all_disks_are_good() {
+            self.lost_disk = None;
+        }
+        let emptied = self.lost_disk;
         let emptied = emptied.and_then(|node| Some((node, statuses.remove(&node)?)));
         for (group, members) in &groups {
             Watch::look_at_disks(*group, members, &statuses)?;
@@ -81,11 +85,11 @@ impl<M: Machine> Universe<M> {
             self.watch.look_for_lonely_primaries(now, (*group, members), &statuses)?;
         }
         self.heap.push_after(WATCH_EVERY, Event::Watch);
-        Ok(())
+        if self.atlas.damages > 0 { self.advance() } else { Ok(()) }
     }
 
     /// The groups that are looked at as a whole: the metadata and the partitions of the topic, with their members.
-    pub(super) fn watched_groups(&self) -> Placement {
+    pub(crate) fn watched_groups(&self) -> Placement {
         let metadata = (GroupId::METADATA, self.scenario.node_ids().collect());
         std::iter::once(metadata).chain(self.placement.iter().cloned()).collect()
     }

@@ -1,0 +1,75 @@
+//! A replica whose log has lost its end: something that was durable behind its last prepare is gone, nobody can tell how much.
+//!
+//! It may have acknowledged what it lost, and a quorum may have counted on it. So it says nothing about its log: whoever
+//! chooses the log of a view would take "lacks" for proof that the prepare was never stored here. Until the doubt ends it is
+//! no more than a replica that is down: it sends no `DoViewChange`, and no `PrepareOk`, and leads no view whose log it did not
+//! learn from a quorum of others. It asks everybody for the log instead, and takes it from a `StartView`.
+//!
+//! The doubt ends when this replica becomes normal, because it then holds what it has ever acknowledged and may not be lost:
+//!
+//! * in a later view than its log view: that view's log has all that was committed before, and nothing was acknowledged here
+//!   in that view;
+//! * in its log view: the primary of that view has sealed, or announced, all that was acknowledged here in it, and a primary
+//!   that restarts never resumes its view. So its log has it, as it is **now**; an older `StartView` may end before it. The
+//!   answer is known by the nonce of the question, which is drawn anew in every life.
+//!
+//! The doubt is in the superblock, because the next prepares that are appended behind the lost ones make the log look sound.
+//! It is void as soon as the log view moves on.
+
+use rand::Rng;
+use varve_protocol::id::{ReplicaIndex, View};
+use varve_protocol::message::Message;
+use varve_protocol::mutant::Mutant;
+
+use super::Replica;
+use crate::event::Output;
+
+impl Replica {
+    /// Whether this replica's log has lost its end, and it has not made up for that yet.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.requested.is_torn
+    }
+
+    pub(super) fn begin_doubt(&mut self) {
+        if self.is_torn() {
+            tracing::warn!(group = %self.config.group, view = %self.view, head = %self.log.head(), "the log has lost its end");
+            self.nonce = self.rng.random_range(1..=u64::MAX);
+        }
+    }
+
+    /// Whether what this replica says of its log is true.
+    pub(super) fn may_tell_log(&self) -> bool {
+        !self.is_torn() || Mutant::TornTellsLog.is_on()
+    }
+
+    /// Whether a `StartView` may be from before the end of the log was lost, and end before it.
+    pub(super) fn may_be_too_old(&self, view: View, nonce: u64) -> bool {
+        self.is_torn()
+            && view == self.view
+            && view == self.requested.log_view
+            && nonce != self.nonce
+            && !Mutant::TornTakesOldLog.is_on()
+    }
+
+    /// In place of telling its own.
+    pub(super) fn ask_everybody_for_the_log(&mut self) {
+        self.broadcast(&Message::GetStartView { view: self.view, nonce: self.nonce });
+    }
+
+    /// A torn replica is in a later view. It does not tell its log, so its question is the only word of that view, and it
+    /// proves like a `DoViewChange` that a quorum had agreed on it.
+    pub(super) fn follow_torn(&mut self, from: ReplicaIndex, view: View) {
+        tracing::debug!(group = %self.config.group, %from, %view, "a replica whose log is torn is in a later view");
+        self.enter_view(view);
+    }
+
+    /// This replica holds the log of its view.
+    pub(super) fn end_doubt(&mut self) {
+        self.nonce = 0;
+        if self.requested.is_torn {
+            self.requested.is_torn = false;
+            self.outputs.push_back(Output::SaveSuperblock(self.requested));
+        }
+    }
+}

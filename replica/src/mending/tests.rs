@@ -1,0 +1,113 @@
+//! Names from the newest to the oldest, prepares from the oldest to the newest, and what nobody has.
+
+use bytes::Bytes;
+use varve_protocol::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp, View};
+use varve_protocol::prepare::{PrepareFields, PrepareKind};
+
+use super::*;
+
+const PEERS: [NodeId; 2] = [NodeId::new(2), NodeId::new(3)];
+
+/// A log of so many prepares, all with this body.
+fn log(count: u64, body: &'static [u8]) -> Vec<Prepare> {
+    let mut prepares: Vec<Prepare> = Vec::new();
+    for op in 1..=count {
+        let fields = PrepareFields {
+            cluster: ClusterId::new(1),
+            group: GroupId::new(7),
+            view: View::new(3),
+            parent: prepares.last().map_or(PrepareId::ROOT, Prepare::id),
+            epoch: Epoch::ZERO,
+            kind: PrepareKind::Records,
+            base_offset: Offset::new(op - 1),
+            record_count: 1,
+            timestamp: Timestamp::new(op),
+            producer: ProducerId::ZERO,
+            request: RequestNumber::ZERO,
+        };
+        prepares.push(Prepare::seal(fields, Bytes::from_static(body)));
+    }
+    prepares
+}
+
+/// The mending of a log that lacks what is behind `after`, up to `last`.
+fn mending(log: &[Prepare], after: usize, last: usize) -> Mending {
+    let id = |count: usize| log[count - 1].id();
+    let hole = Hole { after: id(after), last: id(last), head: id(log.len()) };
+    Mending::new(Superblock::new(GroupId::new(7)), hole, Moment::ZERO)
+}
+
+fn asked(mending: &mut Mending) -> Vec<PrepareId> {
+    let (_, messages) = mending.ask(&PEERS, Moment::ZERO).expect("something is missing");
+    match messages.into_iter().next_back() {
+        Some(Message::GetPrepares { ids, .. }) => ids,
+        other => panic!("prepares are asked for: {other:?}"),
+    }
+}
+
+fn ids(prepares: &[Prepare]) -> Vec<PrepareId> {
+    prepares.iter().map(Prepare::id).collect()
+}
+
+#[test]
+fn names_are_learnt_from_the_newest_and_prepares_put_back_from_the_oldest() {
+    let log = log(60, b"x");
+    let headers: Vec<PrepareHeader> = log.iter().map(|prepare| *prepare.header()).collect();
+    let mut mending = mending(&log, 10, 40);
+    assert_eq!(asked(&mut mending), [log[39].id()], "only the last one's name is known");
+    assert!(!mending.learn(&headers[..39], Moment::ZERO), "nothing names these");
+    assert!(mending.learn(&headers[20..45], Moment::ZERO));
+    assert_eq!(asked(&mut mending), [log[19].id()]);
+    assert!(mending.take(log[19].clone(), Moment::ZERO), "a prepare names its parent, too");
+    assert!(mending.learn(&headers[..19], Moment::ZERO));
+    assert_eq!(asked(&mut mending), ids(&log[10..26]));
+    let taken: Vec<bool> = log[10..26].iter().map(|one| mending.take(one.clone(), Moment::ZERO)).collect();
+    assert_eq!(
+        taken.iter().position(|asks_again| *asks_again),
+        Some(15),
+        "more is asked for when all has come"
+    );
+    match mending.next_step(&PEERS, Moment::ZERO) {
+        Step::PutBack(prepares) => assert_eq!(ids(&prepares), ids(&log[10..26])),
+        other @ (Step::Wait | Step::GiveUp) => panic!("they are put back: {other:?}"),
+    }
+    let left = Hole { after: log[25].id(), ..mending.hole };
+    mending.note_mended(Some(left), Moment::ZERO);
+    assert_eq!(asked(&mut mending), ids(&log[26..40]));
+}
+
+#[test]
+fn another_prepare_in_the_place_of_a_missing_one_is_not_taken() {
+    let (log, other) = (log(20, b"x"), log(20, b"y"));
+    let mut mending = mending(&log, 10, 12);
+    for one in [&log[11], &log[10]] {
+        assert!(mending.learn(&[*one.header()], Moment::ZERO));
+    }
+    assert_eq!(asked(&mut mending), ids(&log[10..12]));
+    assert!(!mending.take(other[10].clone(), Moment::ZERO));
+    assert!(matches!(mending.next_step(&PEERS, Moment::ZERO), Step::Wait));
+}
+
+#[test]
+fn what_nobody_has_is_given_up_unless_it_is_surely_committed() {
+    let log = log(100, b"x");
+    for (last, is_given_up) in [(36, false), (37, true)] {
+        let mut mending = mending(&log, 30, last);
+        for peer in PEERS {
+            assert!(matches!(mending.next_step(&PEERS, Moment::ZERO), Step::Wait));
+            let missing = asked(&mut mending);
+            assert!(mending.note_missing(peer, missing[0]));
+        }
+        let step = mending.next_step(&PEERS, Moment::ZERO);
+        assert_eq!(matches!(step, Step::GiveUp), is_given_up, "op{last}: {step:?}");
+    }
+}
+
+#[test]
+fn a_hole_whose_ends_do_not_belong_together_is_given_up() {
+    let (log, other) = (log(20, b"x"), log(20, b"y"));
+    let mut mending = mending(&log, 10, 11);
+    mending.hole.after = other[9].id();
+    assert!(mending.learn(&[*log[10].header()], Moment::ZERO));
+    assert!(matches!(mending.next_step(&PEERS, Moment::ZERO), Step::GiveUp));
+}

@@ -1,0 +1,227 @@
+//! Disks that forget what they had synced: at a crash, bits of a node's logs flip, files are cut short, or are gone.
+//!
+//! Only what a replica must notice is harmed: what lies before the newest round of writes (a slot in the segment says where
+//! that began), and whole files. Rot behind it looks like a torn write, and nobody can tell the difference.
+//!
+//! A group lives by a majority of replicas whose disks remember. So one node's disk is harmed at a time, and no other one until
+//! all harmed groups of that node take part again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::id::{GroupId, NodeId};
+use varve_storage::{Disk, DiskFile, MemoryDisk, OpenMode};
+
+use super::machine::Machine;
+use super::universe::Universe;
+use crate::random::{chance, pick, stream};
+
+/// Bytes of the local block of a segment file.
+const BLOCK: u64 = 4096;
+const SECTOR: usize = 512;
+/// Logs of a node that are harmed at once, in a thousand.
+const GROUPS_PERMILLE: [u32; 3] = [150, 500, 1000];
+/// Crashes after which something is harmed, in a thousand; in most universes none.
+const CRASHES_PERMILLE: [u32; 5] = [0, 0, 0, 300, 800];
+
+/// The disks that forget.
+#[derive(Debug)]
+pub(crate) struct Atlas {
+    rng: ChaCha8Rng,
+    crashes_permille: u32,
+    groups_permille: u32,
+    harmed: Option<NodeId>,
+    /// The harmed groups of that node that do not take part yet, and what they said is the matter.
+    ill: BTreeMap<GroupId, Option<String>>,
+    pub(crate) damages: u64,
+    pub(crate) holes_mended: u64,
+    pub(crate) ends_recovered: u64,
+}
+
+impl Atlas {
+    /// The disks of a universe whose groups have at least so many replicas.
+    pub(crate) fn draw(seed: u64, replicas_min: u8) -> Self {
+        let mut rng = stream(seed, "rot");
+        let drawn = pick(&mut rng, &CRASHES_PERMILLE);
+        let groups_permille = pick(&mut rng, &GROUPS_PERMILLE);
+        let crashes_permille = if replicas_min >= 3 { drawn } else { 0 };
+        let (harmed, ill) = (None, BTreeMap::new());
+        Self {
+            rng,
+            crashes_permille,
+            groups_permille,
+            harmed,
+            ill,
+            damages: 0,
+            holes_mended: 0,
+            ends_recovered: 0,
+        }
+    }
+
+    /// The node of which not everything works that was harmed.
+    pub(crate) fn harmed(&self) -> Option<NodeId> {
+        self.harmed.filter(|_| !self.ill.is_empty())
+    }
+
+    /// Looks whether the harmed node is well again.
+    pub(crate) fn look(&mut self, statuses: &BTreeMap<NodeId, NodeStatus>) {
+        let Some(node) = self.harmed else { return };
+        let Some(status) = statuses.get(&node) else { return };
+        let replica_of = |status: &NodeStatus, group: GroupId| -> Option<GroupStatus> {
+            status.groups.iter().find(|replica| replica.group == group).cloned()
+        };
+        let mut well = Vec::new();
+        for (group, problem) in &mut self.ill {
+            match replica_of(status, *group) {
+                Some(replica) if replica.problem.is_some() => *problem = replica.problem,
+                Some(replica) if matches!(replica.role, Role::Primary | Role::Backup) => well.push(*group),
+                Some(_) | None => {}
+            }
+        }
+        for group in well {
+            let problem = self.ill.remove(&group).flatten().unwrap_or_default();
+            self.holes_mended += u64::from(problem.contains("hole") || problem.contains("was mended"));
+            self.ends_recovered += u64::from(problem.contains("lost its end"));
+        }
+        if self.ill.is_empty() {
+            self.harmed = None;
+        }
+    }
+
+    /// Perhaps harms the disk of a node that has just stopped; says what it did.
+    fn harm(&mut self, node: NodeId, harm: impl FnOnce(&mut ChaCha8Rng, u32) -> Vec<Harm>) -> Vec<Harm> {
+        let is_spared = self.harmed.is_some_and(|harmed| harmed != node);
+        if is_spared || self.crashes_permille == 0 || !chance(&mut self.rng, self.crashes_permille) {
+            return Vec::new();
+        }
+        let done = harm(&mut self.rng, self.groups_permille);
+        for Harm { group, .. } in &done {
+            self.harmed = Some(node);
+            self.ill.insert(*group, None);
+            self.damages += 1;
+        }
+        done
+    }
+}
+
+/// What was done to a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Harm {
+    /// Whose.
+    pub group: GroupId,
+    /// What, in words.
+    pub what: String,
+}
+
+impl<M: Machine> Universe<M> {
+    /// The disk of a node that has just stopped may forget something.
+    pub(super) fn let_rot(&mut self, node: NodeId) {
+        let host = self.hosts.get(&node).expect("every node of the scenario has a host");
+        let Some(platter) = host.platter() else { return };
+        if self.lost_disk.is_some() {
+            // A group may have to do without that one already.
+            return;
+        }
+        // Others may be deleted any time, and nobody appends to them.
+        let groups: Vec<GroupId> = self.watched_groups().into_iter().map(|(group, _)| group).collect();
+        let done = self.atlas.harm(node, |rng, permille| M::rot(platter, (&groups, permille), rng));
+        for Harm { group, what } in done {
+            self.note(format!("the disk of {node} forgets of {group}: {what}"));
+        }
+    }
+}
+
+/// Harms logs on a disk that nobody uses.
+pub(crate) fn rot(
+    disk: &MemoryDisk,
+    (groups, permille): (&[GroupId], u32),
+    rng: &mut ChaCha8Rng,
+) -> Vec<Harm> {
+    let mut done = Vec::new();
+    for name in disk.list(Path::new("groups")).unwrap_or_default() {
+        let Ok(group) = name.parse().map(GroupId::new) else { continue };
+        let dir = Path::new("groups").join(&name);
+        let mut files = disk.list(&dir).unwrap_or_default();
+        files.retain(|file| file.ends_with(".log"));
+        if !files.is_empty() && groups.contains(&group) && chance(rng, permille) {
+            let what = harm_log(disk, &dir, &files, rng);
+            done.extend(what.map(|what| Harm { group, what }));
+        }
+    }
+    done
+}
+
+fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rng) -> Option<String> {
+    let newest = files.len() - 1;
+    match rng.random_range(0..10) {
+        0 => {
+            let path = dir.join(&files[rng.random_range(0..files.len())]);
+            disk.remove(&path).ok()?;
+            disk.sync_dir(dir).ok()?;
+            Some(format!("{} is gone", path.display()))
+        }
+        1..3 => {
+            let index = rng.random_range(0..files.len());
+            let path = dir.join(&files[index]);
+            let file = disk.open(&path, OpenMode::Existing).ok()?;
+            let limit = if index == newest { protected(&file)? } else { file.size().ok()? };
+            let size = rng.random_range(0..limit);
+            file.set_size(size).ok()?;
+            file.sync().ok()?;
+            Some(format!("{} is cut to {size}", path.display()))
+        }
+        3 => flip(disk, dir.join(&files[rng.random_range(0..files.len())]), (0, BLOCK), rng),
+        _ => {
+            let index = rng.random_range(0..files.len());
+            let path = dir.join(&files[index]);
+            let file = disk.open(&path, OpenMode::Existing).ok()?;
+            let limit = if index == newest { protected(&file)? } else { file.size().ok()? };
+            let count = pick(rng, &[1, 1, 2, 5]);
+            let mut what = None;
+            for _ in 0..count {
+                what = flip(disk, path.clone(), (BLOCK, limit), rng).or(what);
+            }
+            what
+        }
+    }
+}
+
+/// Flips a bit between two positions, or makes a whole stretch zero.
+fn flip(disk: &MemoryDisk, path: PathBuf, (from, to): (u64, u64), rng: &mut ChaCha8Rng) -> Option<String> {
+    if from >= to {
+        return None;
+    }
+    let file = disk.open(&path, OpenMode::Existing).ok()?;
+    let position = rng.random_range(from..to);
+    let mut bytes = [0; SECTOR];
+    let stretch = usize::try_from((to - position).min(SECTOR as u64)).ok()?;
+    let read = file.read_at(&mut bytes[..stretch], position).ok()?;
+    let is_flip = from < BLOCK || rng.random_bool(0.7);
+    let harmed = if is_flip {
+        bytes[0] ^= 1 << rng.random_range(0..8);
+        Bytes::copy_from_slice(&bytes[..1.min(read)])
+    } else {
+        Bytes::from(vec![0; read])
+    };
+    let count = harmed.len();
+    file.write_at(&[harmed], position).ok()?;
+    file.sync().ok()?;
+    Some(format!("{} bytes of {} at {position}", count, path.display()))
+}
+
+/// Where the newest round of writes began in a newest segment file, by its newest slot.
+fn protected(file: &impl DiskFile) -> Option<u64> {
+    let mut block = vec![0; usize::try_from(BLOCK).ok()?];
+    file.read_at(&mut block, 0).ok()?;
+    let number = |sector: usize, at: usize| {
+        let start = sector * SECTOR + at;
+        u64::from_le_bytes(block[start..start + 8].try_into().expect("eight bytes make a u64"))
+    };
+    let is_slot = |sector: &usize| block[sector * SECTOR + 4..].starts_with(b"VRVR");
+    let newest = [1, 2].into_iter().filter(is_slot).max_by_key(|sector| number(*sector, 8))?;
+    Some(number(newest, 24))
+}

@@ -1,0 +1,64 @@
+//! A log that has lost its end, and is cut to what is left of it.
+//!
+//! The superblock of the group says so before, durably: behind the cut nothing of it can be seen any more. Then the files
+//! behind the end are removed, the newest one first, and the last one that stays is made the one that is appended to: its slot
+//! says that nothing from the end on is durable, and it is cut there. A crash in between leaves the end lost as before.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{IoContext, StorageError};
+use crate::gap::{Gap, Hole};
+use crate::identity::Identity;
+use crate::log::{GROUPS_DIR, Log, group_dir};
+use crate::reader::Chain;
+use crate::recovery::write_block;
+use crate::segment::{RoundSlot, Segment};
+use crate::writer::Writer;
+
+/// What is left of a log without its end.
+pub(crate) struct Torn {
+    pub(crate) identity: Identity,
+    /// The last sound prepare.
+    pub(crate) chain: Chain,
+    /// The last one is appended to again.
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) gaps: VecDeque<Gap>,
+    /// Files that hold nothing of what is left, oldest first.
+    pub(crate) later: Vec<PathBuf>,
+}
+
+impl Torn {
+    /// The first hole in what is left.
+    pub(crate) fn hole(&self) -> Option<Hole> {
+        let head = self.chain.head;
+        self.gaps.front().map(|gap| Hole { after: gap.chain.head, last: gap.last, head })
+    }
+
+    /// Makes a log of it, durably.
+    pub(crate) fn cut<D: Disk>(mut self, disk: &D) -> Result<Log<D::File>, StorageError> {
+        let group = self.chain.group;
+        let dir = group_dir(group);
+        tracing::warn!(%group, head = %self.chain.head, "the end of the log is lost; it is cut to what is left");
+        for path in self.later.iter().rev() {
+            disk.remove(path).or_failed_to("remove", path)?;
+            disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
+        }
+        let Some(active) = self.segments.pop() else {
+            let log = Log::create(disk, self.identity, group)?;
+            let groups_dir = Path::new(GROUPS_DIR);
+            disk.sync_dir(groups_dir).or_failed_to("sync directory", groups_dir)?;
+            return Ok(log);
+        };
+        let file = disk.open(&active.path, OpenMode::Existing).or_failed_to("open", &active.path)?;
+        let slot =
+            RoundSlot { round: 0, op: self.chain.head.op.next(), position: active.end, is_sealed: false };
+        write_block(&file, &active, slot)?;
+        file.set_size(active.end).or_failed_to("cut", &active.path)?;
+        file.sync().or_failed_to("sync", &active.path)?;
+        let writer = Writer::open(disk, &active)?;
+        let (identity, chain, sealed, gaps) = (self.identity, self.chain, self.segments, self.gaps);
+        Ok(Log { identity, chain, sealed, active, writer, gaps })
+    }
+}
