@@ -440,6 +440,9 @@ impl Replica {
         if !was_admitted && self.is_admitted() {
             tracing::info!(group = %self.config.group, view = %self.view, "this replica has a voice");
             self.send_prepare_ok();
+            if self.status == Status::Normal && self.doubts_primary() {
+                self.give_up_primary();
+            }
         }
         self.tell_log();
         self.finish_install();

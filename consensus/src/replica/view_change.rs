@@ -52,7 +52,7 @@ impl Replica {
         if self.leads_view() {
             self.refuse_waiting();
         }
-        if !self.has_proposed() {
+        if !self.has_proposed() && self.is_admitted() {
             self.propose(self.view.next());
         }
     }
@@ -79,6 +79,10 @@ impl Replica {
     /// A working replica joins only if it has given up its primary, or if the primary itself has, or if its view is over:
     /// but for a primary that hands over, nobody proposes more than the next view before a quorum has left this one.
     fn would_join(&self, from: ReplicaIndex, view: View) -> bool {
+        if !self.is_admitted() {
+            // It has no say in who leads.
+            return false;
+        }
         match self.status {
             Status::Normal => {
                 self.liveness == Liveness::Suspected
@@ -280,7 +284,10 @@ impl Replica {
         }
         self.changing.attempts = self.changing.attempts.saturating_add(1);
         self.arm_escalation();
-        self.propose(self.view.next());
+        // Without a voice it has no say in who leads, but that it does not.
+        if self.is_admitted() || self.leads_view() {
+            self.propose(self.view.next());
+        }
     }
 
     pub(super) fn arm_escalation(&mut self) {
