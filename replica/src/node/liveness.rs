@@ -31,7 +31,7 @@ use crate::timers::Due;
 const PULSE_ENTRIES_MAX: usize = 1024;
 
 /// How much longer than usual the silence of a peer may last that was suspected without cause.
-const PATIENCE_MAX: u32 = 8;
+const PATIENCE_MAX: u32 = 4;
 
 /// How long a peer must not have been suspected without cause until the usual silence is enough again.
 const PATIENCE_FOR: Duration = Duration::from_secs(10);
