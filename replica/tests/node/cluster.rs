@@ -25,6 +25,12 @@ pub(crate) const CLUSTER: ClusterId = ClusterId::new(0xc1);
 /// How long anything may take before a test gives up, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Frames delivered in one moment after which the nodes are taken to run in circles: here nothing takes time but waiting.
+const FRAMES_AT_ONCE_MAX: u32 = 100_000;
+
+/// The same for ticks.
+const TICKS_AT_ONCE_MAX: u32 = 10_000;
+
 pub(crate) const fn n(raw: u8) -> NodeId {
     NodeId::new(raw)
 }
@@ -48,6 +54,8 @@ pub(crate) struct Cluster {
     pub(crate) sent: BTreeMap<Command, u64>,
     /// Frames to be delivered, oldest first.
     wire: VecDeque<(NodeId, NodeId, Frame)>,
+    /// Ticks since time moved on.
+    ticks_at_once: u32,
 }
 
 impl Cluster {
@@ -62,6 +70,7 @@ impl Cluster {
             next_session: 1,
             sent: BTreeMap::new(),
             wire: VecDeque::new(),
+            ticks_at_once: 0,
         };
         for id in (1..=nodes).map(NodeId::new) {
             let disk = MemoryDisk::new();
@@ -219,7 +228,10 @@ impl Cluster {
         for id in self.up() {
             self.perform(id);
         }
+        let mut delivered = 0;
         while let Some((from, to, frame)) = self.wire.pop_front() {
+            delivered += 1;
+            assert!(delivered < FRAMES_AT_ONCE_MAX, "the nodes never come to rest");
             if !self.cut.contains(&(from, to)) {
                 self.input(to, NodeInput::PeerFrame { node: from, frame });
             }
@@ -229,7 +241,10 @@ impl Cluster {
     /// Lets time pass until the next timer.
     fn tick(&mut self) {
         let due = self.up().into_iter().filter_map(|id| self.node(id).next_timeout()).min();
-        self.now = self.now.max(due.expect("a node always has a pulse to send"));
+        let due = due.expect("a node always has a pulse to send");
+        self.ticks_at_once = if due > self.now { 0 } else { self.ticks_at_once + 1 };
+        assert!(self.ticks_at_once < TICKS_AT_ONCE_MAX, "time stands still");
+        self.now = self.now.max(due);
         for id in self.up() {
             self.input(id, NodeInput::Tick);
         }
