@@ -104,6 +104,8 @@ pub struct Node {
     founders: Option<Founders>,
     /// The founders on their way to the disk.
     founding: Option<Founders>,
+    /// Until when peers may still be on their way to know of the founding; none from then on.
+    patient_until: Option<Moment>,
     /// When it was last said who is missing.
     founding_said: Moment,
     /// Groups in which a replica may stand with another data directory than its node has.
@@ -156,6 +158,7 @@ impl Node {
             directory,
             founders,
             founding: None,
+            patient_until: None,
             founding_said: now,
             unseated: BTreeSet::new(),
             directories_seen: 0,

@@ -54,7 +54,27 @@ impl Node {
 
     pub(super) fn on_founders_durable(&mut self) {
         self.founders = self.founding.take();
+        self.patient_until = Some(self.now.plus(self.config.timing.consensus.stall));
         self.open_metadata_group(std::collections::VecDeque::new());
+    }
+
+    /// Whether a peer is heard and yet takes part in nothing, because its disk does not take the founding. For a while after
+    /// this node knows of the founding it is given time for that.
+    pub(super) fn is_useless(&self, peer: &Peer) -> bool {
+        peer.is_fresh && !self.is_fresh() && self.patient_until.is_none()
+    }
+
+    /// Ends the patience with fresh peers, and lets the groups that they lead know.
+    pub(super) fn look_for_useless_peers(&mut self) {
+        if self.patient_until.is_some_and(|until| until <= self.now) {
+            self.patient_until = None;
+            let fresh: Vec<NodeId> =
+                self.peers.iter().filter(|(_, peer)| peer.is_fresh).map(|(node, _)| *node).collect();
+            for node in fresh {
+                tracing::warn!(peer = %node, "its disk does not take the founding of the cluster; others shall lead");
+                self.tell_groups_concerned(node);
+            }
+        }
     }
 
     /// What a pulse to this peer says of the founding.

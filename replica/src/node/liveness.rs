@@ -156,7 +156,7 @@ impl Node {
         }
         peer.heard_sequence = peer.heard_sequence.max(pulse.sequence);
         let has_other_disk = peer.directory.replace(pulse.directory) != Some(pulse.directory);
-        peer.is_fresh = pulse.is_fresh;
+        let is_news = std::mem::replace(&mut peer.is_fresh, pulse.is_fresh) != pulse.is_fresh;
         peer.founders = pulse.founders;
         let echoes_behind_max = pulses_in(peer.silence_max(), pulse_interval);
         let is_fresh = pulse.echo > 0 && pulse.echo + echoes_behind_max >= peer.sequence;
@@ -167,7 +167,7 @@ impl Node {
             // It may have slept through a view change, and an idle group would never tell it.
             self.tell_all_news(node);
         }
-        if has_other_disk {
+        if has_other_disk || is_news {
             self.tell_groups_concerned(node);
         }
         self.found_or_join();
@@ -189,6 +189,7 @@ impl Node {
             }
         }
         self.suspect_silent_peers();
+        self.look_for_useless_peers();
         self.send_pulses();
         self.found_or_join();
         self.register_nodes();
@@ -200,6 +201,7 @@ impl Node {
     pub(super) fn tell_liveness_of_primary(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
         let liveness = match self.peers.get(&group.primary_node()) {
+            Some(peer) if self.is_useless(peer) => Liveness::Suspected,
             Some(peer) => peer.liveness(),
             None => self.liveness_of_quorum(group),
         };
@@ -209,7 +211,8 @@ impl Node {
     fn liveness_of_quorum(&self, group: &Group) -> Liveness {
         let is_heard = |(replica, member): &(ReplicaIndex, &NodeId)| {
             // One that has lost its disk has no voice, however loud it is.
-            let is_alive = self.peers.get(member).is_none_or(|peer| !peer.is_suspected);
+            let is_well = |peer: &Peer| !peer.is_suspected && !self.is_useless(peer);
+            let is_alive = self.peers.get(member).is_none_or(is_well);
             is_alive && self.is_seated(group, *replica)
         };
         let heard = (0..).map(ReplicaIndex::new).zip(&group.members).filter(is_heard).count();
@@ -291,7 +294,7 @@ impl Node {
     }
 
     /// Lets the groups that a node leads, and those that this node leads with it, be told whether it is heard.
-    fn tell_groups_concerned(&mut self, node: NodeId) {
+    pub(super) fn tell_groups_concerned(&mut self, node: NodeId) {
         let here = self.config.node;
         let is_concerned = |group: &Group| {
             let primary = group.primary_node();

@@ -40,6 +40,8 @@ struct Machine {
     disk: MemoryDisk,
     store: Option<Store<MemoryDisk>>,
     lives: u64,
+    /// Whether its disk does nothing.
+    is_hung: bool,
 }
 
 pub(crate) struct Cluster {
@@ -80,7 +82,7 @@ impl Cluster {
                 DirectoryId::new(id.as_raw().into()),
             )
             .expect("an empty disk can be formatted");
-            cluster.machines.insert(id, Machine { node: None, disk, store: None, lives: 0 });
+            cluster.machines.insert(id, Machine { node: None, disk, store: None, lives: 0, is_hung: false });
         }
         cluster
     }
@@ -96,6 +98,11 @@ impl Cluster {
             cluster.node(n(1)).metadata().map().nodes.len() == all
         });
         cluster
+    }
+
+    /// Lets the disk of a node do nothing any more.
+    pub(crate) fn hang_disk(&mut self, id: NodeId) {
+        self.machines.get_mut(&id).expect("the machine exists").is_hung = true;
     }
 
     /// Gives a node that is down an empty disk.
@@ -216,6 +223,9 @@ impl Cluster {
                 }
                 Effect::Halt { reason } => panic!("{id} halted: {reason}"),
             }
+        }
+        if machine.is_hung {
+            return;
         }
         let store = machine.store.as_mut().expect("a node that is up has a store");
         for completion in store.execute(jobs) {

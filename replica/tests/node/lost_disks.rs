@@ -39,6 +39,15 @@ fn from_then_on_a_majority_is_enough() {
 }
 
 #[test]
+fn a_founder_whose_disk_hangs_is_not_waited_for() {
+    let mut cluster = Cluster::unfounded(3);
+    cluster.hang_disk(n(1));
+    ALL.into_iter().for_each(|id| cluster.boot(id));
+    let leads = |cluster: &Cluster, id| cluster.role(id, GroupId::METADATA) == Some(Role::Primary);
+    cluster.run_until("another leads the metadata", |cluster| leads(cluster, n(2)) || leads(cluster, n(3)));
+}
+
+#[test]
 fn a_node_that_was_replaced_before_the_cluster_was_founded_founds_it() {
     let mut cluster = Cluster::unfounded(3);
     [n(1), n(2)].into_iter().for_each(|id| cluster.boot(id));

@@ -147,6 +147,13 @@ impl Nemesis {
         board: &Board,
         hosts: &BTreeMap<NodeId, Arc<Host>>,
     ) {
+        if board.lock().placement.is_none() {
+            // A cluster that is not founded yet needs all its nodes; one with a topic was founded.
+            return board
+                .lock()
+                .trace
+                .note(sim.elapsed(), "nobody is left behind: nothing was founded".to_owned());
+        }
         for (index, (_, fault)) in scenario.left_behind.iter().enumerate() {
             board.lock().trace.note(sim.elapsed(), format!("left behind: {fault:?}"));
             let undo = self.inflict((*fault, Duration::MAX), sim, board, hosts);
