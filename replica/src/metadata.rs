@@ -25,6 +25,8 @@ struct Registered {
     directory: DirectoryId,
     /// The op that made the directory known.
     known_at: Op,
+    /// Those it had before. They never come back: who says so has not heard of the present one.
+    former: Vec<DirectoryId>,
 }
 
 #[derive(Debug, Clone)]
@@ -116,6 +118,12 @@ impl Metadata {
         self.nodes.get(&node).map(|registered| (registered.directory, registered.known_at))
     }
 
+    /// Whether a node had that data directory before it had its present one.
+    #[must_use]
+    pub fn is_former(&self, node: NodeId, directory: DirectoryId) -> bool {
+        self.nodes.get(&node).is_some_and(|registered| registered.former.contains(&directory))
+    }
+
     /// Grows whenever a node has another data directory.
     #[must_use]
     pub fn directories_version(&self) -> u64 {
@@ -154,10 +162,7 @@ impl Metadata {
     fn outcome_of(&mut self, operation: MetadataOp) -> Result<MetadataOutcome, MetadataError> {
         match operation {
             MetadataOp::RegisterNode { node, address, directory } => {
-                let known = self.directory(node).filter(|(known, _)| *known == directory);
-                self.directories_version += u64::from(known.is_none());
-                let known_at = known.map_or(self.applied, |(_, known_at)| known_at);
-                self.nodes.insert(node, Registered { address, directory, known_at });
+                self.register(node, address, directory);
                 Ok(MetadataOutcome::Done)
             }
             MetadataOp::RegisterProducer => {
@@ -171,6 +176,21 @@ impl Metadata {
                 self.create_topic(&stream, topic, partitions, replication_factor)
             }
             MetadataOp::DeleteTopic { stream, topic } => self.delete_topic(&stream, topic),
+        }
+    }
+
+    fn register(&mut self, node: NodeId, address: String, directory: DirectoryId) {
+        let Some(registered) = self.nodes.get_mut(&node) else {
+            let registered = Registered { address, directory, known_at: self.applied, former: Vec::new() };
+            self.nodes.insert(node, registered);
+            self.directories_version += 1;
+            return;
+        };
+        registered.address = address;
+        if registered.directory != directory && !registered.former.contains(&directory) {
+            registered.former.push(std::mem::replace(&mut registered.directory, directory));
+            registered.known_at = self.applied;
+            self.directories_version += 1;
         }
     }
 
@@ -283,6 +303,20 @@ mod tests {
             apply(&mut metadata, MetadataOp::RegisterNode { node: NodeId::new(node), address, directory });
         }
         metadata
+    }
+
+    #[test]
+    fn a_data_directory_that_was_replaced_never_comes_back() {
+        let mut metadata = cluster(3);
+        let node = NodeId::new(2);
+        let first = metadata.directory(node).expect("it is registered");
+        let second = DirectoryId::new(202);
+        for directory in [second, first.0] {
+            let address = "127.0.0.1:2".to_owned();
+            apply(&mut metadata, MetadataOp::RegisterNode { node, address, directory });
+        }
+        assert_eq!(metadata.directory(node), Some((second, Op::new(4))));
+        assert!(metadata.is_former(node, first.0) && !metadata.is_former(node, second));
     }
 
     fn apply(metadata: &mut Metadata, operation: MetadataOp) -> MetadataOutcome {

@@ -41,9 +41,11 @@ impl Node {
 
     fn is_registered(&self, node: NodeId) -> bool {
         let registered = self.metadata.directory(node).map(|(directory, _)| directory);
+        // What was heard of a node may be older than what the metadata knows of it.
+        let is_known = |directory| registered == Some(directory) || self.metadata.is_former(node, directory);
         self.metadata.address(node) == self.config.members.get(&node).map(String::as_str)
             && registered.is_some()
-            && self.directory_of(node).is_none_or(|directory| registered == Some(directory))
+            && self.directory_of(node).is_none_or(is_known)
     }
 
     /// The data directory of a node, as it says itself; `None` if it was not heard in this life.
@@ -60,6 +62,13 @@ impl Node {
         if self.directories_seen != version {
             self.directories_seen = version;
             self.unseated.extend(self.groups.keys());
+            if self.metadata.is_former(self.config.node, self.directory) {
+                tracing::error!(
+                    directory = %self.directory,
+                    "another data directory took the place of this one, which is never let in again: start this node with \
+                     the newer one, or format an empty one"
+                );
+            }
         }
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct Cluster {
     machines: BTreeMap<NodeId, Machine>,
     /// Directed links that lose everything.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Pairs of nodes that could not connect, because something was cut.
+    unconnected: BTreeSet<(NodeId, NodeId)>,
     answers: BTreeMap<Session, VecDeque<Frame>>,
     next_session: u64,
     /// Frames that went from node to node, by command.
@@ -68,6 +70,7 @@ impl Cluster {
             rng: ChaCha8Rng::seed_from_u64(7),
             machines: BTreeMap::new(),
             cut: BTreeSet::new(),
+            unconnected: BTreeSet::new(),
             answers: BTreeMap::new(),
             next_session: 1,
             sent: BTreeMap::new(),
@@ -167,15 +170,21 @@ impl Cluster {
         for other in self.up() {
             if other != id {
                 self.connect(id, other);
-                self.connect(other, id);
             }
         }
         self.settle();
     }
 
-    fn connect(&mut self, id: NodeId, to: NodeId) {
-        let incarnation = Incarnation::new(self.machines[&to].lives);
-        self.input(id, NodeInput::PeerUp { node: to, incarnation });
+    /// Connects two nodes, at once or when nothing is cut any more: it takes both directions.
+    fn connect(&mut self, a: NodeId, b: NodeId) {
+        if self.cut.contains(&(a, b)) || self.cut.contains(&(b, a)) {
+            self.unconnected.insert((a, b));
+            return;
+        }
+        for (id, to) in [(a, b), (b, a)] {
+            let incarnation = Incarnation::new(self.machines[&to].lives);
+            self.input(id, NodeInput::PeerUp { node: to, incarnation });
+        }
     }
 
     /// Ends a node's process; what was not synced may be gone.
@@ -197,6 +206,11 @@ impl Cluster {
 
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
+        for (a, b) in std::mem::take(&mut self.unconnected) {
+            if [a, b].into_iter().all(|id| self.machines[&id].node.is_some()) {
+                self.connect(a, b);
+            }
+        }
     }
 
     fn input(&mut self, id: NodeId, input: NodeInput) {

@@ -107,6 +107,30 @@ fn a_node_that_lost_its_disk_has_no_voice_while_a_quorum_lacks_it() {
 }
 
 #[test]
+fn who_has_not_heard_of_a_new_disk_does_not_bring_back_the_old_one() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    [GroupId::METADATA, group].into_iter().for_each(|group| hand_over(&mut cluster, group, n(3)));
+    cluster.kill(n(2));
+    cluster.lose_disk(n(2));
+    cluster.cut(n(2), n(1));
+    cluster.boot(n(2));
+    cluster.run_until("it is let in everywhere", is_whole);
+    // The last that n1 heard of n2 is that it had its first disk.
+    hand_over(&mut cluster, GroupId::METADATA, n(1));
+    cluster.run_for(Duration::from_secs(5));
+    cluster.kill(n(3));
+    cluster.heal();
+    cluster.append(group, ProducerId::ZERO, 0, &["n1 and n2 are a quorum"]);
+}
+
+fn hand_over(cluster: &mut Cluster, group: GroupId, to: NodeId) {
+    let leader = cluster.primary(group);
+    cluster.call(leader, request(group, &Request::HandOver { to }));
+    cluster.run_until("the group is handed over", |cluster| cluster.role(to, group) == Some(Role::Primary));
+}
+
+#[test]
 fn every_disk_is_lost_once_and_nothing_with_them() {
     let mut cluster = Cluster::start(3);
     let group = cluster.create_topic(1, 3)[0];
