@@ -131,7 +131,15 @@ impl Node {
         tail: VecDeque<Prepare>,
     ) {
         if let Some(state) = self.why_closed(&placement.members, &recovered) {
-            tracing::error!(group = %id, ?state, "replica is damaged and takes no part");
+            match &state {
+                State::Mending(mending) => {
+                    tracing::warn!(group = %id, problem = mending.problem(), "mending")
+                }
+                State::Damaged(problem) => {
+                    tracing::error!(group = %id, problem, "replica is damaged and takes no part");
+                }
+                State::Opening | State::Open(_) => {}
+            }
             self.groups.insert(id, Group::new(placement, state, Tail::default()));
             return self.arm(id);
         }
