@@ -52,6 +52,7 @@ impl Group {
                 }
                 Output::Reply { .. } => self.committed += 1,
                 Output::Apply(_)
+                | Output::ReplyToRead { .. }
                 | Output::Truncate { .. }
                 | Output::ServePrepares { .. }
                 | Output::ServeHeaders { .. } => {}

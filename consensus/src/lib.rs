@@ -13,6 +13,7 @@
 //!    | replica   normal  primary     (N1 to N7)      |
 //!    |           view_change         (V1 to V4, V7)  |
 //!    |           install             (V5, V6)        |
+//!    |           reading             (D2)            |
 //!    |           repair  catchup     (R1)            |
 //!    |           recovery            (S1, S2)        |
 //!    | log  log_merge  client_table  quorum  timeout |

@@ -104,6 +104,10 @@ mutants! {
     TornTailKept, "torn-tail-kept", "N4", "What is behind the first gap of a torn round stays in the file.";
     RotTakenForTear, "rot-taken-for-tear", "V3", "Damage to what may have been acknowledged is cut like a torn write.";
     ReadsAboveCommit, "reads-above-commit", "D1", "Consumers are given what is not committed.";
+    ReadUnconfirmed, "read-unconfirmed", "D2", "A primary says where the log ends without asking whether it is still the primary.";
+    ReadOldRoundCounts, "read-old-round-counts", "D2", "An answer to a question of before the read counts for it.";
+    ReadOldViewConfirmed, "read-old-view-confirmed", "D2", "A replica confirms a view that it has left.";
+    ReadBeforeStartLog, "read-before-start-log", "D2", "A new primary answers reads before it has committed what its view started with.";
     FilesDeletedEarly, "files-deleted-early", "P1", "A deleted group's files go before the deletion is known to outlast a restart.";
 }
 

@@ -4,6 +4,7 @@
 //!   NodeInput ──▶ step ──┬─ liveness   pulses of peers: who is alive
 //!                        ├─ groups     inputs to the consensus cores, their outputs performed
 //!                        ├─ clients    appends, metadata, status
+//!                        ├─ offsets    where a partition ends
 //!                        ├─ fetch      reads, long polls
 //!                        ├─ balance    who leads what
 //!                        └─ disk       completions ──▶ Effects
@@ -17,6 +18,7 @@ mod disk;
 pub(crate) mod fetch;
 mod groups;
 mod liveness;
+mod offsets;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -37,6 +39,7 @@ use crate::node::clients::Waiting;
 use crate::node::disk::PendingReads;
 use crate::node::fetch::Fetches;
 use crate::node::liveness::Peer;
+use crate::node::offsets::Questions;
 use crate::recovery::{RecoveredReplica, Recovery};
 use crate::timers::{Due, Timers};
 use crate::timing::Timing;
@@ -82,6 +85,7 @@ pub struct Node {
     timers: Timers,
     waiting: BTreeMap<RequestHandle, Waiting>,
     next_handle: u64,
+    questions: Questions,
     fetches: Fetches,
     reads: PendingReads,
     /// Whether a node registration of our own is under way.
@@ -122,6 +126,7 @@ impl Node {
             timers: Timers::default(),
             waiting: BTreeMap::new(),
             next_handle: 0,
+            questions: Questions::default(),
             fetches: Fetches::default(),
             reads: PendingReads::default(),
             registering: false,

@@ -210,6 +210,8 @@ impl Answer {
             | Command::GetPrepares
             | Command::RepairPrepare
             | Command::RepairMissing
+            | Command::ConfirmView
+            | Command::ViewConfirmed
             | Command::Append
             | Command::Fetch
             | Command::Request => Err(unsound(format!("{:?} to a client", header.command))),

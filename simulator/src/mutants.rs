@@ -31,6 +31,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::CutUnderWrites, CONSENSUS, &["golden"]),
     (Mutant::HandOverUnready, CONSENSUS, &["golden"]),
     (Mutant::RepairUnverified, CONSENSUS, &["golden"]),
+    (Mutant::ReadOldRoundCounts, CONSENSUS, &["golden"]),
+    (Mutant::ReadBeforeStartLog, CONSENSUS, &["golden"]),
     (Mutant::LongestLogWins, CONSENSUS, &["log_merge"]),
     (Mutant::SilentLacks, CONSENSUS, &["log_merge"]),
     (Mutant::CannotTellLacks, CONSENSUS, &["log_merge"]),

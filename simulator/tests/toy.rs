@@ -136,9 +136,11 @@ impl<const BUG: u8> Toy<BUG> {
                 Response::Changed(MetadataOutcome::Producer(ProducerId::new(self.state.producers)))
             }
             Request::Change(_) => Response::Changed(MetadataOutcome::Done),
-            Request::GetOffsets | Request::GetStatus | Request::HandOver { .. } | Request::GetVitals => {
-                return;
-            }
+            Request::GetOffsets
+            | Request::GetLatestOffsets
+            | Request::GetStatus
+            | Request::HandOver { .. }
+            | Request::GetVitals => return,
         };
         // The metadata of the toy is synced at once: it is not what is tested here.
         self.synced.topic = self.state.topic;

@@ -10,6 +10,7 @@ use varve_protocol::prepare::Prepare;
 use crate::cluster::{Cluster, Envelope};
 
 mod handover;
+mod reading;
 mod replication;
 mod restart;
 mod session;

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use varve_protocol::frame::{Command, Frame, FrameError, FrameHeader};
-use varve_protocol::id::{ClusterId, Epoch, GroupId, Incarnation, Op, View};
+use varve_protocol::id::{ClusterId, Epoch, GroupId, Incarnation, Op, Round, View};
 use varve_protocol::limits::{FRAME_BODY_BYTES_MAX, HEADERS_PER_MESSAGE_MAX};
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
@@ -57,6 +57,8 @@ fn every_message() -> Vec<Message> {
         Message::GetPrepares { view, ids: vec![id, PrepareId::ROOT] },
         Message::RepairPrepare { view, prepare },
         Message::RepairMissing { view, id },
+        Message::ConfirmView { view, round: Round::new(77) },
+        Message::ViewConfirmed { view, round: Round::new(77) },
     ]
 }
 

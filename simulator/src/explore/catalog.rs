@@ -178,7 +178,9 @@ impl Catalog {
             Message::GetHeaders { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. } => false,
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => false,
         }
     }
 

@@ -35,6 +35,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     prepare_resend: Duration::from_millis(1),
     prepare_resend_max: Duration::from_millis(1),
     stall: Duration::from_secs(50_000),
+    confirm_view: Duration::from_millis(1),
     handover: Duration::from_secs(50_000),
 };
 
@@ -205,6 +206,7 @@ impl Local {
             | Input::Request(_)
             | Input::PrimaryLiveness(_)
             | Input::HandOver { .. }
+            | Input::ConfirmRead { .. }
             | Input::SaveCommit
             | Input::Tick => {}
         }
@@ -281,6 +283,7 @@ impl Local {
                 self.waiting &= !(1 << request);
                 effects.push(Effect::Reply { request, outcome });
             }
+            Output::ReplyToRead { .. } => unreachable!("nobody reads here"),
             Output::ServePrepares { to, view, ids } => {
                 let written = self.disk.written();
                 for id in ids {
@@ -314,7 +317,9 @@ impl Local {
             | Message::Headers { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. } => true,
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => true,
         }
     }
 
@@ -349,7 +354,9 @@ impl Local {
             | Message::Headers { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. } => {}
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => {}
         }
     }
 }

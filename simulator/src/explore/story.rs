@@ -156,6 +156,8 @@ fn describe(message: &Message) -> String {
         Message::GetPrepares { ids, .. } => format!("{view} get_prepares [{}]", join(ids.iter())),
         Message::RepairPrepare { prepare, .. } => format!("{view} repair_prepare {}", prepare.id()),
         Message::RepairMissing { id, .. } => format!("{view} repair_missing {id}"),
+        Message::ConfirmView { round, .. } => format!("{view} confirm_view {round}"),
+        Message::ViewConfirmed { round, .. } => format!("{view} view_confirmed {round}"),
     }
 }
 
