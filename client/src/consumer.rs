@@ -32,7 +32,7 @@ const TROUBLE_MAX: Duration = Duration::from_secs(15);
 pub enum From {
     /// At the oldest record kept.
     First,
-    /// Behind the newest record there is at the start.
+    /// Behind everything that was acknowledged before the start.
     Last,
     /// At this offset.
     Offset(Offset),

@@ -35,6 +35,9 @@
 //! good, make that durable, and tell the new primary what they hold. From a quorum of such tales the new primary merges the
 //! log that the view starts with: it contains everything that was ever committed, because any two quorums share a replica.
 //!
+//! A primary may be one of the past and not know it. So whoever wants to know what is committed *now* is answered after a
+//! quorum has said, since he asked, that it works in the primary's view.
+//!
 //! # Two promises on disk
 //!
 //! * P1: `view = v` is durable before `DoViewChange` for v is sent. A replica that has told its log never helps an older
