@@ -170,11 +170,33 @@ impl Admin {
         Err(ClientError::TimedOut { what: "the transfer of a primary", limit: TRANSFER_MAX, reason })
     }
 
-    /// The ends of a partition, as its primary sees them.
+    /// Where a partition begins and ends now: its high watermark is no lower than the end of anything that was acknowledged,
+    /// or told by this, before the call. A quorum confirms that, so that no primary of the past answers.
     ///
     /// # Errors
-    /// When the partition has no primary for a while.
+    /// When the partition has no primary with a quorum for a while.
     pub async fn offsets(&self, group: GroupId) -> Result<PartitionOffsets, ClientError> {
+        let start = Instant::now();
+        let mut backoff = Backoff::new();
+        let mut tried = None;
+        while !is_over(start, CHANGE_MAX) {
+            match self.shared.find_leader(group, tried).await {
+                Some(leader) => match self.shared.latest_offsets(&leader.address, group).await {
+                    Ok(offsets) => return Ok(offsets),
+                    // It may have been replaced without knowing: a later view is looked for first.
+                    Err(error) if error.is_retryable() => tried = Some(leader.view),
+                    Err(error) => return Err(error),
+                },
+                // The map may be older than the group; if there is none to be had, the next try asks again.
+                None => drop(self.shared.recent_map().await),
+            }
+            backoff.wait(&self.shared).await;
+        }
+        Err(Refusal::NoPrimary { group }.into())
+    }
+
+    /// The same as its primary knows it, or whoever takes itself for that: perhaps late.
+    pub(crate) async fn offsets_as_known(&self, group: GroupId) -> Result<PartitionOffsets, ClientError> {
         let start = Instant::now();
         let mut backoff = Backoff::new();
         loop {
@@ -194,7 +216,7 @@ impl Admin {
     async fn wait_for_primaries(&self, topic: &str) -> Result<(), ClientError> {
         let entry = self.shared.topic(topic).await?;
         for partition in entry.partitions {
-            self.offsets(partition.group).await?;
+            self.offsets_as_known(partition.group).await?;
         }
         Ok(())
     }

@@ -229,13 +229,31 @@ impl Shared {
         Some(Leader { node, view, address })
     }
 
-    /// The offsets of a partition, and who leads it, as one replica sees them.
+    /// The offsets of a partition, and who leads it, as one replica sees them, perhaps late.
     pub(crate) async fn offsets(
         &self,
         address: &str,
         group: GroupId,
     ) -> Result<PartitionOffsets, ClientError> {
-        match self.request(address, group, &Request::GetOffsets, ANSWER_MAX).await? {
+        self.ask_offsets(address, group, &Request::GetOffsets).await
+    }
+
+    /// The offsets of a partition now, as its primary tells them when a quorum has confirmed that it leads.
+    pub(crate) async fn latest_offsets(
+        &self,
+        address: &str,
+        group: GroupId,
+    ) -> Result<PartitionOffsets, ClientError> {
+        self.ask_offsets(address, group, &Request::GetLatestOffsets).await
+    }
+
+    async fn ask_offsets(
+        &self,
+        address: &str,
+        group: GroupId,
+        request: &Request,
+    ) -> Result<PartitionOffsets, ClientError> {
+        match self.request(address, group, request, ANSWER_MAX).await? {
             Response::Offsets(offsets) => Ok(offsets),
             other @ (Response::Map(_)
             | Response::Changed(_)

@@ -32,7 +32,7 @@ const TROUBLE_MAX: Duration = Duration::from_secs(15);
 pub enum From {
     /// At the oldest record kept.
     First,
-    /// Behind the newest record there is at the start.
+    /// Behind everything that was acknowledged before the start.
     Last,
     /// At this offset.
     Offset(Offset),
@@ -69,7 +69,7 @@ impl Consumer {
         let group = shared.partition(topic, partition).await?.group;
         let next = match from {
             From::Offset(offset) => offset,
-            From::First => Admin::new(shared.clone()).offsets(group).await?.log_start,
+            From::First => Admin::new(shared.clone()).offsets_as_known(group).await?.log_start,
             From::Last => Admin::new(shared.clone()).offsets(group).await?.high_watermark,
         };
         Ok(Self { shared, topic: topic.to_owned(), group, next, address: None, rotation: 0 })

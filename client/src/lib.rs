@@ -20,7 +20,7 @@
 //! * [`Producer`] keeps one pipeline per partition: batches are numbered, sent ahead of their acknowledgements, and sent
 //!   again in order, with the same numbers, to whoever leads after a failover. The cluster appends each exactly once.
 //! * [`Consumer`] reads a partition in order, waiting at its end.
-//! * [`Admin`] changes streams and topics, exactly once as well.
+//! * [`Admin`] changes streams and topics, exactly once as well, and tells where a partition ends now.
 //!
 //! Everything runs on tokio. The UDP socket and the names come through a seam ([`Seams`]), so that a simulator can bring its
 //! own.

@@ -72,6 +72,8 @@ pub struct Timeouts {
     pub prepare_resend_max: Duration,
     /// Until a primary that commits nothing, or writes nothing, of what it has sealed gives way to another.
     pub stall: Duration,
+    /// Until a primary that nobody has confirmed its view to asks for that again.
+    pub confirm_view: Duration,
     /// Until a handover that its target does not take is given up.
     pub handover: Duration,
 }
@@ -87,6 +89,7 @@ impl Default for Timeouts {
             prepare_resend: Duration::from_millis(100),
             prepare_resend_max: Duration::from_secs(2),
             stall: Duration::from_secs(5),
+            confirm_view: Duration::from_millis(50),
             handover: Duration::from_secs(1),
         }
     }

@@ -16,6 +16,10 @@ use varve_protocol::superblock::Superblock;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestHandle(pub u64);
 
+/// Names a read while it is under way; chosen by the driver, meaningless to the core.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadHandle(pub u64);
+
 /// Something that happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
@@ -28,6 +32,11 @@ pub enum Input {
     },
     /// Somebody wants something appended to the log.
     Request(Request),
+    /// Somebody wants to know what is committed, and not less than anybody was told before he asked.
+    ConfirmRead {
+        /// Names the read in the answer.
+        handle: ReadHandle,
+    },
     /// This prepare and all before it in the log as it was when it was appended are durable here.
     Durable(PrepareId),
     /// This superblock is durable here.
@@ -106,6 +115,13 @@ pub enum Output {
         /// How it ended.
         outcome: Outcome,
     },
+    /// Answer a read.
+    ReplyToRead {
+        /// Which.
+        handle: ReadHandle,
+        /// Whether it may be answered.
+        outcome: ReadOutcome,
+    },
     /// Find these prepares in the log on disk and send each as `RepairPrepare`, or `RepairMissing` if it is not there.
     ServePrepares {
         /// To whom.
@@ -153,4 +169,15 @@ pub enum Outcome {
     /// The primary lost its view before the request was committed: it may or may not be committed in a later view. Retrying
     /// with the same request number is safe.
     ViewEnded,
+}
+
+/// Whether a read may be answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadOutcome {
+    /// It may: what this replica has committed is all that was acknowledged or read anywhere before the read came.
+    Confirmed,
+    /// This replica does not lead the group, or cannot make sure that it does. Another one may know better.
+    NotPrimary,
+    /// Too many reads wait already.
+    Busy,
 }

@@ -13,6 +13,7 @@
 //!    | replica   normal  primary     (N1 to N7)      |
 //!    |           view_change         (V1 to V4, V7)  |
 //!    |           install             (V5, V6)        |
+//!    |           reading             (D2)            |
 //!    |           repair  catchup     (R1)            |
 //!    |           recovery            (S1, S2)        |
 //!    |           replacements        (S4, E1)        |
@@ -34,6 +35,9 @@
 //! When backups miss the primary they propose the next view. When a quorum proposes it, its members leave the old view for
 //! good, make that durable, and tell the new primary what they hold. From a quorum of such tales the new primary merges the
 //! log that the view starts with: it contains everything that was ever committed, because any two quorums share a replica.
+//!
+//! A primary may be one of the past and not know it. So whoever wants to know what is committed *now* is answered after a
+//! quorum has said, since he asked, that it works in the primary's view.
 //!
 //! # Two promises on disk
 //!

@@ -30,12 +30,14 @@ mod install;
 mod invariant;
 mod normal;
 mod primary;
+mod reading;
 pub(crate) mod recovery;
 mod repair;
 mod torn;
 mod view_change;
 
 use catchup::Catchup;
+use reading::Reading;
 use recovery::RecoveredLog;
 
 /// One replica of one group. `Clone`, so that a checker can branch.
@@ -112,6 +114,10 @@ struct Leading {
     acknowledged: BTreeMap<ReplicaIndex, Op>,
     /// Who waits for which op.
     waiting: BTreeSet<(Op, RequestHandle)>,
+    /// The newest op of the log that the view started with.
+    started_with: Op,
+    /// Reads that wait for a quorum's word.
+    reading: Reading,
     /// Bytes of the bodies above the commit.
     bytes_in_flight: usize,
     /// Resends since anything was committed.
@@ -201,6 +207,7 @@ impl Replica {
         match input {
             Input::Message { from, message } => self.on_message(from, message),
             Input::Request(request) => self.on_request(request),
+            Input::ConfirmRead { handle } => self.on_confirm_read(handle),
             Input::Durable(id) => self.on_durable(id),
             Input::SuperblockDurable(superblock) => self.on_superblock_durable(superblock),
             Input::PrimaryLiveness(liveness) => self.on_primary_liveness(liveness),
@@ -369,6 +376,8 @@ impl Replica {
             Message::GetPrepares { view: _, ids } => self.on_get_prepares(from, &ids),
             Message::RepairPrepare { view: _, prepare } => self.on_repair_prepare(prepare),
             Message::RepairMissing { view: _, id } => self.on_repair_missing(id),
+            Message::ConfirmView { view, round } => self.on_confirm_view(from, view, round),
+            Message::ViewConfirmed { view, round } => self.on_view_confirmed(from, view, round),
         }
     }
 
@@ -386,6 +395,7 @@ impl Replica {
                 Timer::AskStartView => self.ask_start_view_again(),
                 Timer::Stall => self.look_for_stall(),
                 Timer::HandOver => self.give_up_handover(),
+                Timer::ConfirmView => self.repeat_round(),
             }
         }
     }

@@ -24,10 +24,12 @@ pub(crate) enum Timer {
     Stall,
     /// Give a handover up.
     HandOver,
+    /// Ask again whether this view goes on.
+    ConfirmView,
 }
 
 /// All timers, in the order in which they fire when several are due.
-pub(crate) const TIMERS: [Timer; 8] = [
+pub(crate) const TIMERS: [Timer; 9] = [
     Timer::Propose,
     Timer::ViewChangeResend,
     Timer::ViewChangeEscalate,
@@ -36,6 +38,7 @@ pub(crate) const TIMERS: [Timer; 8] = [
     Timer::AskStartView,
     Timer::Stall,
     Timer::HandOver,
+    Timer::ConfirmView,
 ];
 
 /// When each timer is due, if it is armed.

@@ -48,7 +48,7 @@ pub enum Request {
     GetMap,
     /// Asks the primary of the metadata group for a change.
     Change(MetadataOp),
-    /// Asks a replica of the group in the frame for its offsets.
+    /// Asks a replica of the group in the frame for its offsets as it knows them, which may be late.
     GetOffsets,
     /// Asks any node how it is.
     GetStatus,
@@ -59,6 +59,9 @@ pub enum Request {
     },
     /// Asks any node how it is, without a word about each of its groups: the answer is small however many they are.
     GetVitals,
+    /// Asks the primary of the group in the frame for its offsets now: its high watermark is no lower than the end of anything
+    /// that was acknowledged, and of anything that was answered to such a request, before this one was sent.
+    GetLatestOffsets,
 }
 
 /// The answer to a [`Request`].
@@ -68,7 +71,7 @@ pub enum Response {
     Map(ClusterMap),
     /// To [`Request::Change`]: committed, with this outcome.
     Changed(MetadataOutcome),
-    /// To [`Request::GetOffsets`].
+    /// To [`Request::GetOffsets`] and [`Request::GetLatestOffsets`].
     Offsets(PartitionOffsets),
     /// To [`Request::GetStatus`].
     Status(NodeStatus),
@@ -78,7 +81,7 @@ pub enum Response {
     Vitals(NodeVitals),
 }
 
-/// The ends of a partition, as one replica sees them.
+/// The ends of a partition, as the replica that answers sees them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct PartitionOffsets {
     /// Oldest offset kept.

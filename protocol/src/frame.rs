@@ -16,7 +16,7 @@
 //! |     64 |    8 | commit_view     | view part of the name of the prepare at `commit` (or at `op`)           |
 //! |     72 |    4 | commit_checksum | checksum part of that name                                              |
 //! |     76 |    4 | body_size       | bytes that follow                                                       |
-//! |     80 |    8 | correlation     | chosen by a client, echoed in the answer; zero between nodes            |
+//! |     80 |    8 | correlation     | chosen by a client, echoed in the answer; between nodes by command      |
 //! |     88 |    4 | epoch           | version of the group's member list                                      |
 //! |     92 |    4 | reserved        | zero                                                                    |
 //!
@@ -86,6 +86,10 @@ commands! {
     RepairPrepare = 26,
     /// Consensus.
     RepairMissing = 27,
+    /// Consensus.
+    ConfirmView = 28,
+    /// Consensus.
+    ViewConfirmed = 29,
 
     /// Client to node: append a batch to a partition.
     Append = 64,

@@ -102,6 +102,10 @@ number! {
     DirectoryId(u64), "directory "
 }
 number! {
+    /// A question of a primary to its backups whether they still work in its view; counted from 1 in each view.
+    Round(u64), "round "
+}
+number! {
     /// Wall-clock time in microseconds since 1970-01-01 UTC.
     Timestamp(u64), "t"
 }

@@ -27,6 +27,10 @@ pub const PREPARES_IN_FLIGHT_MAX: u64 = 64;
 /// Bytes of prepares above the commit that a primary keeps in flight for one group, whatever their number.
 pub const PREPARES_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
+/// Reads of one group that wait until a quorum confirms the primary's view. One round answers all of them, so a full list
+/// means that rounds take long.
+pub const READS_WAITING_MAX: usize = 1024;
+
 /// Prepares that a backup sets aside while it waits for the ones before them.
 pub const PREPARES_ASIDE_MAX: usize = 64;
 

@@ -17,13 +17,15 @@
 //! | GetPrepares     | -                                                              | names (20 bytes each)             |
 //! | RepairPrepare   | -                                                              | header + body of the prepare      |
 //! | RepairMissing   | op, commit_view, commit_checksum: name of the prepare          | -                                 |
+//! | ConfirmView     | correlation = round                                            | -                                 |
+//! | ViewConfirmed   | correlation = round                                            | -                                 |
 //!
 //! A slot is one tag byte (1 has, 2 cannot tell), then 128 bytes: the header, or op and zeros.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::frame::{Body, Command, Frame, FrameError, FrameHeader};
-use crate::id::{ClusterId, Epoch, GroupId, Op, View};
+use crate::id::{ClusterId, Epoch, GroupId, Op, Round, View};
 use crate::limits::HEADERS_PER_MESSAGE_MAX;
 use crate::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareHeader, PrepareId};
 use crate::replacement::Generations;
@@ -152,6 +154,20 @@ pub enum Message {
         /// What was wanted.
         id: PrepareId,
     },
+    /// The primary of `view` asks whether its backups still work in that view.
+    ConfirmView {
+        /// Sender's view.
+        view: View,
+        /// Names the question.
+        round: Round,
+    },
+    /// Answer to `ConfirmView`: the sender works in `view`, and did not leave it before the question came.
+    ViewConfirmed {
+        /// Sender's view.
+        view: View,
+        /// The question that is answered.
+        round: Round,
+    },
 }
 
 impl Message {
@@ -170,7 +186,9 @@ impl Message {
             | Self::Headers { view, .. }
             | Self::GetPrepares { view, .. }
             | Self::RepairPrepare { view, .. }
-            | Self::RepairMissing { view, .. } => *view,
+            | Self::RepairMissing { view, .. }
+            | Self::ConfirmView { view, .. }
+            | Self::ViewConfirmed { view, .. } => *view,
         }
     }
 
@@ -190,6 +208,8 @@ impl Message {
             Self::GetPrepares { .. } => Command::GetPrepares,
             Self::RepairPrepare { .. } => Command::RepairPrepare,
             Self::RepairMissing { .. } => Command::RepairMissing,
+            Self::ConfirmView { .. } => Command::ConfirmView,
+            Self::ViewConfirmed { .. } => Command::ViewConfirmed,
         }
     }
 
@@ -238,6 +258,10 @@ impl Message {
             }
             Self::Headers { headers, .. } => encode_headers(headers).into(),
             Self::GetPrepares { ids, .. } => encode_ids(ids).into(),
+            Self::ConfirmView { round, .. } | Self::ViewConfirmed { round, .. } => {
+                header.correlation = round.as_raw();
+                Body::default()
+            }
         };
         Frame { header, body }
     }
@@ -284,6 +308,8 @@ impl Message {
             }
             Command::Headers => reading.headers(&body()).map(|headers| Self::Headers { view, headers }),
             Command::GetPrepares => reading.ids(&body()).map(|ids| Self::GetPrepares { view, ids }),
+            Command::ConfirmView => Ok(Self::ConfirmView { view, round: Round::new(header.correlation) }),
+            Command::ViewConfirmed => Ok(Self::ViewConfirmed { view, round: Round::new(header.correlation) }),
             Command::Hello
             | Command::Pulse
             | Command::Append

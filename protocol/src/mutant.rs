@@ -114,6 +114,11 @@ mutants! {
     VoiceNotSaved, "voice-not-saved", "S4", "A replica that was let in votes before it will know that after a restart.";
     ReplacedTaleCounts, "replaced-tale-counts", "S4", "What a replica told before it lost its disk counts after it was replaced.";
     FoundsAlone, "founds-alone", "S4", "A node with an empty disk founds its cluster without asking the others.";
+    FormerDiskReturns, "former-disk-returns", "S4", "A data directory whose place another one took takes its place back.";
+    ReadUnconfirmed, "read-unconfirmed", "D2", "A primary says where the log ends without asking whether it is still the primary.";
+    ReadOldRoundCounts, "read-old-round-counts", "D2", "An answer to a question of before the read counts for it.";
+    ReadOldViewConfirmed, "read-old-view-confirmed", "D2", "A replica confirms a view that it has left.";
+    ReadBeforeStartLog, "read-before-start-log", "D2", "A new primary answers reads before it has committed what its view started with.";
     FilesDeletedEarly, "files-deleted-early", "P1", "A deleted group's files go before the deletion is known to outlast a restart.";
 }
 

@@ -14,6 +14,7 @@ use varve_protocol::metadata::{
     ClusterMap, MetadataError, MetadataOp, MetadataOutcome, NodeEntry, PartitionEntry, StreamEntry,
     TopicEntry, is_legal_name,
 };
+use varve_protocol::mutant::Mutant;
 
 /// Outcomes that are remembered for retries: as many as the client tables of a busy cluster can ask for.
 const OUTCOMES_MAX: usize = 4096;
@@ -121,7 +122,9 @@ impl Metadata {
     /// Whether a node had that data directory before it had its present one.
     #[must_use]
     pub fn is_former(&self, node: NodeId, directory: DirectoryId) -> bool {
-        self.nodes.get(&node).is_some_and(|registered| registered.former.contains(&directory))
+        let is_former =
+            self.nodes.get(&node).is_some_and(|registered| registered.former.contains(&directory));
+        is_former && !Mutant::FormerDiskReturns.is_on()
     }
 
     /// Grows whenever a node has another data directory.
@@ -180,6 +183,7 @@ impl Metadata {
     }
 
     fn register(&mut self, node: NodeId, address: String, directory: DirectoryId) {
+        let is_former = self.is_former(node, directory);
         let Some(registered) = self.nodes.get_mut(&node) else {
             let registered = Registered { address, directory, known_at: self.applied, former: Vec::new() };
             self.nodes.insert(node, registered);
@@ -187,7 +191,7 @@ impl Metadata {
             return;
         };
         registered.address = address;
-        if registered.directory != directory && !registered.former.contains(&directory) {
+        if registered.directory != directory && !is_former {
             registered.former.push(std::mem::replace(&mut registered.directory, directory));
             registered.known_at = self.applied;
             self.directories_version += 1;

@@ -4,6 +4,7 @@
 //!   NodeInput ──▶ step ──┬─ liveness   pulses of peers: who is alive
 //!                        ├─ groups     inputs to the consensus cores, their outputs performed
 //!                        ├─ clients    appends, metadata, status
+//!                        ├─ offsets    where a partition ends
 //!                        ├─ fetch      reads, long polls
 //!                        ├─ balance    who leads what
 //!                        ├─ founding   how a cluster begins
@@ -21,6 +22,7 @@ mod founding;
 mod groups;
 mod liveness;
 mod mend;
+mod offsets;
 mod seats;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,6 +46,7 @@ use crate::node::clients::Waiting;
 use crate::node::disk::PendingReads;
 use crate::node::fetch::Fetches;
 use crate::node::liveness::Peer;
+use crate::node::offsets::Questions;
 use crate::recovery::{RecoveredReplica, Recovery};
 use crate::timers::{Due, Timers};
 use crate::timing::Timing;
@@ -94,6 +97,7 @@ pub struct Node {
     timers: Timers,
     waiting: BTreeMap<RequestHandle, Waiting>,
     next_handle: u64,
+    questions: Questions,
     fetches: Fetches,
     reads: PendingReads,
     /// Whether a node registration of our own is under way.
@@ -152,6 +156,7 @@ impl Node {
             timers: Timers::default(),
             waiting: BTreeMap::new(),
             next_handle: 0,
+            questions: Questions::default(),
             fetches: Fetches::default(),
             reads: PendingReads::default(),
             registering: false,

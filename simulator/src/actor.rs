@@ -8,6 +8,7 @@ pub(crate) mod operator;
 pub(crate) mod producer;
 pub(crate) mod reader;
 pub(crate) mod scout;
+pub(crate) mod surveyor;
 pub(crate) mod tinkerer;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) changes_made: u64,
     /// Handovers of primaries that were begun.
     pub(crate) handovers: u64,
+    /// Latest ends of partitions that were told.
+    pub(crate) ends_confirmed: u64,
     /// How nodes said they are.
     pub(crate) statuses: Vec<NodeStatus>,
 }
@@ -84,6 +87,7 @@ impl<'a> Orders<'a> {
             sessions_forgotten: 0,
             changes_made: 0,
             handovers: 0,
+            ends_confirmed: 0,
             statuses: Vec::new(),
         }
     }
@@ -210,6 +214,8 @@ impl Answer {
             | Command::GetPrepares
             | Command::RepairPrepare
             | Command::RepairMissing
+            | Command::ConfirmView
+            | Command::ViewConfirmed
             | Command::Append
             | Command::Fetch
             | Command::Request => Err(unsound(format!("{:?} to a client", header.command))),

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A state is what each replica is, with its disk and the jobs that are not on it yet, what is in flight, and what was
-//! ever committed and answered. A step is a delivery, a disk job, a request, a view entered, a time-out, or a crash (of the
+//! ever committed and answered. A step is a delivery, a disk job, a request, a read, a view entered, a time-out, or a crash (of the
 //! jobs under way, any number of the oldest may have reached the disk) with its restart. [`search`] takes every step
 //! possible in every state within the bounds of a [`Plan`], and says whether it came to the end.
 //!
@@ -26,7 +26,7 @@
 //!   which nothing happens.
 //! * Who has suspected its primary does not take that back: as if it heard no proposal.
 //! * A request is repeated until it is answered, at every primary; requests after the first are refused by the core until it
-//!   is their turn, so there is one order of them.
+//!   is their turn, so there is one order of them. A read must be answered with what was committed anywhere when it was asked.
 //! * Time: all short timers fire together, or all timers do. What they send may get lost, so that is as if fewer had.
 //! * Pulses are sent when the commit has grown; later ones say the same.
 //!

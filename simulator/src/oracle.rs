@@ -15,7 +15,8 @@
 //! * nothing is read that nobody appended, or whose append was refused;
 //! * an append that was invoked after another was acknowledged comes after it;
 //! * one op of a group is the same prepare at every replica;
-//! * a replica's high watermark does not go back as long as a client's connection with its node lasts.
+//! * a replica's high watermark does not go back as long as a client's connection with its node lasts;
+//! * who asks for the latest end of a partition is told no less than anybody knew when he asked, and no more than was appended.
 //!
 //! Checked at the end: every acknowledged record is there, the log has no holes, all replicas hold the same, the requests
 //! of a session stand in order and none is skipped.
@@ -48,6 +49,14 @@ impl Violation {
 /// Names an append in the oracle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct AppendId(usize);
+
+/// A client wants to know where a partition ends now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EndQuestion {
+    group: GroupId,
+    /// What anybody knew to be there when it was asked.
+    floor: u64,
+}
 
 /// What a client is about to append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +106,10 @@ struct Log {
     slots: BTreeMap<u64, AppendId>,
     /// The end of the newest acknowledged append.
     acked_end: u64,
+    /// The largest end that anybody knows of: from an acknowledgement, a read, a high watermark or an answer.
+    known_end: u64,
+    /// Where it would end if everything that was not refused were there.
+    possible_end: u64,
     /// The prepares by op.
     prepares: BTreeMap<u64, PrepareId>,
 }
@@ -135,7 +148,9 @@ impl Oracle {
     /// A client is about to send an append.
     pub fn invoked(&mut self, invocation: Invocation) -> AppendId {
         let id = AppendId(self.appends.len());
-        let floor = self.logs.entry(invocation.group).or_default().acked_end;
+        let log = self.logs.entry(invocation.group).or_default();
+        log.possible_end += u64::from(invocation.count);
+        let floor = log.acked_end;
         self.by_value.insert(invocation.first, id);
         self.appends.push(Append { invocation, state: State::Pending, floor, placed: None });
         id
@@ -170,7 +185,10 @@ impl Oracle {
             let detail = format!("{} stands at offset {offset} and was refused", append.describe());
             return Err(Violation::new("refused append stored", detail));
         }
-        append.state = State::Refused;
+        if append.state != State::Refused {
+            append.state = State::Refused;
+            self.logs.entry(append.invocation.group).or_default().possible_end -= append.count();
+        }
         Ok(())
     }
 
@@ -250,12 +268,45 @@ impl Oracle {
         (group, node): (GroupId, NodeId),
         high_watermark: u64,
     ) -> Result<(), Violation> {
+        self.know_end(group, high_watermark);
         let before = self.high_watermarks.insert((reader, node, group), high_watermark).unwrap_or_default();
         if before <= high_watermark {
             return Ok(());
         }
         let detail = format!("{group} at {node}: from {before} to {high_watermark}");
         Err(Violation::new("high watermark went back", detail))
+    }
+
+    /// A client is about to ask for the latest end of a partition.
+    #[must_use]
+    pub fn end_asked(&self, group: GroupId) -> EndQuestion {
+        EndQuestion { group, floor: self.logs.get(&group).map_or(0, |log| log.known_end) }
+    }
+
+    /// A node told the latest end of a partition.
+    ///
+    /// # Errors
+    /// When it told less than was known when it was asked, or more than can be there.
+    pub fn end_told(&mut self, question: EndQuestion, node: NodeId, end: u64) -> Result<(), Violation> {
+        let EndQuestion { group, floor } = question;
+        let possible = self.logs.get(&group).map_or(0, |log| log.possible_end);
+        if end < floor {
+            let detail =
+                format!("{node} said that {group} ends at {end}; {floor} was known before it was asked");
+            return Err(Violation::new("late read", detail));
+        }
+        if end > possible {
+            let detail =
+                format!("{node} said that {group} ends at {end}; only {possible} records were appended");
+            return Err(Violation::new("phantom end", detail));
+        }
+        self.know_end(group, end);
+        Ok(())
+    }
+
+    fn know_end(&mut self, group: GroupId, end: u64) {
+        let log = self.logs.entry(group).or_default();
+        log.known_end = log.known_end.max(end);
     }
 
     /// A reader lost its connection with a node, which may have begun a new life and know less at first.
@@ -334,6 +385,10 @@ impl Oracle {
             let detail = format!("{group} ends at {longest}, and the last known record before {next}");
             return Err(Violation::new("hole in the log", detail));
         }
+        if log.known_end > longest {
+            let detail = format!("{group} ends at {longest}; {} was told to be there", log.known_end);
+            return Err(Violation::new("committed record lost", detail));
+        }
         self.verify_sessions(group)
     }
 
@@ -399,6 +454,7 @@ impl Oracle {
             }
         }
         log.slots.insert(base_offset, id);
+        log.known_end = log.known_end.max(end);
         self.appends[id.0].placed = Some(base_offset);
         Ok(())
     }

@@ -63,6 +63,8 @@ pub struct Statistics {
     pub changes_made: u64,
     /// Handovers of primaries that somebody asked for and that were begun.
     pub handovers: u64,
+    /// Latest ends of partitions that were told.
+    pub ends_confirmed: u64,
     /// Answers to a session within its window that it is not remembered.
     pub sessions_forgotten: u64,
     /// Processes stopped at once, those of power failures included.
@@ -108,6 +110,7 @@ impl AddAssign for Statistics {
         self.records_read += other.records_read;
         self.changes_made += other.changes_made;
         self.handovers += other.handovers;
+        self.ends_confirmed += other.ends_confirmed;
         self.sessions_forgotten += other.sessions_forgotten;
         self.crashes += other.crashes;
         self.crashes_in_writes += other.crashes_in_writes;
@@ -138,6 +141,7 @@ impl fmt::Display for Statistics {
         )?;
         write!(f, " acked={} (under faults {})", tally.acked, self.acked_under_faults)?;
         write!(f, " records={} read={}", tally.records_acked, self.records_read)?;
+        write!(f, " ends={}", self.ends_confirmed)?;
         write!(f, " refused={} unknown={}", tally.refused, tally.unknown)?;
         write!(f, " changes={} handovers={}", self.changes_made, self.handovers)?;
         write!(f, " sessions_forgotten={}", self.sessions_forgotten)?;

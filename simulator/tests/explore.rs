@@ -35,6 +35,13 @@ fn a_view_change_is_exhausted_whatever_arrives_and_how_often() {
 }
 
 #[test]
+fn reads_are_exhausted_in_one_view_whatever_arrives_and_how_often() {
+    let finding =
+        exhaust(Plan { requests: 1, reads: 2, views: 0, duplicates: Bound::Any, ..Plan::default() });
+    assert!(finding.progress.states > 1000, "{finding}");
+}
+
+#[test]
 fn two_requests_are_exhausted_where_each_message_arrives_once() {
     let finding = exhaust(Plan { views: 0, ..Plan::default() });
     assert!(finding.progress.states > 1000, "{finding}");
@@ -67,7 +74,15 @@ fn a_limit_ends_the_search_and_is_told() {
 
 /// The story by which a planted mistake was found.
 fn find(plant: Plant, duplicates: Bound) -> String {
-    let plan = Plan { requests: 1, views: 1, crashes: 1, duplicates, plant: Some(plant), ..Plan::default() };
+    let plan = Plan {
+        requests: 1,
+        reads: u8::from(plant == Plant::ViewConfirmedBlindly),
+        views: 1,
+        crashes: u8::from(plant != Plant::ViewConfirmedBlindly),
+        duplicates,
+        plant: Some(plant),
+        ..Plan::default()
+    };
     let finding = run(plan);
     assert_eq!(finding.exit_code(), 1, "{plant:?}: {finding}");
     finding.to_string()
@@ -114,4 +129,11 @@ after 4 steps:
 fn a_log_that_is_hidden_in_a_view_change_is_found() {
     let story = find(Plant::LogHidden, Bound::Any);
     assert!(story.contains("VIOLATION a later view forgets what was committed: op1@v0"), "{story}");
+}
+
+#[test]
+fn a_view_that_is_confirmed_blindly_makes_a_read_late() {
+    let story = find(Plant::ViewConfirmedBlindly, Bound::Any);
+    assert!(story.contains("a read sees what was committed before it was asked"), "{story}");
+    assert!(story.contains("read, when op1 was committed"), "{story}");
 }

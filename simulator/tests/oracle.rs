@@ -194,6 +194,42 @@ fn a_high_watermark_goes_back_only_with_the_connection() {
 }
 
 #[test]
+fn an_end_below_what_was_known_when_it_was_asked_for_is_late() {
+    let mut history = History::new();
+    let node = NodeId::new(1);
+    let (one, _) = history.append(Some(1), 2);
+    let (_, value) = history.append(Some(2), 3);
+    let before = history.oracle.end_asked(GROUP);
+    history.oracle.acked(one, 0).expect("first news");
+    let after = history.oracle.end_asked(GROUP);
+    history.oracle.end_told(before, node, 0).expect("nothing was known when it was asked");
+    assert_eq!(property(history.oracle.end_told(after, node, 1)), "late read");
+    history.oracle.end_told(after, node, 5).expect("the second may be there");
+    let again = history.oracle.end_asked(GROUP);
+    assert_eq!(property(history.oracle.end_told(again, node, 2)), "late read");
+    history.read(2, 2, value).expect("it is there");
+    assert_eq!(property(history.oracle.end_told(again, node, 6)), "phantom end");
+    history.oracle.refused(one).expect_err("it is there");
+    assert_eq!(property(history.end(&[2])), "committed record lost");
+}
+
+#[test]
+fn what_was_read_or_seen_below_a_high_watermark_is_known() {
+    let mut history = History::new();
+    let (append, value) = history.append(None, 2);
+    history.oracle.unknown(append);
+    history.read(1, 0, value).expect("it may be there");
+    let asked = history.oracle.end_asked(GROUP);
+    assert_eq!(property(history.oracle.end_told(asked, NodeId::new(2), 0)), "late read");
+    let (refused, _) = history.append(None, 7);
+    history.oracle.refused(refused).expect("it is nowhere");
+    assert_eq!(property(history.oracle.end_told(asked, NodeId::new(2), 3)), "phantom end");
+    history.oracle.observed_high_watermark(1, (GROUP, NodeId::new(1)), 9).expect("first news");
+    let asked = history.oracle.end_asked(GROUP);
+    assert_eq!(property(history.oracle.end_told(asked, NodeId::new(2), 2)), "late read");
+}
+
+#[test]
 fn a_producer_id_has_one_owner() {
     let mut history = History::new();
     history.oracle.registered(ProducerId::new(3), 1).expect("first news");

@@ -24,6 +24,7 @@ fn play_seeds(world: World, seeds: u64) -> Statistics {
 fn seeds_of_the_fast_world_keep_all_promises() {
     let sum = play_seeds(World::Fast, 24);
     assert!(sum.acked_under_faults > 1000 && sum.crashes > 50 && sum.network_partitions > 50, "{sum}");
+    assert!(sum.ends_confirmed > 1000, "{sum}");
     assert!(sum.view_changes > 50 && sum.truncations > 5 && sum.repairs > 100, "{sum}");
 }
 
@@ -31,7 +32,7 @@ fn seeds_of_the_fast_world_keep_all_promises() {
 fn seeds_of_the_quic_world_keep_all_promises() {
     let sum = play_seeds(World::Quic, 12);
     assert!(sum.acked_under_faults > 1000 && sum.crashes > 5 && sum.view_changes > 5, "{sum}");
-    assert!(sum.packets_harmed > 100, "{sum}");
+    assert!(sum.packets_harmed > 100 && sum.ends_confirmed > 100, "{sum}");
 }
 
 #[test]

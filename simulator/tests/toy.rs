@@ -15,7 +15,8 @@ use simulator::scenario::{Fault, Scenario, Strike, Victim, World};
 use simulator::trace::Printing;
 use std::time::Duration;
 use varve_protocol::client::{
-    FetchOptions, GroupStatus, NodeStatus, Request, Response, Role, decode_archive, encode_archive,
+    FetchOptions, GroupStatus, NodeStatus, PartitionOffsets, Request, Response, Role, decode_archive,
+    encode_archive,
 };
 use varve_protocol::frame::{Body, Command, Frame, FrameHeader};
 use varve_protocol::id::{Epoch, GroupId, Incarnation, NodeId, Offset, ProducerId, RequestNumber, View};
@@ -35,6 +36,8 @@ const RESUME_VIEW: u8 = 6;
 const PANIC: u8 = 7;
 const SILENT: u8 = 8;
 const SWAP: u8 = 9;
+const LATE_END: u8 = 10;
+const EARLY_END: u8 = 11;
 
 #[derive(Clone, Default)]
 struct State {
@@ -136,6 +139,7 @@ impl<const BUG: u8> Toy<BUG> {
                 Response::Changed(MetadataOutcome::Producer(ProducerId::new(self.state.producers)))
             }
             Request::Change(_) => Response::Changed(MetadataOutcome::Done),
+            Request::GetLatestOffsets => Response::Offsets(self.offsets(frame.header.group)),
             Request::GetOffsets | Request::GetStatus | Request::HandOver { .. } | Request::GetVitals => {
                 return;
             }
@@ -144,6 +148,18 @@ impl<const BUG: u8> Toy<BUG> {
         self.synced.topic = self.state.topic;
         self.synced.producers = self.state.producers;
         self.answer(session, &frame.header, Command::Response, encode_archive(&response), 0);
+    }
+
+    fn offsets(&self, group: GroupId) -> PartitionOffsets {
+        let log = self.synced.logs.get(&group).map_or(&[][..], Vec::as_slice);
+        let ends = |log: &[Prepare]| log.last().map_or(Offset::ZERO, |last| last.header().next_offset());
+        let high_watermark = match BUG {
+            LATE_END => ends(&log[..log.len().saturating_sub(3)]),
+            EARLY_END => ends(log).plus(100),
+            _ => ends(log),
+        };
+        let (view, primary) = (View::new(self.state.view), self.setup.node);
+        PartitionOffsets { log_start: Offset::ZERO, high_watermark, view, primary }
     }
 
     fn map(&self) -> ClusterMap {
@@ -331,6 +347,7 @@ fn a_sound_node_passes() {
         let numbers = report.statistics;
         assert!(numbers.tally.acked > 20 && numbers.crashes > 10, "something happened: {numbers}");
         assert!(numbers.records_read > 20, "something was read: {numbers}");
+        assert!(numbers.ends_confirmed > 20, "ends were told: {numbers}");
     }
 }
 
@@ -343,6 +360,7 @@ fn acknowledging_before_the_sync_is_found() {
         "did not recover in time",
         "records reordered",
         "request skipped",
+        "late read",
     ]);
 }
 
@@ -352,6 +370,7 @@ fn appending_a_retry_again_is_found() {
         "record stored twice",
         "two records at one offset",
         "request skipped",
+        "phantom end",
     ]);
 }
 
@@ -362,7 +381,7 @@ fn a_wrong_offset_in_an_acknowledgement_is_found() {
 
 #[test]
 fn appending_what_was_refused_is_found() {
-    must_find::<REFUSE_AND_APPEND>(&["refused append stored"]);
+    must_find::<REFUSE_AND_APPEND>(&["refused append stored", "phantom end"]);
 }
 
 #[test]
@@ -383,6 +402,16 @@ fn a_failed_assertion_is_found() {
 #[test]
 fn never_answering_is_found() {
     must_find::<SILENT>(&["did not recover in time"]);
+}
+
+#[test]
+fn an_end_that_is_told_too_late_is_found() {
+    must_find::<LATE_END>(&["late read"]);
+}
+
+#[test]
+fn an_end_where_nothing_can_be_is_found() {
+    must_find::<EARLY_END>(&["phantom end"]);
 }
 
 #[test]

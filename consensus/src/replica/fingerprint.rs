@@ -77,8 +77,19 @@ impl Replica {
 
 impl Leading {
     fn fingerprint<H: Hasher>(&self, state: &mut H) {
-        let Self { acknowledged, waiting, bytes_in_flight: _, resends: _, seen, is_stuck, successor } = self;
-        (acknowledged, waiting, seen, is_stuck, successor).hash(state);
+        let Self {
+            acknowledged,
+            waiting,
+            started_with,
+            reading,
+            bytes_in_flight: _,
+            resends: _,
+            seen,
+            is_stuck,
+            successor,
+        } = self;
+        (acknowledged, waiting, started_with, seen, is_stuck, successor).hash(state);
+        reading.fingerprint(state);
     }
 }
 

@@ -4,6 +4,7 @@ use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 
 use super::{Replica, Stage};
 use crate::status::Status;
+use crate::timeout::Timer;
 
 impl Replica {
     pub(super) fn assert_invariants(&self) {
@@ -17,6 +18,15 @@ impl Replica {
             self.leading.waiting.first().is_none_or(|(op, _)| *op > self.commit)
                 && self.leading.waiting.last().is_none_or(|(op, _)| *op <= self.log.head().op),
             "requests wait for uncommitted prepares only"
+        );
+        let reading = &self.leading.reading;
+        assert!(
+            reading.is_idle() || self.takes_requests(),
+            "reads wait at a primary that has no reason to doubt itself"
+        );
+        assert!(
+            reading.has_round() == self.timers.is_armed(Timer::ConfirmView),
+            "a round is repeated until it is over"
         );
         debug_assert!(
             !self.is_primary() || self.leading.bytes_in_flight == self.count_bytes_in_flight(),

@@ -158,6 +158,7 @@ impl Replica {
             self.timers.disarm(Timer::PrepareResend);
         }
         self.note_progress();
+        self.continue_reading();
         self.continue_handover();
     }
 
@@ -171,7 +172,11 @@ impl Replica {
 
     /// Starts counting for a new view.
     pub(super) fn start_leading(&mut self) {
-        self.leading = Leading { bytes_in_flight: self.count_bytes_in_flight(), ..Leading::default() };
+        self.leading = Leading {
+            started_with: self.log.head().op,
+            bytes_in_flight: self.count_bytes_in_flight(),
+            ..Leading::default()
+        };
         for to in self.config.peers() {
             self.send_start_view(to, 0);
         }
@@ -185,6 +190,7 @@ impl Replica {
     /// Ends leading: who still waits is told that the outcome is open.
     pub(super) fn stop_leading(&mut self) {
         self.refuse_waiting();
+        self.refuse_reads();
         self.leading = Leading::default();
         for timer in [Timer::PrepareResend, Timer::Stall, Timer::HandOver] {
             self.timers.disarm(timer);

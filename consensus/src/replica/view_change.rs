@@ -51,6 +51,7 @@ impl Replica {
     pub(super) fn give_up_primary(&mut self) {
         if self.leads_view() {
             self.refuse_waiting();
+            self.refuse_reads();
         }
         if !self.has_proposed() && self.is_admitted() {
             self.propose(self.view.next());

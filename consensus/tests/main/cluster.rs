@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use varve_consensus::event::{Liveness, Outcome, Request, RequestHandle};
+use varve_consensus::event::{Liveness, Outcome, ReadHandle, ReadOutcome, Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Status, Timeouts};
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
@@ -51,6 +51,9 @@ pub(crate) struct Cluster {
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
     pub(crate) replies: BTreeMap<RequestHandle, Outcome>,
+    pub(crate) reads: BTreeMap<ReadHandle, ReadOutcome>,
+    /// Who has not answered which read yet.
+    reading: BTreeMap<ReadHandle, usize>,
     asked: BTreeMap<RequestHandle, (ProducerId, RequestNumber)>,
     next_handle: u64,
     /// Newest request number each producer has used.
@@ -74,6 +77,8 @@ impl Cluster {
             oracle: Oracle::default(),
             trace: Trace::new(count),
             replies: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            reading: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_handle: 0,
             sessions: BTreeMap::new(),
@@ -126,6 +131,17 @@ impl Cluster {
             body: Bytes::from(format!("{producer} {request}")),
         });
         self.step(node, input);
+        handle
+    }
+
+    /// Somebody asks where the log ends now. Returns the handle under which the outcome is found.
+    pub(crate) fn read(&mut self, node: usize) -> ReadHandle {
+        let handle = ReadHandle(self.next_handle);
+        self.next_handle += 1;
+        self.trace.at(node, format!("read h{}", handle.0));
+        self.oracle.on_read(handle);
+        self.reading.insert(handle, node);
+        self.step(node, Input::ConfirmRead { handle });
         handle
     }
 
@@ -199,6 +215,7 @@ impl Cluster {
             | Input::Request(_)
             | Input::PrimaryLiveness(_)
             | Input::HandOver { .. }
+            | Input::ConfirmRead { .. }
             | Input::SaveCommit
             | Input::Tick => {}
         }
@@ -212,6 +229,7 @@ impl Cluster {
             return;
         }
         self.trace.at(node, "crash");
+        self.reading.retain(|_, asked| *asked != node);
         let node = &mut self.nodes[node];
         node.replica = None;
         for _ in 0..performed {
@@ -330,6 +348,14 @@ impl Cluster {
                 let twice = self.replies.insert(handle, outcome);
                 assert_eq!(twice, None, "a request is answered once");
             }
+            Output::ReplyToRead { handle, outcome } => {
+                let commit = self.replica(node).commit().op;
+                self.trace.at(node, format!("reply h{} {outcome:?} commit={commit}", handle.0));
+                self.oracle.on_read_reply(handle, outcome, commit);
+                let twice = self.reads.insert(handle, outcome);
+                assert_eq!(twice, None, "a read is answered once");
+                self.reading.remove(&handle);
+            }
             Output::ServePrepares { to, view, ids } => self.serve_prepares(node, to, view, &ids),
             Output::ServeHeaders { to, view, first, last } => {
                 assert!(
@@ -390,7 +416,11 @@ impl Cluster {
             | Message::Headers { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. } => {}
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. } => {}
+            Message::ViewConfirmed { view, .. } => {
+                assert_eq!(disk.superblock.log_view, *view, "only who works in a view confirms it");
+            }
         }
     }
 
@@ -474,7 +504,7 @@ impl Cluster {
                 && replica.commit() == first.head()
                 && replica.durable() == first.head()
                 && replica.next_timeout().is_none()
-        })
+        }) && self.reading.is_empty()
     }
 
     pub(crate) fn primary(&self) -> usize {

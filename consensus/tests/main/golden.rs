@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Envelope};
 
 mod handover;
 mod lost_disk;
+mod reading;
 mod replication;
 mod restart;
 mod session;

@@ -1,8 +1,9 @@
-//! What must hold whatever happens: agreement, durability on a quorum, one outcome per request, and kept promises.
+//! What must hold whatever happens: agreement, durability on a quorum, one outcome per request, no late read, and kept
+//! promises.
 
 use std::collections::BTreeMap;
 
-use varve_consensus::event::Outcome;
+use varve_consensus::event::{Outcome, ReadHandle, ReadOutcome};
 use varve_protocol::id::{Offset, Op, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
@@ -19,6 +20,8 @@ pub(crate) struct Oracle {
     places: BTreeMap<(ProducerId, RequestNumber), Op>,
     /// For each disk that was lost: the copies it held, if it held them, are counted as if they were there.
     lost: Vec<usize>,
+    /// What anybody could know to be committed when each read was asked.
+    floors: BTreeMap<ReadHandle, usize>,
 }
 
 impl Oracle {
@@ -57,6 +60,17 @@ impl Oracle {
             let header = &self.committed[usize::try_from(op.as_raw()).unwrap() - 1];
             assert_eq!(header.base_offset(), base_offset, "an answer names the true offset");
             assert_eq!((header.producer(), header.request()), (producer, request));
+        }
+    }
+
+    pub(crate) fn on_read(&mut self, handle: ReadHandle) {
+        self.floors.insert(handle, self.committed.len());
+    }
+
+    pub(crate) fn on_read_reply(&self, handle: ReadHandle, outcome: ReadOutcome, commit: Op) {
+        if outcome == ReadOutcome::Confirmed {
+            let floor = self.floors[&handle];
+            assert!(commit.as_raw() >= floor as u64, "a read sees what was committed before it was asked");
         }
     }
 

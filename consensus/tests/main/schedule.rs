@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use varve_consensus::event::{Liveness, Outcome};
+use varve_consensus::event::{Liveness, Outcome, ReadOutcome};
 
 use crate::cluster::Cluster;
 
@@ -34,6 +34,8 @@ pub(crate) enum Action {
         producer: u64,
         back: u64,
     },
+    /// Somebody asks a node where the log ends now.
+    Read(usize),
     /// Ask the newest primary to append this many without sessions.
     Load(usize),
     /// Deliver and sync everything, except to and from one node.
@@ -58,6 +60,7 @@ fn action(count: usize) -> impl Strategy<Value = Action> {
         1 => (4000_u64..9000).prop_map(Action::Elapse),
         2 => (node(), node()).prop_map(|(node, to)| Action::HandOver(node, to)),
         4 => (node(), 0_u64..3, 0_u64..3).prop_map(|(node, producer, back)| Action::Request { node, producer, back }),
+        4 => node().prop_map(Action::Read),
         2 => (1_usize..5).prop_map(Action::Load),
         1 => (20_usize..90).prop_map(Action::Load),
         2 => node().prop_map(Action::SettleWithout),
@@ -87,6 +90,10 @@ pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
         Action::Pulse(node) => cluster.pulse(node),
         Action::Elapse(millis) => cluster.elapse(Duration::from_millis(millis)),
         Action::Request { node, producer, back } => ask(cluster, node, producer, back),
+        Action::Read(node) if cluster.is_up(node) => {
+            cluster.read(node);
+        }
+        Action::Read(_) => {}
         Action::Load(requests) => {
             let primary =
                 (0..cluster.count()).find(|node| cluster.is_up(*node) && cluster.replica(*node).is_primary());
@@ -119,8 +126,10 @@ pub(crate) fn heal_and_work(cluster: &mut Cluster) {
     cluster.heal();
     let primary = cluster.primary();
     let handle = cluster.request(primary);
+    let read = cluster.read(primary);
     cluster.heal();
     assert!(matches!(cluster.replies[&handle], Outcome::Committed { .. }), "a healed group works");
+    assert_eq!(cluster.reads[&read], ReadOutcome::Confirmed, "a healed group confirms reads");
     let sessions = cluster.sessions.clone();
     for (producer, newest) in sessions {
         // Whatever was lost is tried again from the start, in order: each request happens exactly once.

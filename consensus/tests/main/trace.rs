@@ -129,5 +129,7 @@ pub(crate) fn describe(message: &Message) -> String {
         }
         Message::RepairPrepare { prepare, .. } => format!("{view} repair_prepare {}", prepare.id()),
         Message::RepairMissing { id, .. } => format!("{view} repair_missing {id}"),
+        Message::ConfirmView { round, .. } => format!("{view} confirm_view {round}"),
+        Message::ViewConfirmed { round, .. } => format!("{view} view_confirmed {round}"),
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use varve_protocol::frame::{Command, Frame, FrameError, FrameHeader};
 use varve_protocol::id::{
-    ClusterId, DirectoryId, Epoch, GroupId, Incarnation, NodeId, Op, ReplicaIndex, View,
+    ClusterId, DirectoryId, Epoch, GroupId, Incarnation, NodeId, Op, ReplicaIndex, Round, View,
 };
 use varve_protocol::limits::{FRAME_BODY_BYTES_MAX, HEADERS_PER_MESSAGE_MAX};
 use varve_protocol::message::{Message, SuffixSlot};
@@ -67,6 +67,8 @@ fn every_message() -> Vec<Message> {
         Message::GetPrepares { view, ids: vec![id, PrepareId::ROOT] },
         Message::RepairPrepare { view, prepare },
         Message::RepairMissing { view, id },
+        Message::ConfirmView { view, round: Round::new(77) },
+        Message::ViewConfirmed { view, round: Round::new(77) },
     ]
 }
 

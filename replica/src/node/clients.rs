@@ -1,10 +1,10 @@
-//! What clients ask of a node: appends, changes of the metadata, the cluster map, offsets, status.
+//! What clients ask of a node: appends, changes of the metadata, the cluster map, status.
 
 use varve_consensus::Status;
 use varve_consensus::event::{Outcome, RequestHandle};
-use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decode_archive, encode_archive};
+use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_archive};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
-use varve_protocol::id::{GroupId, NodeId, Offset, Op, ProducerId, RequestNumber};
+use varve_protocol::id::{GroupId, Offset, Op, ProducerId, RequestNumber};
 use varve_protocol::limits::BATCH_BYTES_MAX;
 use varve_protocol::metadata::{ClusterMap, MetadataOp, NodeEntry};
 use varve_protocol::prepare::PrepareKind;
@@ -55,6 +55,8 @@ impl Node {
             | Command::GetPrepares
             | Command::RepairPrepare
             | Command::RepairMissing
+            | Command::ConfirmView
+            | Command::ViewConfirmed
             | Command::AppendOk
             | Command::FetchOk
             | Command::Response
@@ -106,30 +108,9 @@ impl Node {
             Ok(Request::GetStatus) => self.respond(session, correlation, &Response::Status(self.status())),
             Ok(Request::GetVitals) => self.respond(session, correlation, &Response::Vitals(self.vitals())),
             Ok(Request::GetOffsets) => self.on_get_offsets(session, &frame.header),
+            Ok(Request::GetLatestOffsets) => self.on_get_latest_offsets(session, &frame.header),
             Ok(Request::HandOver { to }) => self.on_hand_over(session, &frame.header, to),
             Ok(Request::Change(operation)) => self.on_change(session, &frame.header, &operation),
-        }
-    }
-
-    fn on_get_offsets(&mut self, session: Session, header: &FrameHeader) {
-        match self.groups.get(&header.group).and_then(Group::replica) {
-            Some(replica) => {
-                let high_watermark = replica.next_offset_committed();
-                let is_led =
-                    replica.status() == Status::Normal && (replica.takes_requests() || !replica.is_primary());
-                let primary = self.groups[&header.group].primary_node();
-                let offsets = PartitionOffsets {
-                    log_start: Offset::ZERO,
-                    high_watermark,
-                    view: replica.view(),
-                    primary: if is_led { primary } else { NodeId::ZERO },
-                };
-                self.respond(session, header.correlation, &Response::Offsets(offsets));
-            }
-            None => {
-                let refusal = self.why_no_replica(header.group);
-                self.refuse(session, header.correlation, refusal);
-            }
         }
     }
 
@@ -197,6 +178,7 @@ impl Node {
             self.refuse(session, correlation, Refusal::UnknownGroup { group: deleted });
         }
         self.refuse_fetches_of(deleted);
+        self.refuse_questions_about(deleted);
     }
 
     pub(super) fn refuse(&mut self, session: Session, correlation: u64, refusal: Refusal) {

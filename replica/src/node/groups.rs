@@ -263,7 +263,9 @@ impl Node {
             | Message::GetHeaders { .. }
             | Message::Headers { .. }
             | Message::GetPrepares { .. }
-            | Message::RepairMissing { .. } => false,
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => false,
         };
         match group.index_of(node) {
             Some(_) if !is_misdirected && self.is_mending(id) => {
@@ -318,6 +320,7 @@ impl Node {
             Output::SaveSuperblock(superblock) => self.submit(Job::SaveSuperblock(superblock)),
             Output::Apply(header) => self.apply(id, &header),
             Output::Reply { handle, outcome } => self.reply(handle, outcome),
+            Output::ReplyToRead { handle, outcome } => self.reply_to_read(handle, outcome),
             Output::ServePrepares { to, view, ids } => {
                 for prepare in ids {
                     self.serve_prepare(id, to, view, prepare);
@@ -341,7 +344,9 @@ impl Node {
             | Message::GetStartView { .. }
             | Message::GetHeaders { .. }
             | Message::GetPrepares { .. }
-            | Message::RepairMissing { .. } => Lane::Control,
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => Lane::Control,
         };
         let frame = message.to_frame(self.config.cluster, id, Epoch::ZERO);
         self.effects.push_back(Effect::ToPeer { node: group.node(to), lane, frame });

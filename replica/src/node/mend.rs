@@ -51,7 +51,9 @@ impl Node {
             | Message::DoViewChange { .. }
             | Message::StartView { .. }
             | Message::GetStartView { .. }
-            | Message::GetHeaders { .. } => false,
+            | Message::GetHeaders { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => false,
         };
         if asks_again {
             self.mend(id);

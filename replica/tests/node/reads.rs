@@ -1,10 +1,11 @@
 //! Reads: committed records only, at once or when they come.
 
-use varve_protocol::client::Refusal;
-use varve_protocol::frame::Command;
+use varve_protocol::client::{Refusal, Request, Response, Role};
+use varve_protocol::frame::{Command, Frame};
 use varve_protocol::id::{GroupId, NodeId, Offset, ProducerId};
+use varve_protocol::metadata::MetadataOp;
 
-use crate::cluster::{Cluster, append, fetch, n, payloads, refusal};
+use crate::cluster::{Cluster, append, fetch, n, payloads, refusal, request, response};
 
 #[test]
 fn a_long_poll_wakes_when_its_record_is_committed() {
@@ -77,4 +78,70 @@ fn a_consumer_that_goes_away_is_forgotten() {
     cluster.append(group, ProducerId::ZERO, 0, &["late"]);
     assert!(!cluster.has_answer(reader));
     assert_eq!(group, GroupId::new(1));
+}
+
+fn high_watermark(answer: &Frame) -> u64 {
+    let Response::Offsets(offsets) = response(answer) else { panic!("the answer tells offsets") };
+    offsets.high_watermark.as_raw()
+}
+
+#[test]
+fn the_primary_tells_the_latest_end_when_a_quorum_has_confirmed_it() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    cluster.append(group, ProducerId::ZERO, 0, &["first", "second"]);
+    let leader = cluster.primary(group);
+    let answer = cluster.call(leader, request(group, &Request::GetLatestOffsets));
+    assert_eq!(high_watermark(&answer), 2);
+    for backup in [1, 2, 3].map(NodeId::new).into_iter().filter(|id| *id != leader) {
+        let refused = refusal(&cluster.call(backup, request(group, &Request::GetLatestOffsets)));
+        assert!(matches!(refused, Refusal::NotPrimary { primary, .. } if primary == leader));
+    }
+}
+
+#[test]
+fn a_primary_of_the_past_does_not_tell_the_latest_end() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let old = cluster.primary(group);
+    let others: Vec<_> = [1, 2, 3].map(NodeId::new).into_iter().filter(|id| *id != old).collect();
+    let asked = cluster.session();
+    for other in &others {
+        cluster.cut(old, *other);
+        cluster.cut(*other, old);
+    }
+    cluster.ask(old, asked, request(group, &Request::GetLatestOffsets));
+    assert!(!cluster.has_answer(asked), "nobody has confirmed it");
+    let refused = refusal(&cluster.answer(asked));
+    assert_eq!(refused, Refusal::NoPrimary { group });
+    cluster.run_until("another node leads", |cluster| {
+        others.iter().any(|id| cluster.role(*id, group) == Some(Role::Primary))
+    });
+    let new = others.into_iter().find(|id| cluster.role(*id, group) == Some(Role::Primary));
+    let answer = cluster.call(new.expect("another node leads"), request(group, &Request::GetLatestOffsets));
+    assert_eq!(high_watermark(&answer), 0);
+    let stale = cluster.call(old, request(group, &Request::GetLatestOffsets));
+    assert_eq!(refusal(&stale), Refusal::NoPrimary { group });
+    assert_eq!(high_watermark(&cluster.call(old, request(group, &Request::GetOffsets))), 0);
+}
+
+#[test]
+fn who_waits_for_the_end_of_a_partition_that_is_deleted_is_told() {
+    let mut cluster = Cluster::start(3);
+    let groups = cluster.create_topic(3, 3);
+    let metadata = cluster.primary(GroupId::METADATA);
+    let group = groups.into_iter().find(|group| cluster.primary(*group) != metadata);
+    let group = group.expect("the groups are led by different nodes");
+    let leader = cluster.primary(group);
+    // It hears the others and is not heard.
+    for other in [1, 2, 3].map(NodeId::new).into_iter().filter(|id| *id != leader) {
+        cluster.cut(leader, other);
+    }
+    let asked = cluster.session();
+    cluster.ask(leader, asked, request(group, &Request::GetLatestOffsets));
+    let (stream, topic) = ("s".to_owned(), "t".to_owned());
+    let deletion = Request::Change(MetadataOp::DeleteTopic { stream, topic });
+    let deleting = cluster.session();
+    cluster.ask(metadata, deleting, request(GroupId::METADATA, &deletion));
+    assert_eq!(refusal(&cluster.answer(asked)), Refusal::UnknownGroup { group });
 }

@@ -30,13 +30,21 @@ type Table<K> = HashMap<K, u32>;
 pub(super) enum Happening {
     Deliver(u32),
     Request(u8),
+    /// So many ops were committed when it was asked.
+    Read {
+        floor: u8,
+    },
     Disk,
     Suspect,
     Enter(u8),
-    Ask { from: u8 },
+    Ask {
+        from: u8,
+    },
     Tick,
     LongTick,
-    Crash { performed: u8 },
+    Crash {
+        performed: u8,
+    },
 }
 
 impl Happening {
@@ -45,6 +53,7 @@ impl Happening {
         match self {
             Self::Deliver(envelope) => envelope,
             Self::Request(number) => SPECIAL + u32::from(number),
+            Self::Read { floor } => SPECIAL + 0x500 + u32::from(floor),
             Self::Disk => SPECIAL + 0x100,
             Self::Suspect => SPECIAL + 0x101,
             Self::Tick => SPECIAL + 0x102,
@@ -178,7 +187,9 @@ impl Catalog {
             Message::GetHeaders { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. } => false,
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => false,
         }
     }
 
@@ -255,6 +266,7 @@ impl Catalog {
                 Stimulus::Message { from: *from, message }
             }
             Happening::Request(number) => Stimulus::Request(number),
+            Happening::Read { floor } => Stimulus::Read { floor },
             Happening::Disk => Stimulus::Disk,
             Happening::Suspect => Stimulus::Suspect,
             Happening::Ask { from } => Stimulus::Ask { from },
@@ -354,7 +366,11 @@ impl Catalog {
                 Effect::Reply { request, outcome: Outcome::Committed { op, .. } } => {
                     summary.answered.push((*request, *op));
                 }
-                Effect::Reply { .. } | Effect::Cut(_) | Effect::Durable(_) | Effect::Saved(_) => {}
+                Effect::Reply { .. }
+                | Effect::ReplyToRead { .. }
+                | Effect::Cut(_)
+                | Effect::Durable(_)
+                | Effect::Saved(_) => {}
             }
         }
         let number = next_number(self.summaries.len());

@@ -93,7 +93,9 @@ fn judge_name(prepare: u32, before: State<'_>, catalog: &Catalog) -> Result<(), 
             | Message::GetHeaders { .. }
             | Message::Headers { .. }
             | Message::GetPrepares { .. }
-            | Message::RepairMissing { .. } => None,
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => None,
         });
     let mut others = in_logs.chain(in_flight).filter(|other| *other != id);
     if others.any(|other| (other.view, other.op) == (id.view, id.op)) {

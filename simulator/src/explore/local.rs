@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use varve_consensus::event::{Liveness, Outcome, Request, RequestHandle};
+use varve_consensus::event::{Liveness, Outcome, ReadHandle, ReadOutcome, Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Timeouts};
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
@@ -36,6 +36,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     prepare_resend: Duration::from_millis(1),
     prepare_resend_max: Duration::from_millis(1),
     stall: Duration::from_secs(50_000),
+    confirm_view: Duration::from_millis(1),
     handover: Duration::from_secs(50_000),
 };
 
@@ -46,6 +47,8 @@ pub(super) enum Stimulus<'a> {
     Message { from: u8, message: &'a Message },
     /// The producer asks for its request of this number.
     Request(u8),
+    /// Somebody asks where the log ends now, when this many ops are committed somewhere.
+    Read { floor: u8 },
     /// The disk does its oldest job.
     Disk,
     /// The primary is missed.
@@ -86,6 +89,10 @@ pub(super) enum Effect {
     Reply {
         request: u8,
         outcome: Outcome,
+    },
+    ReplyToRead {
+        outcome: ReadOutcome,
+        commit: Op,
     },
 }
 
@@ -148,6 +155,11 @@ impl Local {
                 next.waiting |= 1 << number;
                 next.step(request(number), plan, &mut effects);
             }
+            Stimulus::Read { floor } => {
+                // The handle says what the answer must contain, so that nobody has to remember it.
+                let handle = ReadHandle(u64::from(floor));
+                next.step(Input::ConfirmRead { handle }, plan, &mut effects);
+            }
             Stimulus::Disk => next.complete_job(plan, &mut effects),
             Stimulus::Suspect => {
                 next.step(Input::PrimaryLiveness(Liveness::Suspected), plan, &mut effects);
@@ -171,6 +183,12 @@ impl Local {
         let input = |from| Input::Message { from: ReplicaIndex::new(from), message: message.clone() };
         let own = self.index();
         self.step(input(from), plan, effects);
+        if let (Some(Plant::ViewConfirmedBlindly), Message::ConfirmView { view, round }) =
+            (plan.plant, message)
+        {
+            let message = Message::ViewConfirmed { view: *view, round: *round };
+            effects.push(self.send(ReplicaIndex::new(from), message));
+        }
         let forges = plan.plant == Some(Plant::VoteForged) && matches!(message, Message::PrepareOk { .. });
         for other in (0..plan.replicas).filter(|other| forges && *other != from && *other != own) {
             self.step(input(other), plan, effects);
@@ -207,6 +225,7 @@ impl Local {
             | Input::Request(_)
             | Input::PrimaryLiveness(_)
             | Input::HandOver { .. }
+            | Input::ConfirmRead { .. }
             | Input::SaveCommit
             | Input::Tick => {}
         }
@@ -243,7 +262,7 @@ impl Local {
                     .max(disk.log.last().map_or(superblock.log_view, |prepare| prepare.header().view()))
             }
             Some(Plant::LogViewAhead) => superblock.log_view = superblock.view,
-            Some(Plant::VoteForged | Plant::LogHidden) | None => {}
+            Some(Plant::VoteForged | Plant::LogHidden | Plant::ViewConfirmedBlindly) | None => {}
         }
         disk
     }
@@ -283,6 +302,12 @@ impl Local {
                 self.waiting &= !(1 << request);
                 effects.push(Effect::Reply { request, outcome });
             }
+            Output::ReplyToRead { handle: ReadHandle(floor), outcome } => {
+                let commit = self.core.commit().op;
+                let is_late = outcome == ReadOutcome::Confirmed && commit.as_raw() < floor;
+                assert!(!is_late, "a read sees what was committed before it was asked");
+                effects.push(Effect::ReplyToRead { outcome, commit });
+            }
             Output::ServePrepares { to, view, ids } => {
                 let written = self.disk.written();
                 for id in ids {
@@ -316,7 +341,9 @@ impl Local {
             | Message::Headers { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. } => true,
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => true,
         }
     }
 
@@ -351,7 +378,9 @@ impl Local {
             | Message::Headers { .. }
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. } => {}
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. } => {}
         }
     }
 }

@@ -58,6 +58,9 @@ pub struct Plan {
     /// Requests of the one producer there is, at most 7.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(..=7))]
     pub requests: u8,
+    /// Times that somebody asks a primary where the log ends now.
+    #[arg(long, default_value_t = 0)]
+    pub reads: u8,
     /// Nobody gives up a view that is not below this one; only a restarted primary goes beyond it.
     #[arg(long, default_value_t = 2)]
     pub views: u8,
@@ -109,6 +112,7 @@ impl Default for Plan {
         Self {
             replicas: 3,
             requests: 2,
+            reads: 0,
             views: 2,
             crashes: 0,
             votes: false,
@@ -125,10 +129,10 @@ impl Default for Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { replicas, requests, views, crashes, drops, votes, duplicates, timeouts, .. } = self;
+        let Self { replicas, requests, reads, views, crashes, drops, votes, duplicates, timeouts, .. } = self;
         write!(
             f,
-            "replicas={replicas} requests={requests} views={views} crashes={crashes} drops={drops} \
+            "replicas={replicas} requests={requests} reads={reads} views={views} crashes={crashes} drops={drops} \
              duplicates={duplicates} timeouts={timeouts} votes={votes}"
         )?;
         self.plant.map_or(Ok(()), |plant| write!(f, " plant={plant:?}"))

@@ -13,4 +13,6 @@ pub enum Plant {
     VoteForged,
     /// A `DoViewChange` tells nothing above the commit.
     LogHidden,
+    /// Whoever is asked confirms a view, whatever he does.
+    ViewConfirmedBlindly,
 }

@@ -4,6 +4,7 @@
 //!   word 0      what was spent: crashes, timeouts, duplicates, drops, a byte each
 //!   word 1      the newest prepare that was ever committed by anybody
 //!   word 2      requests that were told to be committed, a bit each
+//!   word 3      how often somebody asked where the log ends
 //!   next n      the replicas
 //!   the rest    messages in flight, ascending, each at most once
 //! ```
@@ -16,7 +17,7 @@ use super::local::Local;
 use super::plan::Bound;
 use super::visited::Key;
 
-const REPLICAS: usize = 3;
+const REPLICAS: usize = 4;
 
 /// A row of numbers, wherever it is kept.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ impl<'a> State<'a> {
         let locals: Vec<_> =
             (0..catalog.plan.replicas).map(|replica| Local::new(replica, &catalog.plan)).collect();
         let locals = locals.into_iter().map(|local| catalog.add_local(local));
-        [Spent::default().to_word(), ROOT, 0].into_iter().chain(locals).collect()
+        [Spent::default().to_word(), ROOT, 0, 0].into_iter().chain(locals).collect()
     }
 
     pub(super) fn words(&self) -> &'a [u32] {
@@ -80,6 +81,10 @@ impl<'a> State<'a> {
 
     pub(super) fn answered(&self) -> u32 {
         self.words[2]
+    }
+
+    fn reads(&self) -> u32 {
+        self.words[3]
     }
 
     pub(super) fn locals(&self) -> &'a [u32] {
@@ -132,6 +137,11 @@ impl<'a> State<'a> {
                 let open = (1..=plan.requests)
                     .filter(|number| (u32::from(traits.waiting) | self.answered()) & (1 << number) == 0);
                 open.for_each(|number| add(Happening::Request(number)));
+                if self.reads() < u32::from(plan.reads) {
+                    let committed = catalog.prepare_id(self.committed()).op.as_raw();
+                    let floor = u8::try_from(committed).expect("a search has few ops");
+                    add(Happening::Read { floor });
+                }
             }
             if traits.is_normal && !traits.is_primary && may_propose {
                 add(Happening::Suspect);
@@ -170,6 +180,7 @@ impl Spent {
             Act::Happens(
                 Happening::Deliver(_)
                 | Happening::Request(_)
+                | Happening::Read { .. }
                 | Happening::Disk
                 | Happening::Suspect
                 | Happening::Enter(_)
@@ -195,6 +206,7 @@ pub(super) fn advance(
     let network = REPLICAS + from.replicas;
     let mut is_news = reaction.is_none_or(|reaction| reaction.next != from.words[place]);
     words[0] = from.spent().after(step.act, catalog).to_word();
+    words[3] += u32::from(matches!(step.act, Act::Happens(Happening::Read { .. })));
     if let Act::Happens(Happening::Deliver(envelope)) | Act::Loses(envelope) = step.act
         && let Ok(found) = words[network..].binary_search(&envelope)
     {

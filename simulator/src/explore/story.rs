@@ -1,6 +1,7 @@
 //! The way to a violation as an ASCII sequence diagram: time runs down, one column per replica, a message drawn where it
 //! arrives.
 
+use varve_protocol::id::Op;
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::PrepareHeader;
 
@@ -48,6 +49,9 @@ impl Story {
         match happening {
             Happening::Deliver(envelope) => self.arrow(catalog.envelope(envelope), true),
             Happening::Request(number) => self.at(step.replica, format!("request {number}")),
+            Happening::Read { floor } => {
+                self.at(step.replica, format!("read, when {} was committed", Op::new(u64::from(floor))));
+            }
             Happening::Disk => {}
             Happening::Suspect => self.at(step.replica, "suspects its primary".to_owned()),
             Happening::Ask { from } => self.at(step.replica, format!("is asked by r{from}")),
@@ -75,6 +79,7 @@ impl Story {
             Effect::Saved(saved) => format!("superblock view={} log_view={}", saved.view, saved.log_view),
             Effect::Apply(header) => format!("commit {}", header.id()),
             Effect::Reply { request, outcome } => format!("reply {request} {outcome:?}"),
+            Effect::ReplyToRead { outcome, commit } => format!("reply to read {outcome:?} commit={commit}"),
         };
         self.at(replica, what);
     }
@@ -156,6 +161,8 @@ fn describe(message: &Message) -> String {
         Message::GetPrepares { ids, .. } => format!("{view} get_prepares [{}]", join(ids.iter())),
         Message::RepairPrepare { prepare, .. } => format!("{view} repair_prepare {}", prepare.id()),
         Message::RepairMissing { id, .. } => format!("{view} repair_missing {id}"),
+        Message::ConfirmView { round, .. } => format!("{view} confirm_view {round}"),
+        Message::ViewConfirmed { round, .. } => format!("{view} view_confirmed {round}"),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::actor::balancer::Balancer;
 use crate::actor::operator::Operator;
 use crate::actor::producer::Producer;
 use crate::actor::reader::Wanderer;
+use crate::actor::surveyor::Surveyor;
 use crate::actor::tinkerer::Tinkerer;
 use crate::actor::{Actor, Happening, Orders, Placement};
 use crate::oracle::{Oracle, Violation};
@@ -395,8 +396,17 @@ impl<M: Machine> Universe<M> {
         let mut orders = Orders::new(self.heap.now(), client, &mut self.oracle);
         let actor = &mut self.clients[client as usize].actor;
         actor.handle(happening, &mut orders)?;
-        let Orders { frames, wake_at, records_read, sessions_forgotten, changes_made, handovers, .. } =
-            orders;
+        let Orders {
+            frames,
+            wake_at,
+            records_read,
+            sessions_forgotten,
+            changes_made,
+            handovers,
+            ends_confirmed,
+            ..
+        } = orders;
+        self.statistics.ends_confirmed += ends_confirmed;
         self.statistics.changes_made += changes_made;
         self.statistics.handovers += handovers;
         self.statistics.records_read += records_read;
@@ -490,7 +500,7 @@ fn receiver(event: &Event) -> Option<NodeId> {
     }
 }
 
-/// The clients of a scenario: the operator, the producers, the readers.
+/// The clients of a scenario: the operator, the producers, the readers, the surveyor.
 fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
     let nodes: Vec<NodeId> = scenario.node_ids().collect();
     let load = &scenario.load;
@@ -522,5 +532,6 @@ fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
             rng,
         )));
     }
+    actors.push(Box::new(Surveyor::new(cluster, stream(scenario.seed, "surveyor"))));
     actors.into_iter().map(|actor| Client { actor, armed: None }).collect()
 }

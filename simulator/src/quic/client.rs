@@ -21,13 +21,16 @@ use super::host::{Ends, SimulatedResolver, address, authority, packet_observer, 
 use super::socket::{SharedWeather, SimulatedRuntime, SimulatedSocket};
 use crate::actor::operator::{NAME, placement};
 use crate::oracle::Violation;
-use crate::random::{seed_bytes, stream};
+use crate::random::{long_tail, seed_bytes, stream};
 use crate::scenario::{Phase, Scenario};
 use crate::trace::Endpoint;
 use crate::workload::Value;
 
 /// The pause before a failed call is tried again.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// The mean pause between two questions for an end.
+const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a client knows of the universe around it.
 #[derive(Clone)]
@@ -180,6 +183,38 @@ pub(crate) async fn consume(around: Surroundings) -> turmoil::Result {
     for task in tasks {
         task.await?;
     }
+    Ok(())
+}
+
+/// Asks with the client where one partition after the other ends now, until each has been told after the faults.
+pub(crate) async fn survey(around: Surroundings) -> turmoil::Result {
+    around.board.set_waits(around.client, Some("it has not connected".to_owned()));
+    let client = around.connect().await?;
+    let placement = around.board.placement().await;
+    let admin = client.admin();
+    let mut rng = around.rng("survey");
+    let mut recovered = 0;
+    while recovered < placement.len() {
+        let is_healed = around.board.phase() != Phase::Safety;
+        let place = if is_healed { recovered } else { rng.random_range(0..placement.len()) };
+        let group = placement[place].0;
+        around.board.set_waits(around.client, Some(format!("nobody says where {group} ends")));
+        let question = around.board.lock().oracle.end_asked(group);
+        match admin.offsets(group).await {
+            Ok(offsets) => {
+                let state = &mut *around.board.lock();
+                state.statistics.ends_confirmed += 1;
+                let told = state.oracle.end_told(question, offsets.primary, offsets.high_watermark.as_raw());
+                if let Err(violation) = told {
+                    state.violation.get_or_insert(violation);
+                }
+                recovered += usize::from(is_healed);
+            }
+            Err(error) => around.pause_after("ask for an end", &error).await,
+        }
+        tokio::time::sleep(long_tail(&mut rng, SURVEY_PAUSE)).await;
+    }
+    around.board.set_waits(around.client, None);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use turmoil::Sim;
 use varve_protocol::id::{ClusterId, NodeId};
 
 use super::board::Board;
-use super::client::{Surroundings, act, consume, operate, produce};
+use super::client::{Surroundings, act, consume, operate, produce, survey};
 use super::host::{Ends, Host, host_name};
 use super::nemesis::Nemesis;
 use super::socket::{SharedWeather, Weather};
@@ -208,8 +208,8 @@ fn simulation<'a>(scenario: &Scenario) -> Sim<'a> {
     builder.build()
 }
 
-/// Adds all clients of a scenario and gives their number: the operator, producers, amnesiacs, a consumer, readers, the scout
-/// and, last, the auditor.
+/// Adds all clients of a scenario and gives their number: the operator, producers, amnesiacs, a consumer, readers, the
+/// surveyor, the scout and, last, the auditor.
 fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> Surroundings) -> u32 {
     let load = &scenario.load;
     let nodes: Vec<NodeId> = scenario.node_ids().collect();
@@ -260,6 +260,8 @@ fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> S
         };
         sim.client(client_name(client.client), act(client, make));
     }
+    let client = next();
+    sim.client(client_name(client.client), survey(client));
     let client = next();
     let (cluster, scouted) = (client.cluster, nodes.clone());
     let make = move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Scout::new(cluster, &scouted))) };

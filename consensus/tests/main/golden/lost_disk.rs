@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use varve_consensus::event::{Liveness, Outcome};
+use varve_consensus::event::{Liveness, Outcome, ReadOutcome};
 use varve_consensus::{Input, Status};
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
@@ -55,6 +55,26 @@ fn lost_disk_takes_the_log_and_acknowledges_nothing() {
             cluster.settle();
             let_in(cluster, 2);
         });
+    });
+}
+
+#[test]
+fn lost_disk_confirms_no_view() {
+    claim("lost_disk_confirms_no_view", 3, |cluster| {
+        quietly(cluster, "r2 loses its disk and holds op1 again", |cluster| {
+            lose(cluster, 2);
+            catch_up(cluster, 2);
+        });
+        let read = cluster.read(0);
+        cluster.settle_without(&[1]);
+        assert!(
+            !cluster.reads.contains_key(&read),
+            "it may have told its log for a later view, and forgotten that"
+        );
+        cluster.elapse(Duration::from_millis(75));
+        cluster.pass(0, 1);
+        cluster.pass(1, 0);
+        assert_eq!(cluster.reads[&read], ReadOutcome::Confirmed);
     });
 }
 

@@ -116,6 +116,7 @@ impl Stage {
             sessions_forgotten,
             changes_made,
             handovers,
+            ends_confirmed,
             statuses,
             ..
         } = orders;
@@ -123,6 +124,7 @@ impl Stage {
         state.statistics.sessions_forgotten += sessions_forgotten;
         state.statistics.changes_made += changes_made;
         state.statistics.handovers += handovers;
+        state.statistics.ends_confirmed += ends_confirmed;
         if let Some(streams) = self.actor.streams() {
             state.streams.clone_from(streams);
         }
