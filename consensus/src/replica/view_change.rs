@@ -122,7 +122,10 @@ impl Replica {
 
     fn count_proposal(&mut self) {
         let quorum = if Mutant::ProposalNeedsNobody.is_on() { 1 } else { quorum(self.config.replica_count) };
-        if self.has_proposed() && self.proposal.standing().count() >= quorum {
+        // Who has no voice asks the others to go on, and goes when they do: alone in a later view it would wait for them, and
+        // they for it.
+        let own = usize::from(!self.is_admitted());
+        if self.has_proposed() && self.proposal.standing().count() >= quorum + own {
             self.enter_view(self.proposal.view);
         }
     }

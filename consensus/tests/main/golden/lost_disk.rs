@@ -125,6 +125,31 @@ fn lost_disk_gives_up_the_view_it_led() {
 }
 
 #[test]
+fn lost_disk_goes_on_with_the_others_only() {
+    claim("lost_disk_goes_on_with_the_others_only", 5, |cluster| {
+        quietly(cluster, "r0 loses its disk; r1 and r2 miss it meanwhile", |cluster| {
+            lose(cluster, 0);
+            [1, 2].into_iter().for_each(|node| cluster.liveness(node, Liveness::Suspected));
+            cluster.network.retain(|sent| (sent.from, sent.to) != (1, 2) && (sent.from, sent.to) != (2, 1));
+            cluster.elapse(Duration::ZERO);
+        });
+        // With its own it would have three votes of five, and nobody else would.
+        for from in [1, 2] {
+            cluster.pass(from, 0);
+            cluster.lose(0, from);
+        }
+        assert_eq!(cluster.replica(0).view(), View::ZERO);
+        quietly(cluster, "nobody misses it any more, and it asks again", |cluster| {
+            [1, 2].into_iter().for_each(|node| cluster.liveness(node, Liveness::Heard));
+            cluster.network.clear();
+            cluster.elapse(Duration::from_millis(100));
+            cluster.settle();
+            assert_eq!((cluster.primary(), cluster.replica(0).view()), (1, View::new(1)));
+        });
+    });
+}
+
+#[test]
 fn lost_disk_gives_up_a_later_view_it_led() {
     claim("lost_disk_gives_up_a_later_view_it_led", 3, |cluster| {
         quietly(cluster, "r1 leads", |cluster| {

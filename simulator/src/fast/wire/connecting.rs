@@ -143,7 +143,12 @@ impl Wire {
             connection.lanes.clear();
         }
         for (side, end) in pair.ends.into_iter().enumerate() {
+            let is_cut = self.is_cut(pair.other(end), end);
             let connection = self.connections.entry(pair).or_default();
+            if is_cut {
+                // What waits for the end of the cut to be sent again is not in flight.
+                connection.clear_lanes_to(side);
+            }
             if self.presence.get(&end) == Some(&Presence::Absent) {
                 connection.told[side] = None;
                 connection.clear_lanes_to(side);
