@@ -209,7 +209,8 @@ mod tests {
     fn map() -> ClusterMap {
         let replicas = [2, 3, 1].map(NodeId::new).to_vec();
         let partitions = vec![PartitionEntry { directories: Vec::new(), group: GroupId::new(1), replicas }];
-        let topic = TopicEntry { name: "orders".to_owned(), replication_factor: 3, partitions };
+        let retention = Default::default();
+        let topic = TopicEntry { name: "orders".to_owned(), replication_factor: 3, partitions, retention };
         ClusterMap {
             op: Op::new(1),
             nodes: Vec::new(),

@@ -14,6 +14,7 @@ use varve_protocol::client::{
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumber};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
+use varve_protocol::retention::Retention;
 
 use crate::cluster::{AdminSession, Backoff, Shared, is_over, nonsense, read_response};
 use crate::error::ClientError;
@@ -29,6 +30,24 @@ const TRANSFER_MAX: Duration = Duration::from_secs(10);
 
 /// How long a node may take to tell its status.
 const STATUS_MAX: Duration = Duration::from_secs(1);
+
+/// How a new topic shall be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicOptions {
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Replicas of each; `None`: 3, or 1 if the cluster has fewer nodes.
+    pub replication_factor: Option<u8>,
+    /// How long records are kept.
+    pub retention: Retention,
+}
+
+impl Default for TopicOptions {
+    /// One partition, whose records are kept for ever.
+    fn default() -> Self {
+        Self { partitions: 1, replication_factor: None, retention: Retention::FOREVER }
+    }
+}
 
 /// Changes and looks at streams, topics and nodes.
 pub struct Admin {
@@ -117,8 +136,7 @@ impl Admin {
         self.change(MetadataOp::DeleteStream { stream: stream.to_owned() }).await
     }
 
-    /// Creates a topic and waits until all its partitions have a primary. Without a replication factor it is 3, or 1 if the
-    /// cluster has fewer nodes.
+    /// Creates a topic and waits until all its partitions have a primary.
     ///
     /// # Errors
     /// When the name is taken or not legal, the numbers are out of bounds, or the cluster cannot be changed at the moment.
@@ -126,12 +144,13 @@ impl Admin {
         &self,
         stream: &str,
         topic: &str,
-        partitions: u32,
-        replication_factor: Option<u8>,
+        options: TopicOptions,
     ) -> Result<(), ClientError> {
-        let (stream, name) = (stream.to_owned(), topic.to_owned());
-        let full_name = format!("{stream}/{name}");
-        self.change(MetadataOp::CreateTopic { stream, topic: name, partitions, replication_factor }).await?;
+        let TopicOptions { partitions, replication_factor, retention } = options;
+        let (stream, topic) = (stream.to_owned(), topic.to_owned());
+        let full_name = format!("{stream}/{topic}");
+        self.change(MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, retention })
+            .await?;
         self.wait_for_primaries(&full_name).await
     }
 

@@ -38,7 +38,7 @@ mod nodes;
 mod pipeline;
 mod producer;
 
-pub use admin::Admin;
+pub use admin::{Admin, TopicOptions};
 pub use client::Client;
 pub use config::{ClientConfig, Seams};
 pub use connection_string::{ConnectionString, ConnectionStringError};
@@ -47,3 +47,4 @@ pub use error::{ClientError, Outcome};
 pub use producer::{Ack, Producer, ProducerConfig, Target};
 pub use varve_protocol::id::Offset;
 pub use varve_protocol::record::Record;
+pub use varve_protocol::retention::Retention;

@@ -56,6 +56,7 @@ impl Group {
                 }
                 Output::Reply { .. } => self.committed += 1,
                 Output::Apply(_)
+                | Output::TakeSnapshot(_)
                 | Output::ReplyToRead { .. }
                 | Output::Truncate { .. }
                 | Output::ServePrepares { .. }

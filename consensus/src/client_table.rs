@@ -63,7 +63,11 @@ impl ClientTable {
         if !has_session(producer, request) {
             return;
         }
-        let place = Place { op: header.op(), base_offset: header.base_offset() };
+        self.note(producer, request, Place { op: header.op(), base_offset: header.base_offset() });
+    }
+
+    /// Remembers where a producer's newest request stands.
+    pub(crate) fn note(&mut self, producer: ProducerId, request: RequestNumber, place: Place) {
         let session = self.sessions.entry(producer).or_insert_with(|| Session {
             last: request,
             last_op: Op::ZERO,
@@ -82,6 +86,11 @@ impl ClientTable {
         {
             self.sessions.remove(&evicted);
         }
+    }
+
+    /// All that is remembered, producers in the order of their last ops.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (ProducerId, &VecDeque<(RequestNumber, Place)>)> {
+        self.by_last_op.values().map(|producer| (*producer, &self.sessions[producer].places))
     }
 
     /// What is known of a request.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use varve_protocol::id::{Offset, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View};
 use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 
 /// Names a request while it is under way; chosen by the driver, meaningless to the core.
@@ -103,6 +104,9 @@ pub enum Output {
         /// The last op that stays.
         keep: Op,
     },
+    /// Put this in the place of the whole log: from now on the log is what follows it. Answer `Durable` with its name when it is
+    /// durable, or with that of a later prepare; what stood there before must not be harmed until then.
+    TakeSnapshot(Snapshot),
     /// Save this, replacing what was saved for the group before, and answer `SuperblockDurable`.
     SaveSuperblock(Superblock),
     /// This prepare is committed, and so are all before it. Comes once per op, in order. The driver holds the body, having
@@ -122,7 +126,8 @@ pub enum Output {
         /// Whether it may be answered.
         outcome: ReadOutcome,
     },
-    /// Find these prepares in the log on disk and send each as `RepairPrepare`, or `RepairMissing` if it is not there.
+    /// Find these prepares in the log on disk and send each as `RepairPrepare`, or `RepairMissing` if it is not there; if the log
+    /// begins behind one of them, send what it builds on as `Snapshot` too.
     ServePrepares {
         /// To whom.
         to: ReplicaIndex,
@@ -131,7 +136,8 @@ pub enum Output {
         /// What is wanted.
         ids: Vec<PrepareId>,
     },
-    /// Find the headers of these ops in the log on disk and send them as `Headers`; fewer, or none, if they are not there.
+    /// Find the headers of these ops in the log on disk and send them as `Headers`; fewer, or none, if they are not there. If the
+    /// log begins behind the first one, send what it builds on as `Snapshot` instead.
     ServeHeaders {
         /// To whom.
         to: ReplicaIndex,

@@ -16,6 +16,7 @@
 //!    |           reading             (D2)            |
 //!    |           repair  catchup     (R1)            |
 //!    |           recovery            (S1, S2)        |
+//!    |           transfer  snapshot  (R3)            |
 //!    |           replacements        (S4, E1)        |
 //!    | log  log_merge  client_table  quorum  timeout |
 //!    +-----------------------------------------------+
@@ -49,6 +50,12 @@
 //! Neither asks the driver for care: a message that needs something durable is not emitted before the driver has said that
 //! it is.
 //!
+//! # Where a log starts
+//!
+//! A log may let go of its oldest prepares. The primary's driver seals a `LogStart` entry for that; when it is committed each
+//! replica's driver removes what is older from its disk, and keeps a [`snapshot`] of the state that it builds on. A replica
+//! that lacks something older takes that snapshot in place of its log (`replica/transfer`).
+//!
 //! # What the driver must know
 //!
 //! * Perform outputs in order; keep one FIFO queue of disk jobs per group, and answer its jobs in order.
@@ -71,9 +78,11 @@ pub mod config;
 pub mod event;
 mod log;
 mod log_merge;
+mod log_starts;
 mod quorum;
 mod replacements;
 mod replica;
+pub mod snapshot;
 mod status;
 mod timeout;
 

@@ -37,6 +37,13 @@ impl Log {
         Self { base, entries: VecDeque::new() }
     }
 
+    /// A log whose first remembered prepare is this one, without its body; it is never cut.
+    pub(crate) fn starting_with(header: PrepareHeader) -> Self {
+        let mut log = Self::new(header.parent());
+        log.append_header(header);
+        log
+    }
+
     /// The newest prepare, or [`PrepareId::ROOT`].
     pub(crate) fn head(&self) -> PrepareId {
         self.entries.back().map_or(self.base, |entry| entry.header.id())

@@ -31,8 +31,18 @@ impl Replacements {
     pub(crate) fn note(&mut self, prepare: &Prepare) {
         if prepare.header().kind() == PrepareKind::Replacement {
             let replacement = Replacement::decode(prepare.body()).expect("a replacement can be read");
-            self.0.push((prepare.op(), replacement));
+            self.push(prepare.op(), replacement);
         }
+    }
+
+    /// Takes note of an entry.
+    pub(crate) fn push(&mut self, op: Op, replacement: Replacement) {
+        self.0.push((op, replacement));
+    }
+
+    /// All entries, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Op, Replacement)> {
+        self.0.iter()
     }
 
     /// The log was cut behind `keep`.

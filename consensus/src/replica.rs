@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::{Offset, Op, ReplicaIndex, View};
+use varve_protocol::log_start::LogStart;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::event::{Input, Liveness, Output, RequestHandle};
 use crate::log::Log;
 use crate::log_merge::Told;
+use crate::log_starts::LogStarts;
 use crate::quorum::Votes;
 use crate::replacements::Replacements;
 use crate::status::Status;
@@ -34,6 +36,7 @@ mod reading;
 pub(crate) mod recovery;
 mod repair;
 mod torn;
+mod transfer;
 mod view_change;
 
 use catchup::Catchup;
@@ -57,10 +60,14 @@ pub struct Replica {
     log: Log,
     /// Entries of the log that replace replicas.
     replacements: Replacements,
+    /// Entries of the log that move its start.
+    log_starts: LogStarts,
     /// Newest op known to be committed; applied at once.
     commit: Op,
     /// Newest op durable here, and all below it.
     durable: Op,
+    /// The snapshot that has taken the place of the log and is not durable yet.
+    taking: Option<PrepareId>,
     client_table: ClientTable,
     liveness: Liveness,
     proposal: Proposal,
@@ -173,7 +180,7 @@ impl Replica {
     }
 
     fn with_state(config: Config, rng: ChaCha8Rng, superblock: Superblock, log: RecoveredLog) -> Self {
-        let RecoveredLog { log, client_table, replacements, committed: commit } = log;
+        let RecoveredLog { log, client_table, replacements, log_starts, committed: commit } = log;
         config.assert_sound();
         assert!(superblock.group == config.group, "a superblock belongs to the group it is given to");
         Self {
@@ -187,7 +194,9 @@ impl Replica {
             durable: log.head().op,
             log,
             replacements,
+            log_starts,
             commit,
+            taking: None,
             client_table,
             liveness: Liveness::Heard,
             proposal: Proposal::default(),
@@ -327,6 +336,18 @@ impl Replica {
         self.log.id(self.commit).expect("the committed prepare is remembered")
     }
 
+    /// Where the log starts: what is older was let go, or will be.
+    #[must_use]
+    pub fn log_start(&self) -> LogStart {
+        self.log_starts.committed()
+    }
+
+    /// Whether the log moves its start above the commit.
+    #[must_use]
+    pub fn is_moving_log_start(&self) -> bool {
+        self.log_starts.is_pending()
+    }
+
     /// The high watermark: the first offset that consumers cannot read yet.
     #[must_use]
     pub fn next_offset_committed(&self) -> Offset {
@@ -378,6 +399,7 @@ impl Replica {
             Message::RepairMissing { view: _, id } => self.on_repair_missing(id),
             Message::ConfirmView { view, round } => self.on_confirm_view(from, view, round),
             Message::ViewConfirmed { view, round } => self.on_view_confirmed(from, view, round),
+            Message::Snapshot { view, snapshot } => self.on_snapshot(from, view, snapshot),
         }
     }
 

@@ -90,6 +90,8 @@ commands! {
     ConfirmView = 28,
     /// Consensus.
     ViewConfirmed = 29,
+    /// Consensus.
+    Snapshot = 30,
 
     /// Client to node: append a batch to a partition.
     Append = 64,

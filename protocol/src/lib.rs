@@ -6,6 +6,7 @@
 //! * [`frame`], [`message`]: what travels between nodes.
 //! * [`client`], [`metadata`]: what travels between clients and nodes.
 //! * [`superblock`]: what a replica must never forget.
+//! * [`log_start`], [`snapshot`]: how a log lets go of what is old.
 //! * [`limits`]: every bound of the system.
 //! * [`mutant`]: mistakes that tests can switch on.
 
@@ -14,6 +15,7 @@ pub mod client;
 pub mod frame;
 pub mod id;
 pub mod limits;
+pub mod log_start;
 pub mod message;
 pub mod metadata;
 pub mod mutant;
@@ -21,5 +23,7 @@ pub mod prepare;
 pub mod pulse;
 pub mod record;
 pub mod replacement;
+pub mod retention;
+pub mod snapshot;
 pub mod superblock;
 pub mod time;

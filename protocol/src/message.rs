@@ -19,6 +19,7 @@
 //! | RepairMissing   | op, commit_view, commit_checksum: name of the prepare          | -                                 |
 //! | ConfirmView     | correlation = round                                            | -                                 |
 //! | ViewConfirmed   | correlation = round                                            | -                                 |
+//! | Snapshot        | -                                                              | the snapshot                      |
 //!
 //! A slot is one tag byte (1 has, 2 cannot tell), then 128 bytes: the header, or op and zeros.
 
@@ -29,6 +30,7 @@ use crate::id::{ClusterId, Epoch, GroupId, Op, Round, View};
 use crate::limits::HEADERS_PER_MESSAGE_MAX;
 use crate::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareHeader, PrepareId};
 use crate::replacement::Generations;
+use crate::snapshot::Snapshot;
 
 /// What a replica knows of one op above its commit, as told in a `DoViewChange`. An op of which a replica says nothing
 /// although it is above its head is lacked for certain: it was never written there.
@@ -168,6 +170,14 @@ pub enum Message {
         /// The question that is answered.
         round: Round,
     },
+    /// Answer to `GetHeaders` and `GetPrepares`: what is wanted was let go; this is what the sender's log builds on, all of it
+    /// committed.
+    Snapshot {
+        /// Sender's view.
+        view: View,
+        /// The state before the sender's first prepare.
+        snapshot: Snapshot,
+    },
 }
 
 impl Message {
@@ -188,7 +198,8 @@ impl Message {
             | Self::RepairPrepare { view, .. }
             | Self::RepairMissing { view, .. }
             | Self::ConfirmView { view, .. }
-            | Self::ViewConfirmed { view, .. } => *view,
+            | Self::ViewConfirmed { view, .. }
+            | Self::Snapshot { view, .. } => *view,
         }
     }
 
@@ -210,6 +221,7 @@ impl Message {
             Self::RepairMissing { .. } => Command::RepairMissing,
             Self::ConfirmView { .. } => Command::ConfirmView,
             Self::ViewConfirmed { .. } => Command::ViewConfirmed,
+            Self::Snapshot { .. } => Command::Snapshot,
         }
     }
 
@@ -258,6 +270,7 @@ impl Message {
             }
             Self::Headers { headers, .. } => encode_headers(headers).into(),
             Self::GetPrepares { ids, .. } => encode_ids(ids).into(),
+            Self::Snapshot { snapshot, .. } => snapshot.encode().into(),
             Self::ConfirmView { round, .. } | Self::ViewConfirmed { round, .. } => {
                 header.correlation = round.as_raw();
                 Body::default()
@@ -310,6 +323,7 @@ impl Message {
             Command::GetPrepares => reading.ids(&body()).map(|ids| Self::GetPrepares { view, ids }),
             Command::ConfirmView => Ok(Self::ConfirmView { view, round: Round::new(header.correlation) }),
             Command::ViewConfirmed => Ok(Self::ViewConfirmed { view, round: Round::new(header.correlation) }),
+            Command::Snapshot => reading.snapshot(&body()).map(|snapshot| Self::Snapshot { view, snapshot }),
             Command::Hello
             | Command::Pulse
             | Command::Append
@@ -392,6 +406,10 @@ impl Reading {
         } else {
             Err(self.refuse("bytes are left over after the prepare"))
         }
+    }
+
+    fn snapshot(&self, body: &Bytes) -> Result<Snapshot, FrameError> {
+        Snapshot::decode(body).ok_or_else(|| self.refuse("it is not a sound snapshot"))
     }
 
     fn pieces<'a>(

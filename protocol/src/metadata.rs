@@ -12,6 +12,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, View};
 use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
+use crate::retention::Retention;
 
 /// A change of the metadata: the body of a prepare of kind `Metadata`.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
@@ -47,6 +48,8 @@ pub enum MetadataOp {
         partitions: u32,
         /// Replicas of each: 1, 3, 5 or 7; if none is given 3, or 1 if fewer nodes are registered.
         replication_factor: Option<u8>,
+        /// How long records are kept.
+        retention: Retention,
     },
     /// Removes a topic and the data of its partitions.
     DeleteTopic {
@@ -156,6 +159,8 @@ pub struct TopicEntry {
     pub replication_factor: u8,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionEntry>,
+    /// How long records are kept.
+    pub retention: Retention,
 }
 
 /// A partition.

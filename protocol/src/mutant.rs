@@ -119,6 +119,8 @@ mutants! {
     ReadOldRoundCounts, "read-old-round-counts", "D2", "An answer to a question of before the read counts for it.";
     ReadOldViewConfirmed, "read-old-view-confirmed", "D2", "A replica confirms a view that it has left.";
     ReadBeforeStartLog, "read-before-start-log", "D2", "A new primary answers reads before it has committed what its view started with.";
+    SnapshotNotAwaited, "snapshot-not-awaited", "R3", "A replica speaks for a snapshot that is not durable yet.";
+    KeepsTooLittle, "keeps-too-little", "R3", "More is let go than the topic's retention allows.";
     FilesDeletedEarly, "files-deleted-early", "P1", "A deleted group's files go before the deletion is known to outlast a restart.";
 }
 

@@ -63,6 +63,8 @@ pub enum PrepareKind {
     Metadata = 2,
     /// A replica that has lost its disk is replaced; see [`crate::replacement`].
     Replacement = 3,
+    /// Older segments are let go; see [`crate::log_start`].
+    LogStart = 4,
 }
 
 impl PrepareKind {
@@ -72,6 +74,7 @@ impl PrepareKind {
             1 => Some(Self::Records),
             2 => Some(Self::Metadata),
             3 => Some(Self::Replacement),
+            4 => Some(Self::LogStart),
             _ => None,
         }
     }

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use varve_consensus::Replica;
 use varve_protocol::id::{DirectoryId, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::prepare::PrepareId;
+use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
 
 use crate::mending::Mending;
+use crate::node::retention::Surveyed;
 use crate::tail::Tail;
 
 /// How far a replica is.
@@ -30,6 +32,8 @@ pub(crate) struct Placement {
     pub(crate) members: Vec<NodeId>,
     /// Their data directories at that time.
     pub(crate) directories: Vec<DirectoryId>,
+    /// How long its records are kept.
+    pub(crate) retention: Retention,
 }
 
 /// One replica of one group.
@@ -39,6 +43,12 @@ pub(crate) struct Group {
     pub(crate) members: Vec<NodeId>,
     /// The data directories that they had when the group was made.
     pub(crate) directories: Vec<DirectoryId>,
+    /// How long its records are kept.
+    pub(crate) retention: Retention,
+    /// What the last survey of its segments has shown.
+    pub(crate) surveyed: Option<Surveyed>,
+    /// The op before the first one on the disk.
+    pub(crate) base: Op,
     pub(crate) state: State,
     pub(crate) tail: Tail,
     /// When its timer is set to.
@@ -53,13 +63,33 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(placement: Placement, state: State, tail: Tail) -> Self {
-        let Placement { members, directories } = placement;
-        let writing = VecDeque::new();
-        Self { members, directories, state, tail, armed: None, view_seen: None, view_led: None, writing }
+        let Placement { members, directories, retention } = placement;
+        Self {
+            members,
+            directories,
+            retention,
+            surveyed: None,
+            base: Op::ZERO,
+            state,
+            tail,
+            armed: None,
+            view_seen: None,
+            view_led: None,
+            writing: VecDeque::new(),
+        }
+    }
+
+    /// The same, with a log that begins behind this op.
+    pub(crate) fn behind(self, base: Op) -> Self {
+        Self { base, ..self }
     }
 
     pub(crate) fn placement(&self) -> Placement {
-        Placement { members: self.members.clone(), directories: self.directories.clone() }
+        Placement {
+            members: self.members.clone(),
+            directories: self.directories.clone(),
+            retention: self.retention,
+        }
     }
 
     pub(crate) fn replica(&self) -> Option<&Replica> {

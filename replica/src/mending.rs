@@ -14,17 +14,23 @@
 //! One peer is asked at a time, in turn; later and later while nothing comes. Names above what is surely committed may be of
 //! prepares that the cluster has cut meanwhile, and nobody has them: then the hole is given up, and the log ends before it.
 //!
+//! A peer may also have let go of what is missing, and offer what its log builds on instead. Then the hole need not be filled, but
+//! what stands behind it may still be the good copy that another damaged replica needs. So it is given up only when a primary
+//! says that it works, in our newest view or a later one: a quorum of others holds everything then. The replica goes on like
+//! one that has lost the end of its log, and takes the snapshot.
+//!
 //! Meanwhile this replica does not exist for its group, but for one thing: it serves what it holds to others that mend.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use varve_consensus::RecoveredLog;
-use varve_protocol::id::{NodeId, Op};
+use varve_protocol::id::{NodeId, Op, View};
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 use varve_storage::Hole;
@@ -48,6 +54,14 @@ const _: () = assert!(AT_ONCE as u64 <= REPAIR_PREPARES_MAX, "peers answer all t
 pub(crate) struct Reading {
     pub(crate) log: RecoveredLog,
     pub(crate) next: Op,
+}
+
+impl Reading {
+    /// Nothing was read yet of a log that builds on a snapshot, or begins with op 1.
+    fn behind(snapshot: Option<&Snapshot>) -> Self {
+        let log = snapshot.and_then(RecoveredLog::from_snapshot).unwrap_or_default();
+        Self { log, next: snapshot.map_or(Op::ZERO, Snapshot::op).next() }
+    }
 }
 
 /// What to do next.
@@ -87,6 +101,14 @@ pub(crate) struct Mending {
     pub(crate) due: Option<Moment>,
     /// Present when no hole is left.
     pub(crate) reading: Option<Reading>,
+    /// What the log builds on.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// A peer has let go of something that is missing.
+    is_gone_elsewhere: bool,
+    /// Names the questions for a primary.
+    nonce: u64,
+    /// A primary has said that it works.
+    is_led: bool,
 }
 
 impl Mending {
@@ -106,7 +128,33 @@ impl Mending {
             moved_at: now,
             due: Some(now),
             reading: None,
+            snapshot: None,
+            is_gone_elsewhere: false,
+            nonce: 0,
+            is_led: false,
         }
+    }
+
+    /// The same, of a log that builds on a snapshot, with a number drawn for this life.
+    pub(crate) fn behind(self, snapshot: Option<Snapshot>, nonce: u64) -> Self {
+        Self { snapshot, nonce, ..self }
+    }
+
+    /// A peer has let go of what is before the end of its snapshot; says whether to ask for a primary.
+    pub(crate) fn note_gone(&mut self, snapshot: &Snapshot) -> bool {
+        let is_news = snapshot.op() > self.hole.after.op && !self.is_gone_elsewhere;
+        self.is_gone_elsewhere |= is_news;
+        if is_news {
+            self.asked.clear();
+        }
+        is_news
+    }
+
+    /// A primary has begun a view, or says that it works in one; says whether that is news.
+    pub(crate) fn note_primary(&mut self, view: View, nonce: u64) -> bool {
+        let is_news = nonce == self.nonce && nonce != 0 && view >= self.superblock.view && !self.is_led;
+        self.is_led |= is_news;
+        is_news
     }
 
     /// What is the matter, for people.
@@ -134,7 +182,7 @@ impl Mending {
             return None;
         }
         let view = self.superblock.view;
-        let messages = if self.is_named() {
+        let mut messages = if self.is_named() {
             let wanted = self.wanted();
             if wanted.is_empty() {
                 return None;
@@ -150,6 +198,9 @@ impl Mending {
                 Message::GetPrepares { view, ids: vec![self.unnamed] },
             ]
         };
+        if self.is_gone_elsewhere {
+            messages.push(Message::GetStartView { view, nonce: self.nonce });
+        }
         // Whoever has answered is asked again.
         self.turn += usize::from(self.attempts > 0);
         let wait = ASK_AGAIN_AFTER.saturating_mul(1 << self.attempts.min(16)).min(ASK_AGAIN_AFTER_MAX);
@@ -232,6 +283,10 @@ impl Mending {
             self.is_given_up = true;
             return Step::GiveUp;
         }
+        if self.is_gone_elsewhere && self.is_led {
+            self.is_given_up = true;
+            return Step::GiveUp;
+        }
         let ready = self.ready();
         if !ready.is_empty() {
             self.is_writing = true;
@@ -269,7 +324,7 @@ impl Mending {
         self.superblock.is_torn |= self.is_given_up;
         self.note_move(true, now);
         let Some(hole) = hole else {
-            self.reading = Some(Reading { log: RecoveredLog::new(), next: Op::new(1) });
+            self.reading = Some(Reading::behind(self.snapshot.as_ref()));
             self.due = None;
             return;
         };
@@ -280,8 +335,9 @@ impl Mending {
             self.unnamed = if self.is_named() { hole.after } else { self.unnamed };
             self.hole = hole;
         } else {
-            let (superblock, turn) = (self.superblock, self.turn);
-            *self = Self { turn, ..Self::new(superblock, hole, now) };
+            let (superblock, turn, nonce, snapshot) =
+                (self.superblock, self.turn, self.nonce, self.snapshot.take());
+            *self = Self { turn, nonce, snapshot, ..Self::new(superblock, hole, now) };
         }
     }
 }

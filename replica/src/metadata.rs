@@ -15,6 +15,7 @@ use varve_protocol::metadata::{
     TopicEntry, is_legal_name,
 };
 use varve_protocol::mutant::Mutant;
+use varve_protocol::retention::Retention;
 
 /// Outcomes that are remembered for retries: as many as the client tables of a busy cluster can ask for.
 const OUTCOMES_MAX: usize = 4096;
@@ -34,6 +35,7 @@ struct Registered {
 struct Topic {
     replication_factor: u8,
     partitions: Vec<PartitionEntry>,
+    retention: Retention,
 }
 
 /// The metadata as of one op.
@@ -138,6 +140,12 @@ impl Metadata {
         self.streams.values().flat_map(BTreeMap::values).flat_map(|topic| &topic.partitions)
     }
 
+    /// Every partition of every topic, and how long its records are kept.
+    pub fn retentions(&self) -> impl Iterator<Item = (GroupId, Retention)> {
+        let topics = self.streams.values().flat_map(BTreeMap::values);
+        topics.flat_map(|topic| topic.partitions.iter().map(|partition| (partition.group, topic.retention)))
+    }
+
     /// The picture that clients get; without primaries, which are not metadata.
     #[must_use]
     pub fn map(&self) -> ClusterMap {
@@ -145,6 +153,7 @@ impl Metadata {
             name: name.clone(),
             replication_factor: topic.replication_factor,
             partitions: topic.partitions.clone(),
+            retention: topic.retention,
         };
         let stream_entry = |(name, topics): (&String, &BTreeMap<String, Topic>)| StreamEntry {
             name: name.clone(),
@@ -175,8 +184,8 @@ impl Metadata {
             }
             MetadataOp::CreateStream { stream } => self.create_stream(stream),
             MetadataOp::DeleteStream { stream } => self.delete_stream(stream),
-            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor } => {
-                self.create_topic(&stream, topic, partitions, replication_factor)
+            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, retention } => {
+                self.create_topic(&stream, topic, (partitions, replication_factor), retention)
             }
             MetadataOp::DeleteTopic { stream, topic } => self.delete_topic(&stream, topic),
         }
@@ -224,8 +233,8 @@ impl Metadata {
         &mut self,
         stream: &str,
         topic: String,
-        partitions: u32,
-        replication_factor: Option<u8>,
+        (partitions, replication_factor): (u32, Option<u8>),
+        retention: Retention,
     ) -> Result<MetadataOutcome, MetadataError> {
         if !is_legal_name(&topic) {
             return Err(MetadataError::BadName(topic));
@@ -243,7 +252,7 @@ impl Metadata {
         self.check_replication_factor(replication_factor)?;
         let entries = self.place(partitions, replication_factor)?;
         let topics = self.streams.get_mut(stream).expect("the stream was found above");
-        topics.insert(topic, Topic { replication_factor, partitions: entries });
+        topics.insert(topic, Topic { replication_factor, partitions: entries, retention });
         Ok(MetadataOutcome::Done)
     }
 
@@ -339,6 +348,7 @@ mod tests {
             topic: name.to_owned(),
             partitions,
             replication_factor: Some(replication_factor),
+            retention: Retention::FOREVER,
         }
     }
 

@@ -23,6 +23,7 @@ mod groups;
 mod liveness;
 mod mend;
 mod offsets;
+pub(crate) mod retention;
 mod seats;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -173,6 +174,7 @@ impl Node {
             frames_unreadable: 0,
             effects: VecDeque::new(),
         };
+        node.timers.set(now.plus(node.config.timing.retention_check), Due::Retention);
         node.open_metadata_group(metadata_tail);
         node.reconcile_groups();
         node.found_or_join();
@@ -262,6 +264,7 @@ impl Node {
             Some(Due::Reborn(group, view)) => self.on_primary_reborn(group, view),
             Some(Due::Fetch(fetch)) => self.on_fetch_due(fetch),
             Some(Due::Restore(node)) => self.on_restore_due(node),
+            Some(Due::Retention) => self.on_retention_due(),
             None => {}
         }
     }

@@ -1,18 +1,22 @@
 //! What a node remembers at its start: the superblock and log of every replica, and the metadata as far as it is surely
 //! committed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use varve_consensus::RecoveredLog;
 use varve_protocol::frame::Command;
-use varve_protocol::id::{DirectoryId, GroupId};
+use varve_protocol::id::{DirectoryId, GroupId, Op};
 use varve_protocol::metadata::MetadataOp;
 use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::pulse::Founders;
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
-use varve_storage::{Disk, Hole, Identity, Options, StorageError, Store};
+use varve_storage::{Disk, Hole, Identity, Options, Piece, StorageError, Store};
 
 use crate::metadata::Metadata;
+
+/// Why a replica takes no part whose snapshot is sound, and has another form than this release knows.
+const UNREADABLE: &str = "what its log builds on was written by another release; start the one that wrote it, or upgrade step by step";
 
 /// One replica as it was found.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub(crate) struct RecoveredReplica {
     pub(crate) problem: Option<String>,
     /// What is missing in its log.
     pub(crate) hole: Option<Hole>,
+    /// The op before the first one on the disk.
+    pub(crate) base: Op,
+    /// What the log builds on; not kept if the log has no hole.
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 /// Everything a node remembers.
@@ -50,9 +58,17 @@ impl Recovery {
     ) -> Result<(Store<D>, Self), StorageError> {
         let mut recovery = Self::default();
         let mut logs: BTreeMap<GroupId, RecoveredLog> = BTreeMap::new();
-        let (store, groups) = Store::open(disk, identity, options, &mut |group, prepare| {
-            let log = logs.entry(group).or_default();
-            push_recovered(log, group, prepare, &mut recovery.metadata, &mut recovery.metadata_tail);
+        let mut unreadable: BTreeSet<GroupId> = BTreeSet::new();
+        let (store, groups) = Store::open(disk, identity, options, &mut |group, piece| match piece {
+            Piece::Snapshot(snapshot) => match RecoveredLog::from_snapshot(snapshot) {
+                Some(log) => drop(logs.insert(group, log)),
+                None => drop(unreadable.insert(group)),
+            },
+            Piece::Prepare(_) if unreadable.contains(&group) => {}
+            Piece::Prepare(prepare) => {
+                let log = logs.entry(group).or_default();
+                push_recovered(log, group, prepare, &mut recovery.metadata, &mut recovery.metadata_tail);
+            }
         })?;
         recovery.directory = store.directory();
         recovery.founders = store.founders().cloned();
@@ -61,8 +77,13 @@ impl Recovery {
             let replica = RecoveredReplica {
                 superblock: group.superblock,
                 log: logs.remove(&id).unwrap_or_default(),
-                problem: group.problem.map(|problem| problem.to_string()),
+                problem: match group.problem {
+                    Some(problem) => Some(problem.to_string()),
+                    None => unreadable.contains(&id).then(|| UNREADABLE.to_owned()),
+                },
                 hole: group.hole,
+                base: group.snapshot.as_ref().map_or(Op::ZERO, Snapshot::op),
+                snapshot: group.snapshot.filter(|_| group.hole.is_some()),
             };
             if group.hole.is_some() && id == GroupId::METADATA {
                 // It is read again from the start when it is mended.
@@ -108,6 +129,6 @@ pub(crate) fn decode_operation(prepare: &Prepare) -> Option<MetadataOp> {
             varve_protocol::client::decode_archive(Command::Request, prepare.body())
                 .expect("a committed metadata operation can be read by this release"),
         ),
-        PrepareKind::Noop | PrepareKind::Records | PrepareKind::Replacement => None,
+        PrepareKind::Noop | PrepareKind::Records | PrepareKind::Replacement | PrepareKind::LogStart => None,
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Due {
     Fetch(FetchId),
     /// A peer that has come back is to lead its groups again.
     Restore(NodeId),
+    /// It is time to look for records that need not be kept.
+    Retention,
 }
 
 /// A sorted set of timers.

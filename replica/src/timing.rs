@@ -15,6 +15,8 @@ pub struct Timing {
     /// How long a node that has come back must stay before it leads again the groups it is the preferred primary of; zero:
     /// it never does by itself. Default 10 s.
     pub restore_primaries_after: Duration,
+    /// Between two looks for records that need not be kept any longer. Default 10 s.
+    pub retention_check: Duration,
     /// The clockwork inside each group.
     pub consensus: Timeouts,
 }
@@ -25,6 +27,7 @@ impl Default for Timing {
             pulse_interval: Duration::from_millis(25),
             suspicion_timeout: Duration::from_millis(150),
             restore_primaries_after: Duration::from_secs(10),
+            retention_check: Duration::from_secs(10),
             consensus: Timeouts::default(),
         }
     }

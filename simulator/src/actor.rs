@@ -216,6 +216,7 @@ impl Answer {
             | Command::RepairMissing
             | Command::ConfirmView
             | Command::ViewConfirmed
+            | Command::Snapshot
             | Command::Append
             | Command::Fetch
             | Command::Request => Err(unsound(format!("{:?} to a client", header.command))),

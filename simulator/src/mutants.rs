@@ -41,6 +41,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::VoiceNotSaved, CONSENSUS, &["golden"]),
     (Mutant::ReplacedTaleCounts, CONSENSUS, &["golden"]),
     (Mutant::FoundsAlone, REPLICA, &["lost_disks"]),
+    (Mutant::SnapshotNotAwaited, CONSENSUS, &["golden"]),
+    (Mutant::KeepsTooLittle, REPLICA, &["retention"]),
     (Mutant::FormerDiskReturns, REPLICA, &["lost_disks"]),
     (Mutant::TornTakesOldLog, CONSENSUS, &["golden"]),
     (Mutant::MendedUnverified, REPLICA, &["mending"]),

@@ -16,6 +16,7 @@
 //! * an append that was invoked after another was acknowledged comes after it;
 //! * one op of a group is the same prepare at every replica;
 //! * a replica's high watermark does not go back as long as a client's connection with its node lasts;
+//! * nothing is let go where everything is to be kept, and no log starts behind its end;
 //! * who asks for the latest end of a partition is told no less than anybody knew when he asked, and no more than was appended.
 //!
 //! Checked at the end: every acknowledged record is there, the log has no holes, all replicas hold the same, the requests
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 
 use varve_protocol::id::{GroupId, NodeId, ProducerId};
 use varve_protocol::prepare::PrepareId;
+use varve_protocol::retention::Retention;
 
 use crate::workload::Value;
 
@@ -108,6 +110,8 @@ struct Log {
     acked_end: u64,
     /// The largest end that anybody knows of: from an acknowledgement, a read, a high watermark or an answer.
     known_end: u64,
+    /// The largest log start that anybody was told: what is below was let go.
+    start: u64,
     /// Where it would end if everything that was not refused were there.
     possible_end: u64,
     /// The prepares by op.
@@ -136,13 +140,21 @@ pub struct Oracle {
     producers: BTreeMap<ProducerId, u32>,
     /// The last high watermark that each reader was told on its present connection with a node.
     high_watermarks: BTreeMap<(u32, NodeId, GroupId), u64>,
+    /// Nothing is ever let go.
+    keeps_everything: bool,
 }
 
 impl Oracle {
-    /// An oracle of a universe in which nothing was promised yet.
+    /// An oracle of a universe in which nothing was promised yet, and everything is kept.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { keeps_everything: true, ..Self::default() }
+    }
+
+    /// An oracle of a universe in which records are kept as long as that.
+    #[must_use]
+    pub fn with_retention(retention: Retention) -> Self {
+        Self { keeps_everything: !retention.is_bounded(), ..Self::default() }
     }
 
     /// A client is about to send an append.
@@ -277,6 +289,29 @@ impl Oracle {
         Err(Violation::new("high watermark went back", detail))
     }
 
+    /// A replica refused a read of what was let go, for its log starts at `start` and ends at `end`.
+    ///
+    /// # Errors
+    /// When everything is to be kept, or it starts behind its end.
+    pub fn log_start_told(
+        &mut self,
+        (group, node): (GroupId, NodeId),
+        start: u64,
+        end: u64,
+    ) -> Result<(), Violation> {
+        let seen = || format!("{node} said that {group} starts at {start} and ends at {end}");
+        if self.keeps_everything {
+            return Err(Violation::new("kept record let go", seen()));
+        }
+        if start > end {
+            return Err(Violation::new("log starts behind its end", seen()));
+        }
+        self.know_end(group, end);
+        let log = self.logs.entry(group).or_default();
+        log.start = log.start.max(start);
+        Ok(())
+    }
+
     /// A client is about to ask for the latest end of a partition.
     #[must_use]
     pub fn end_asked(&self, group: GroupId) -> EndQuestion {
@@ -375,12 +410,14 @@ impl Oracle {
                 let detail = format!("{} was read at offset {base_offset}", append.describe());
                 return Err(Violation::new("committed record lost", detail));
             }
-            if *base_offset != next {
+            let is_kept = *base_offset >= log.start;
+            if is_kept && *base_offset != next.max(log.start) {
                 let detail = format!("{group} holds nothing known from offset {next} to {base_offset}");
                 return Err(Violation::new("hole in the log", detail));
             }
             next = end;
         }
+        let next = next.max(log.start);
         if next != longest {
             let detail = format!("{group} ends at {longest}, and the last known record before {next}");
             return Err(Violation::new("hole in the log", detail));
@@ -405,6 +442,8 @@ impl Oracle {
             let same = before.filter(|(other, _)| other.0 == session.0);
             if let (Some((_, earlier)), Some(offset)) = (same, append.placed) {
                 match earlier {
+                    // It may have been let go before anybody read it.
+                    None if self.logs.get(&group).is_some_and(|log| log.start > 0) => {}
                     None => {
                         let detail =
                             format!("{} stands at {offset}, the one before nowhere", append.describe());

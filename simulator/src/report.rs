@@ -87,6 +87,10 @@ pub struct Statistics {
     pub view_changes: u64,
     /// Logs cut at their end.
     pub truncations: u64,
+    /// Times that segments were let go.
+    pub let_go: u64,
+    /// Snapshots taken from other replicas.
+    pub snapshots: u64,
     /// Prepares fetched from a peer because they were missing.
     pub repairs: u64,
     /// Logs of which a disk has forgotten something.
@@ -122,6 +126,8 @@ impl AddAssign for Statistics {
         self.packets_harmed += other.packets_harmed;
         self.view_changes += other.view_changes;
         self.truncations += other.truncations;
+        self.let_go += other.let_go;
+        self.snapshots += other.snapshots;
         self.repairs += other.repairs;
         self.damages += other.damages;
         self.holes_mended += other.holes_mended;
@@ -152,8 +158,8 @@ impl fmt::Display for Statistics {
         write!(f, " connections_lost={} packets_harmed={}", self.connections_lost, self.packets_harmed)?;
         write!(
             f,
-            " view_changes={} truncations={} repairs={}",
-            self.view_changes, self.truncations, self.repairs
+            " view_changes={} truncations={} repairs={} let_go={} snapshots={}",
+            self.view_changes, self.truncations, self.repairs, self.let_go, self.snapshots
         )?;
         write!(
             f,

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::random::{chance, duration_between, pick, stream};
 use varve_protocol::id::NodeId;
+use varve_protocol::retention::Retention;
 use varve_replica::Timing;
 
 /// Universes in which somebody changes the metadata all the time, in a thousand.
@@ -21,12 +22,33 @@ const TINKERERS_PERMILLE: u32 = 400;
 /// Universes in which somebody has primaries moved all the time, in a thousand.
 const BALANCERS_PERMILLE: u32 = 400;
 
+/// Universes in which records are not kept for ever, in a thousand.
+const BOUNDED_PERMILLE: u32 = 300;
+
 /// The clockwork of the nodes of a universe: primaries are restored sooner than in real clusters, or never.
 #[must_use]
 pub fn timing(seed: u64) -> Timing {
     let rng = &mut stream(seed, "timing");
     let restore_primaries_after = Duration::from_millis(pick(rng, &[0, 300, 1000, 3000]));
-    Timing { restore_primaries_after, ..Timing::default() }
+    let is_bounded = retention(seed).is_bounded();
+    let retention_check = Duration::from_millis(if is_bounded { 200 } else { 10_000 });
+    Timing { restore_primaries_after, retention_check, ..Timing::default() }
+}
+
+/// How long the records of a universe of the fast world are kept. Drawn apart.
+#[must_use]
+pub fn retention(seed: u64) -> Retention {
+    let rng = &mut stream(seed, "retention");
+    if !chance(rng, BOUNDED_PERMILLE) {
+        return Retention::FOREVER;
+    }
+    let bytes = pick(rng, &[0, 2_000, 20_000, 200_000]);
+    let age_ms = pick(rng, &[0, 500, 3_000, 20_000]);
+    match pick(rng, &[1, 2, 3]) {
+        1 => Retention { bytes: Some(bytes), age_ms: None },
+        2 => Retention { bytes: None, age_ms: Some(age_ms) },
+        _ => Retention { bytes: Some(bytes), age_ms: Some(age_ms) },
+    }
 }
 
 /// Which of the two worlds a seed runs in.
@@ -114,6 +136,8 @@ pub struct Load {
     pub tinkers: bool,
     /// Whether somebody has primaries moved all the time.
     pub balances: bool,
+    /// How long records are kept.
+    pub retention: Retention,
 }
 
 /// The network between any two.
@@ -280,6 +304,7 @@ impl Scenario {
             partitions,
             replication_factor: pick(rng, factors),
             load: Load {
+                retention: if world == World::Fast { retention(seed) } else { Retention::FOREVER },
                 tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
                 balances: chance(&mut stream(seed, "balances"), BALANCERS_PERMILLE),
                 ..Load::draw(rng, world, partitions)
@@ -409,6 +434,7 @@ impl Load {
             patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
             tinkers: false,
             balances: false,
+            retention: Retention::FOREVER,
         };
         load.think = load.think.max(load.think_min(partitions));
         load

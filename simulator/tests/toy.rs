@@ -174,6 +174,7 @@ impl<const BUG: u8> Toy<BUG> {
                 name: "sediment".to_owned(),
                 replication_factor,
                 partitions: (0..partitions).map(partition).collect(),
+                retention: Default::default(),
             }],
         });
         ClusterMap { streams: streams.into_iter().collect(), ..ClusterMap::default() }

@@ -111,6 +111,7 @@ impl<F: DiskFile> Log<F> {
             file.set_size(end).or_failed_to("cut", path)?;
         }
         segment.index.insert(header, gap.position);
+        segment.newest = segment.newest.max(header.timestamp());
         segment.end = segment.end.max(end);
         if is_last {
             self.gaps.pop_front();
@@ -152,6 +153,13 @@ impl<F: DiskFile> Log<F> {
         let last = segments.last_mut().expect("a hole is in some segment");
         last.end = gap.position;
         last.index.truncate(gap.position);
-        Some(Torn { identity: self.identity, chain: gap.chain, segments, gaps: VecDeque::new(), later })
+        Some(Torn {
+            identity: self.identity,
+            base: self.base,
+            chain: gap.chain,
+            segments,
+            gaps: VecDeque::new(),
+            later,
+        })
     }
 }

@@ -1,18 +1,21 @@
 //! What a store is asked to do, and what it answers.
 //!
 //! A call of [`crate::Store::execute`] is a round, or several where a log is written after a superblock of its group. Every
-//! job is answered in it: reads by one completion each; appends and truncations by one [`Completion::Durable`] per group and
-//! round; each saved superblock and each deletion by its own; and a group that failed by one [`Completion::Failed`] in place
+//! job is answered in it: reads by one completion each; appends, truncations and snapshots that are taken by one
+//! [`Completion::Durable`] per group and round; each saved superblock and each deletion by its own; and a group that failed by one [`Completion::Failed`] in place
 //! of all of these but its reads.
 //! A round is not atomic: after a crash in it, any part of it may be there. But nothing that a group wrote to its log after a
 //! superblock was handed in is there without that superblock.
 
 use std::collections::BTreeMap;
 
-use varve_protocol::id::{DirectoryId, GroupId, NodeId, Offset, Op};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Offset, Op, Timestamp};
+use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 
+use crate::base::Summarize;
 use crate::error::StorageError;
 use crate::gap::Hole;
 
@@ -63,6 +66,34 @@ pub enum Job {
         /// Whose log.
         group: GroupId,
     },
+    /// Lets go of the segments that lie wholly before an op, which is committed, and keeps a snapshot of what they meant.
+    LetGo {
+        /// Whose log.
+        group: GroupId,
+        /// The first op to keep.
+        first: Op,
+        /// Makes the snapshot.
+        summarize: Summarize,
+    },
+    /// Puts a snapshot in the place of the whole log: what follows is appended behind it.
+    TakeSnapshot {
+        /// Whose log.
+        group: GroupId,
+        /// What it builds on from now on.
+        snapshot: Snapshot,
+    },
+    /// Reads what the log builds on.
+    ReadSnapshot {
+        /// Whose log.
+        group: GroupId,
+        /// Given back in the completion.
+        token: u64,
+    },
+    /// Tells which segments there are.
+    Survey {
+        /// Whose log.
+        group: GroupId,
+    },
     /// Forgets a group and removes its files. Its id is never used again.
     DeleteGroup {
         /// Which one.
@@ -80,11 +111,26 @@ impl Job {
             | Self::Read { group, .. }
             | Self::Mend { group, .. }
             | Self::GiveUpHoles { group }
+            | Self::LetGo { group, .. }
+            | Self::TakeSnapshot { group, .. }
+            | Self::ReadSnapshot { group, .. }
+            | Self::Survey { group }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
             Self::SaveFounders(_) => GroupId::METADATA,
         }
     }
+}
+
+/// A full segment, as a survey tells of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SealedSegment {
+    /// Where the next one begins.
+    pub next: LogStart,
+    /// Bytes of its prepares.
+    pub bytes: u64,
+    /// The newest timestamp in it.
+    pub newest: Timestamp,
 }
 
 /// Where a read starts.
@@ -125,6 +171,31 @@ pub enum Completion {
         group: GroupId,
         /// The first hole that is left.
         hole: Option<Hole>,
+    },
+    /// Segments were let go, durably, or there was nothing to let go, or they could not be read.
+    LetGo {
+        /// Whose log.
+        group: GroupId,
+        /// Where the log starts on this disk.
+        start: LogStart,
+    },
+    /// What the log builds on.
+    Snapshot {
+        /// Whose log.
+        group: GroupId,
+        /// As given in the job.
+        token: u64,
+        /// None if it begins with op 1.
+        result: Result<Option<Snapshot>, StorageError>,
+    },
+    /// The segments there are.
+    Surveyed {
+        /// Whose log.
+        group: GroupId,
+        /// The full ones, oldest first.
+        sealed: Vec<SealedSegment>,
+        /// Bytes of prepares in the one that is not full.
+        active_bytes: u64,
     },
     /// A group is gone, durably.
     Deleted {

@@ -1,6 +1,7 @@
 //! Bytes that survive: the logs and superblocks of all groups of a node, on one disk.
 //!
 //! * A group's log is a row of segment files that hold prepares exactly as they are sent ([`Store`], `segment`).
+//! * What a log builds on that has let go of its oldest segments is a snapshot beside the others (`base`).
 //! * What a replica promised is in the superblocks, two copies of one file for all groups (`superblocks`).
 //! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
@@ -12,6 +13,7 @@
 //! Sources: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018); Rebello et al., "Can
 //! Applications Recover from fsync Failures?" (ATC 2020): a failed sync is never retried.
 
+mod base;
 pub mod disk;
 pub mod error;
 mod file;
@@ -23,19 +25,23 @@ mod index;
 pub mod job;
 mod log;
 mod memory_disk;
+mod opening;
 mod reader;
 mod recovery;
+mod round;
 mod segment;
 mod store;
 mod superblocks;
 mod torn;
 mod writer;
 
+pub use base::{Summarize, Summary};
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{IoFailure, StorageError};
 pub use file_disk::{FileDisk, raise_open_files_max};
 pub use gap::Hole;
 pub use identity::Identity;
-pub use job::{Completion, Job, ReadFrom};
+pub use job::{Completion, Job, ReadFrom, SealedSegment};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};
+pub use recovery::Piece;
 pub use store::{Options, RecoveredGroup, Store};

@@ -1,7 +1,8 @@
 //! One group's log: sealed segments, which never change, and an active one, which is appended to.
 //!
 //! * A segment is sealed before the next one is made: cut to its size and synced. So only the newest can be torn.
-//! * Names are made and removed at the newer end only, one after the other, so that a crash never leaves a hole.
+//! * Names are made at the newer end only, and removed one after the other, so that a crash never leaves a hole. At the older
+//!   end they go behind a snapshot (`base`).
 //! * A failed write or sync leaves this value behind the disk: whoever owns it must drop it (the store closes the group).
 
 use std::collections::VecDeque;
@@ -9,14 +10,16 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use varve_protocol::id::{GroupId, Op};
+use varve_protocol::log_start::LogStart;
 use varve_protocol::mutant::Mutant;
-use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 
+use crate::base::Summary;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::gap::Gap;
 use crate::identity::Identity;
-use crate::job::ReadFrom;
+use crate::job::{ReadFrom, SealedSegment};
 use crate::reader::{Chain, Cursor};
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
 use crate::writer::Writer;
@@ -36,6 +39,8 @@ pub(crate) fn group_dir(group: GroupId) -> PathBuf {
 /// A group's log.
 pub(crate) struct Log<F> {
     pub(crate) identity: Identity,
+    /// What it builds on: the end of what was let go.
+    pub(crate) base: Chain,
     pub(crate) chain: Chain,
     pub(crate) sealed: Vec<Segment>,
     pub(crate) active: Segment,
@@ -45,18 +50,17 @@ pub(crate) struct Log<F> {
 }
 
 impl<F: DiskFile> Log<F> {
-    /// Makes the empty log of a new group; the name of its directory is not durable yet.
+    /// Makes an empty log behind `base`; if its directory is new, that name is not durable yet.
     pub(crate) fn create<D: Disk<File = F>>(
         disk: &D,
         identity: Identity,
-        group: GroupId,
+        base: Chain,
     ) -> Result<Self, StorageError> {
-        let dir = group_dir(group);
+        let dir = group_dir(base.group);
         disk.create_dir(&dir).or_failed_to("create directory", &dir)?;
-        let chain = Chain::root(identity.cluster, group);
-        let active = Segment::new(&dir, next_segment(identity, &chain));
+        let active = Segment::new(&dir, next_segment(identity, &base));
         let writer = Writer::create(disk, &active, 0)?;
-        Ok(Self { identity, chain, sealed: Vec::new(), active, writer, gaps: VecDeque::new() })
+        Ok(Self { identity, base, chain: base, sealed: Vec::new(), active, writer, gaps: VecDeque::new() })
     }
 
     pub(crate) fn head(&self) -> PrepareId {
@@ -108,7 +112,7 @@ impl<F: DiskFile> Log<F> {
         }
         self.writer.append(&self.active, self.chain.head.op.next(), &chunks)?;
         for prepare in prepares {
-            self.active.index.push(prepare.header(), self.active.end);
+            self.active.note(prepare.header(), self.active.end);
             self.active.end += prepare.header().total_size() as u64;
         }
         self.chain = chain;
@@ -226,6 +230,42 @@ impl<F: DiskFile> Log<F> {
             self.read_segment(&self.active, &self.writer.file, &mut found)?;
         }
         Ok(found.prepares)
+    }
+
+    /// Shows all prepares of a segment.
+    pub(crate) fn walk<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        segment: &Segment,
+        summary: &mut dyn Summary,
+    ) -> Result<(), StorageError> {
+        let file = disk.open(&segment.path, OpenMode::Existing).or_failed_to("open", &segment.path)?;
+        let mut cursor = Cursor::new(&file, FIRST_POSITION, segment.end, WALK_BYTES);
+        let mut op = segment.header.first_op();
+        while cursor.position() < segment.end {
+            let position = cursor.position();
+            let header = self.expect_header(segment, &mut cursor, op)?;
+            if header.kind() == PrepareKind::Records {
+                cursor.skip(&header);
+                summary.push(&header, None);
+            } else {
+                let prepare = cursor.prepare(&header).or_failed_to("read", &segment.path)?;
+                summary.push(&header, Some(&prepare.ok_or_else(|| segment.damaged(position, op))?));
+            }
+            op = op.next();
+        }
+        Ok(())
+    }
+
+    /// The segments that are full, and the bytes of the one that is not.
+    pub(crate) fn survey(&self) -> (Vec<SealedSegment>, u64) {
+        let next = self.sealed.iter().skip(1).chain([&self.active]).map(|segment| &segment.header);
+        let sealed = self.sealed.iter().zip(next).map(|(segment, next)| SealedSegment {
+            next: LogStart { op: next.first_op(), offset: next.base_offset },
+            bytes: segment.end - FIRST_POSITION,
+            newest: segment.newest,
+        });
+        (sealed.collect(), self.active.end - FIRST_POSITION)
     }
 
     fn read_segment(&self, segment: &Segment, file: &F, found: &mut Found) -> Result<(), StorageError> {

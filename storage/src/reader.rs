@@ -10,6 +10,7 @@ use varve_protocol::id::{ClusterId, GroupId, Offset};
 use varve_protocol::prepare::{
     PREPARE_HEADER_SIZE, PREPARE_MAGIC, PREPARE_MAGIC_AT, Prepare, PrepareHeader, PrepareId,
 };
+use varve_protocol::snapshot::Snapshot;
 
 use crate::disk::DiskFile;
 
@@ -26,6 +27,13 @@ impl Chain {
     /// The end of the empty log.
     pub(crate) fn root(cluster: ClusterId, group: GroupId) -> Self {
         Self { cluster, group, head: PrepareId::ROOT, next_offset: Offset::ZERO }
+    }
+
+    /// The end of an empty log that builds on a snapshot.
+    pub(crate) fn behind(snapshot: &Snapshot) -> Self {
+        let header = &snapshot.header;
+        let (cluster, group) = (header.cluster(), header.group());
+        Self { cluster, group, head: header.id(), next_offset: header.next_offset() }
     }
 
     /// Whether this prepare is of this log's group.

@@ -43,7 +43,9 @@ use bytes::Bytes;
 use varve_protocol::id::{GroupId, Offset, Op};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::snapshot::Snapshot;
 
+use crate::base::{self, Base};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
@@ -57,9 +59,20 @@ use crate::writer::Writer;
 
 const READ_BYTES: usize = 1 << 20;
 
+/// What is found of a log when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'a> {
+    /// What the log builds on; comes first, if there is one.
+    Snapshot(&'a Snapshot),
+    /// The next prepare.
+    Prepare(&'a Prepare),
+}
+
 /// What became of a log, and its end as far as it is sound.
 pub(crate) struct Recovered<F> {
     pub(crate) head: PrepareId,
+    /// What it builds on.
+    pub(crate) snapshot: Option<Snapshot>,
     pub(crate) found: Result<Found<F>, StorageError>,
 }
 
@@ -68,7 +81,7 @@ pub(crate) enum Found<F> {
     /// All of it, or all but holes.
     Log(Box<Log<F>>),
     /// Not its end.
-    Torn(Torn),
+    Torn(Box<Torn>),
 }
 
 /// Opens the log of a group, and shows every sound prepare before the first hole to `visit`, in order. What the disk holds must
@@ -77,31 +90,36 @@ pub(crate) fn recover<D: Disk>(
     disk: &D,
     identity: Identity,
     group: GroupId,
-    visit: &mut dyn FnMut(GroupId, &Prepare),
+    visit: &mut dyn FnMut(GroupId, Piece<'_>),
 ) -> Recovered<D::File> {
     let chain = Chain::root(identity.cluster, group);
     let mut recovery = Recovery {
         disk,
         identity,
         dir: group_dir(group),
+        base: chain,
         chain,
+        snapshot: None,
         segments: Vec::new(),
         gaps: VecDeque::new(),
         visit,
     };
     let found = recovery.run();
-    Recovered { head: recovery.chain.head, found }
+    Recovered { head: recovery.chain.head, snapshot: recovery.snapshot, found }
 }
 
 struct Recovery<'a, D: Disk> {
     disk: &'a D,
     identity: Identity,
     dir: PathBuf,
+    /// What the log builds on.
+    base: Chain,
+    snapshot: Option<Snapshot>,
     /// The end of what was found so far.
     chain: Chain,
     segments: Vec<Segment>,
     gaps: VecDeque<Gap>,
-    visit: &'a mut dyn FnMut(GroupId, &Prepare),
+    visit: &'a mut dyn FnMut(GroupId, Piece<'_>),
 }
 
 /// A segment file, and what its local block says.
@@ -117,6 +135,23 @@ type Place = (Offset, Op);
 
 impl<D: Disk> Recovery<'_, D> {
     fn run(&mut self) -> Result<Found<D::File>, StorageError> {
+        if !self.has_directory()? {
+            return Ok(self.torn(Vec::new()));
+        }
+        match base::open(self.disk, self.identity, self.chain.group)? {
+            Base::Root => {}
+            Base::Snapshot(snapshot) => {
+                self.base = Chain::behind(&snapshot);
+                self.chain = self.base;
+                (self.visit)(self.chain.group, Piece::Snapshot(&snapshot));
+                self.snapshot = Some(snapshot);
+            }
+            Base::Lost => {
+                let names = self.disk.list(&self.dir).or_failed_to("list", &self.dir)?;
+                let later = names.iter().map(|name| self.dir.join(name)).collect();
+                return Ok(self.torn(later));
+            }
+        }
         let names = self.list()?;
         let Some((newest, sealed)) = names.split_last() else { return Ok(self.torn(Vec::new())) };
         for (place, next) in sealed.iter().zip(&names[1..]) {
@@ -125,12 +160,15 @@ impl<D: Disk> Recovery<'_, D> {
         self.read_newest(*newest)
     }
 
+    fn has_directory(&self) -> Result<bool, StorageError> {
+        match self.disk.list(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            listed => listed.or_failed_to("list", &self.dir).map(|_| true),
+        }
+    }
+
     /// Where the segment files begin, as their names say, in order.
     fn list(&self) -> Result<Vec<Place>, StorageError> {
-        match self.disk.list(&self.dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.or_failed_to("list", &self.dir)?,
-        };
         let names = file::list_whole(self.disk, &self.dir)?;
         let mut places: Vec<_> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
         places.sort_by_key(|(_, op)| *op);
@@ -204,6 +242,7 @@ impl<D: Disk> Recovery<'_, D> {
         let writer = self.end_at(&segment, &scan, slots, verdict)?;
         Ok(Found::Log(Box::new(Log {
             identity: self.identity,
+            base: self.base,
             chain: self.chain,
             sealed: std::mem::take(&mut self.segments),
             active: segment,
@@ -240,13 +279,14 @@ impl<D: Disk> Recovery<'_, D> {
 
     /// What is left of a log whose end is lost; the files `later` hold nothing of it.
     fn torn(&mut self, later: Vec<PathBuf>) -> Found<D::File> {
-        Found::Torn(Torn {
+        Found::Torn(Box::new(Torn {
             identity: self.identity,
+            base: self.base,
             chain: self.chain,
             segments: std::mem::take(&mut self.segments),
             gaps: std::mem::take(&mut self.gaps),
             later,
-        })
+        }))
     }
 
     /// Opens a segment file; none if neither its block nor what is around it says what it is.
@@ -365,9 +405,9 @@ impl<D: Disk> Recovery<'_, D> {
             let prepare = cursor.prepare(&header).or_failed_to("read", &segment.path)?;
             let Some(prepare) = prepare else { return Ok(()) };
             self.chain.push(&header);
-            segment.index.push(&header, position);
+            segment.note(&header, position);
             if self.gaps.is_empty() {
-                (self.visit)(self.chain.group, &prepare);
+                (self.visit)(self.chain.group, Piece::Prepare(&prepare));
             }
         }
     }

@@ -39,8 +39,8 @@
 use std::path::{Path, PathBuf};
 
 use varve_protocol::checksum::checksum;
-use varve_protocol::id::{GroupId, NodeId, Offset, Op, View};
-use varve_protocol::prepare::PrepareId;
+use varve_protocol::id::{GroupId, NodeId, Offset, Op, Timestamp, View};
+use varve_protocol::prepare::{PrepareHeader, PrepareId};
 use zerocopy::byteorder::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -267,13 +267,21 @@ pub(crate) struct Segment {
     pub(crate) index: SparseIndex,
     /// Position behind the last prepare.
     pub(crate) end: u64,
+    /// The newest timestamp of all that was ever here; zero if nothing was.
+    pub(crate) newest: Timestamp,
 }
 
 impl Segment {
     /// A segment without prepares, in directory `dir`.
     pub(crate) fn new(dir: &Path, header: SegmentHeader) -> Self {
         let path = dir.join(header.file_name());
-        Self { header, path, index: SparseIndex::default(), end: FIRST_POSITION }
+        Self { header, path, index: SparseIndex::default(), end: FIRST_POSITION, newest: Timestamp::ZERO }
+    }
+
+    /// Notes a prepare behind all the ones before.
+    pub(crate) fn note(&mut self, header: &PrepareHeader, position: u64) {
+        self.index.push(header, position);
+        self.newest = self.newest.max(header.timestamp());
     }
 
     pub(crate) fn is_empty(&self) -> bool {

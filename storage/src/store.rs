@@ -6,20 +6,24 @@
 //! | `founders`                                         | who founded the cluster                  |
 //! | `superblocks-a`, `superblocks-b`                   | two copies of the promises of all groups |
 //! | `groups/<group>/<base offset>-<first op>.log`      | segments of a group's log                |
+//! | `groups/<group>/<op>.snapshot`                     | what the log builds on                   |
 //!
 //! A group exists when it has a superblock. Its directory and first segment are made with its first append, and are durable
 //! before its superblock says that they are there; nobody is told of the append before that. So an idle group that was never
 //! appended to costs nothing but its superblocks, and a log that is lost is missed. The files go after the entry that deletes
 //! the group is durable. A directory whose group has no superblock is what a crash left between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
+use varve_protocol::log_start::LogStart;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 
+use crate::base::Summarize;
 use crate::disk::Disk;
 use crate::error::{IoContext, StorageError};
 use crate::file;
@@ -28,8 +32,10 @@ use crate::gap::Hole;
 use crate::identity::{IDENTITY_NAME, Identity};
 use crate::job::{Completion, Job, ReadFrom};
 use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
-use crate::recovery::{Found, Recovered, recover};
-use crate::segment::parse_file_name;
+use crate::opening::{remove_group, remove_strangers, sync_all, sync_sealed};
+use crate::reader::Chain;
+use crate::recovery::{Found, Piece, Recovered, recover};
+use crate::round::Round;
 use crate::superblocks::{COPY_NAMES, Change, Kept, Superblocks};
 
 /// What an operator may choose.
@@ -52,6 +58,8 @@ pub struct RecoveredGroup {
     pub superblock: Superblock,
     /// The newest sound prepare; with a problem, the last one before it.
     pub head: PrepareId,
+    /// What the log builds on, if it does not begin with op 1.
+    pub snapshot: Option<Snapshot>,
     /// Why the group takes no part: it is closed, and its files are left as they are.
     pub problem: Option<StorageError>,
     /// The first hole in the log. Only what is before it was shown.
@@ -59,43 +67,11 @@ pub struct RecoveredGroup {
 }
 
 /// A group of this store.
-enum Hosted<F> {
+pub(crate) enum Hosted<F> {
     /// Nothing was ever appended: there are no files.
     Empty,
     Open(Box<Log<F>>),
     Closed(StorageError),
-}
-
-/// What a round has done so far, and what is left to do when all jobs are written.
-#[derive(Default)]
-struct Round {
-    completions: Vec<Completion>,
-    /// Groups whose logs wait for a sync.
-    written: BTreeSet<GroupId>,
-    /// Groups whose logs got their first file.
-    created: BTreeSet<GroupId>,
-    deleted: BTreeSet<GroupId>,
-    /// All superblocks to answer; the newest one of a group is saved.
-    saves: Vec<Superblock>,
-    newest_saves: BTreeMap<GroupId, Superblock>,
-    failed: BTreeMap<GroupId, StorageError>,
-}
-
-impl Round {
-    /// Whether the job writes to a log whose group has a superblock that is not saved yet.
-    fn must_end_before(&self, job: &Job) -> bool {
-        match job {
-            Job::Append { group, .. } | Job::Truncate { group, .. } => {
-                self.newest_saves.contains_key(group) && !Mutant::SuperblockOvertaken.is_on()
-            }
-            Job::SaveSuperblock(_)
-            | Job::SaveFounders(_)
-            | Job::Read { .. }
-            | Job::Mend { .. }
-            | Job::GiveUpHoles { .. }
-            | Job::DeleteGroup { .. } => false,
-        }
-    }
 }
 
 /// All groups of a node on one disk.
@@ -138,7 +114,8 @@ impl<D: Disk> Store<D> {
         self.founders.as_ref()
     }
 
-    /// Opens a data directory, and shows every sound prepare of every group to `on_prepare`: group by group, in order.
+    /// Opens a data directory, and shows what every group's log builds on and every sound prepare of it to `visit`: group by
+    /// group, in order.
     /// Everything shown or returned is durable when this returns, also if an earlier process died before its sync.
     /// A group whose log cannot be opened is returned with a problem, and the others work.
     ///
@@ -148,7 +125,7 @@ impl<D: Disk> Store<D> {
         disk: D,
         identity: Identity,
         options: Options,
-        on_prepare: &mut dyn FnMut(GroupId, &Prepare),
+        visit: &mut dyn FnMut(GroupId, Piece<'_>),
     ) -> Result<(Self, Vec<RecoveredGroup>), StorageError> {
         let directory = identity.check(&disk)?;
         file::list_whole(&disk, Path::new(""))?;
@@ -164,12 +141,18 @@ impl<D: Disk> Store<D> {
             let Kept { superblock, has_log } = *kept;
             if !has_log && !found.contains(group) {
                 let head = PrepareId::ROOT;
-                recovered.push(RecoveredGroup { superblock, head, problem: None, hole: None });
+                recovered.push(RecoveredGroup {
+                    superblock,
+                    head,
+                    snapshot: None,
+                    problem: None,
+                    hole: None,
+                });
                 groups.insert(*group, Hosted::Empty);
                 continue;
             }
-            let Recovered { head, found } = recover(&disk, identity, *group, on_prepare);
-            let mut recovery = RecoveredGroup { superblock, head, problem: None, hole: None };
+            let Recovered { head, snapshot, found } = recover(&disk, identity, *group, visit);
+            let mut recovery = RecoveredGroup { superblock, head, snapshot, problem: None, hole: None };
             match found {
                 Ok(Found::Log(log)) => {
                     if !has_log {
@@ -252,6 +235,21 @@ impl<D: Disk> Store<D> {
             }
             Job::Mend { group, prepares } => self.mend(group, &prepares, round),
             Job::GiveUpHoles { group } => self.give_up_holes(group, round),
+            Job::LetGo { group, first, summarize } => self.let_go(group, first, summarize, round),
+            Job::TakeSnapshot { group, snapshot } => self.take_snapshot(group, &snapshot, round),
+            Job::ReadSnapshot { group, token } => {
+                let log = open_log(&mut self.groups, group);
+                let result = log.and_then(|log| log.snapshot(&self.disk));
+                round.completions.push(Completion::Snapshot { group, token, result });
+                Ok(())
+            }
+            Job::Survey { group } => {
+                if let Some(Hosted::Open(log)) = self.groups.get(&group) {
+                    let (sealed, active_bytes) = log.survey();
+                    round.completions.push(Completion::Surveyed { group, sealed, active_bytes });
+                }
+                Ok(())
+            }
             Job::DeleteGroup { group } => {
                 self.groups.remove(&group);
                 round.failed.remove(&group);
@@ -284,7 +282,7 @@ impl<D: Disk> Store<D> {
     /// Gives a group that has no files its first segment.
     fn make_log(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
         if matches!(self.groups.get(&group), Some(Hosted::Empty)) {
-            let log = Log::create(&self.disk, self.identity, group)?;
+            let log = Log::create(&self.disk, self.identity, Chain::root(self.identity.cluster, group))?;
             self.groups.insert(group, Hosted::Open(Box::new(log)));
             round.created.insert(group);
         }
@@ -327,6 +325,42 @@ impl<D: Disk> Store<D> {
             self.groups.insert(group, Hosted::Open(Box::new(left.cut(&self.disk)?)));
         }
         round.completions.push(Completion::Mended { group, hole: None });
+        Ok(())
+    }
+
+    fn let_go(
+        &mut self,
+        group: GroupId,
+        first: Op,
+        summarize: Summarize,
+        round: &mut Round,
+    ) -> Result<(), StorageError> {
+        let Ok(log) = open_log(&mut self.groups, group) else { return Ok(()) };
+        match log.let_go(&self.disk, first, summarize) {
+            Ok(_) => {}
+            // What cannot be read now stays until it is mended.
+            Err(error) if error.is_repairable() => {
+                tracing::error!(%group, %error, "cannot let go of old segments");
+            }
+            Err(error) => return Err(error),
+        }
+        let start = LogStart { op: log.base.head.op.next(), offset: log.base.next_offset };
+        round.completions.push(Completion::LetGo { group, start });
+        Ok(())
+    }
+
+    /// Durable when this returns; answered like an append.
+    fn take_snapshot(
+        &mut self,
+        group: GroupId,
+        snapshot: &Snapshot,
+        round: &mut Round,
+    ) -> Result<(), StorageError> {
+        self.make_log(group, round)?;
+        open_log(&mut self.groups, group)?;
+        let log = Log::take(&self.disk, self.identity, snapshot)?;
+        self.groups.insert(group, Hosted::Open(Box::new(log)));
+        round.written.insert(group);
         Ok(())
     }
 
@@ -436,26 +470,6 @@ impl<D: Disk> Store<D> {
     }
 }
 
-fn sync_all<D: Disk>(disk: &D) -> Result<(), StorageError> {
-    disk.sync_all().or_failed_to("sync the file system of", Path::new(""))
-}
-
-/// Makes durable what opening the logs has written to them, all with one sync.
-fn sync_sealed<D: Disk>(
-    disk: &D,
-    groups: &mut BTreeMap<GroupId, Hosted<D::File>>,
-) -> Result<(), StorageError> {
-    let mut dirty = groups.values_mut().filter_map(|hosted| match hosted {
-        Hosted::Open(log) if log.is_dirty() => Some(log),
-        Hosted::Open(_) | Hosted::Empty | Hosted::Closed(_) => None,
-    });
-    let Some(first) = dirty.next() else { return Ok(()) };
-    sync_all(disk)?;
-    first.note_synced();
-    dirty.for_each(|log| log.note_synced());
-    Ok(())
-}
-
 fn open_log<F>(
     groups: &mut BTreeMap<GroupId, Hosted<F>>,
     group: GroupId,
@@ -465,52 +479,4 @@ fn open_log<F>(
         Some(Hosted::Closed(error)) => Err(error.clone()),
         Some(Hosted::Empty) | None => Err(StorageError::GroupUnknown { group }),
     }
-}
-
-/// Removes the directories of groups that were not wholly deleted, and of those whose first segment was never finished;
-/// names the groups that have one.
-fn remove_strangers<D: Disk>(
-    disk: &D,
-    live: &BTreeMap<GroupId, Kept>,
-) -> Result<BTreeSet<GroupId>, StorageError> {
-    let groups_dir = Path::new(GROUPS_DIR);
-    let mut found = BTreeSet::new();
-    for name in disk.list(groups_dir).or_failed_to("list", groups_dir)? {
-        let Ok(group) = name.parse().map(GroupId::new) else { continue };
-        let dir = group_dir(group);
-        if dir != groups_dir.join(&name) {
-            continue;
-        }
-        let is_left = match live.get(&group) {
-            Some(kept) => !kept.has_log && !has_segment(disk, &dir)?,
-            None => true,
-        };
-        if is_left {
-            tracing::info!(%group, "removing what is left of a group's files");
-            remove_group(disk, &dir)?;
-        } else {
-            found.insert(group);
-        }
-    }
-    Ok(found)
-}
-
-fn has_segment<D: Disk>(disk: &D, dir: &Path) -> Result<bool, StorageError> {
-    let names = disk.list(dir).or_failed_to("list", dir)?;
-    Ok(names.iter().any(|name| parse_file_name(name).is_some()))
-}
-
-/// Removes the files of a group, durably; nothing may be there any more.
-fn remove_group<D: Disk>(disk: &D, dir: &Path) -> Result<(), StorageError> {
-    let names = match disk.list(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.or_failed_to("list", dir)?,
-    };
-    for name in names {
-        let path = dir.join(name);
-        disk.remove(&path).or_failed_to("remove", &path)?;
-    }
-    disk.remove_dir(dir).or_failed_to("remove directory", dir)?;
-    let groups_dir = Path::new(GROUPS_DIR);
-    disk.sync_dir(groups_dir).or_failed_to("sync directory", groups_dir)
 }

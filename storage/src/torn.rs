@@ -20,6 +20,8 @@ use crate::writer::Writer;
 /// What is left of a log without its end.
 pub(crate) struct Torn {
     pub(crate) identity: Identity,
+    /// What the log builds on.
+    pub(crate) base: Chain,
     /// The last sound prepare.
     pub(crate) chain: Chain,
     /// The last one is appended to again.
@@ -46,7 +48,7 @@ impl Torn {
             disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
         }
         let Some(active) = self.segments.pop() else {
-            let log = Log::create(disk, self.identity, group)?;
+            let log = Log::create(disk, self.identity, self.chain)?;
             let groups_dir = Path::new(GROUPS_DIR);
             disk.sync_dir(groups_dir).or_failed_to("sync directory", groups_dir)?;
             return Ok(log);
@@ -58,7 +60,7 @@ impl Torn {
         file.set_size(active.end).or_failed_to("cut", &active.path)?;
         file.sync().or_failed_to("sync", &active.path)?;
         let writer = Writer::open(disk, &active)?;
-        let (identity, chain, sealed, gaps) = (self.identity, self.chain, self.segments, self.gaps);
-        Ok(Log { identity, chain, sealed, active, writer, gaps })
+        let Self { identity, base, chain, segments: sealed, gaps, .. } = self;
+        Ok(Log { identity, base, chain, sealed, active, writer, gaps })
     }
 }

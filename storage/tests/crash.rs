@@ -21,6 +21,8 @@ fn appended(pick: usize, sizes: &[usize]) -> Step {
 fn workload() -> Vec<Vec<Step>> {
     let save = |pick| Step::Save { pick };
     let cut = |pick, back| Step::Truncate { pick, back };
+    let let_go = |pick, kept| Step::LetGo { pick, kept };
+    let take = |pick, ahead| Step::Take { pick, ahead };
     vec![
         vec![Step::Create],
         vec![Step::Create, Step::Create],
@@ -37,6 +39,13 @@ fn workload() -> Vec<Vec<Step>> {
         vec![appended(0, &[70_000])],
         vec![appended(0, &[10]), Step::Create, appended(1, &[100])],
         vec![cut(1, 99), appended(1, &[400])],
+        vec![let_go(0, 2), appended(0, &[700; 4])],
+        vec![let_go(0, 1), save(0), appended(0, &[50])],
+        vec![take(2, 5), appended(2, &[800, 800, 800])],
+        vec![take(0, 0), appended(0, &[800; 4]), save(0)],
+        vec![let_go(0, 0), let_go(2, 1), appended(2, &[100])],
+        vec![Step::Create, take(3, 40)],
+        vec![appended(3, &[10]), cut(3, 9)],
     ]
 }
 

@@ -8,7 +8,8 @@ use varve_protocol::prepare::PrepareId;
 use varve_storage::{Completion, Disk, FileDisk, Job, MemoryDisk, Options, ReadFrom, StorageError};
 
 use crate::support::{
-    Branch, GROUP, IDENTITY, SMALL_SEGMENTS, append, durable, new_store, read, read_some, reopen, superblock,
+    Branch, GROUP, IDENTITY, SMALL_SEGMENTS, append, durable, new_store, prepare_in, read, read_some, reopen,
+    superblock,
 };
 
 /// Runs a test on each kind of disk; `reopened` gives the same disk to the next process.
@@ -189,8 +190,8 @@ fn groups_are_shown_in_order_metadata_first() {
         store.execute(vec![Job::SaveSuperblock(superblock(group, 1)), append(group, &prepares)]);
     }
     let mut order = Vec::new();
-    let opened = varve_storage::Store::open(disk, IDENTITY, Options::default(), &mut |group, prepare| {
-        order.push((group.as_raw(), prepare.op().as_raw()));
+    let opened = varve_storage::Store::open(disk, IDENTITY, Options::default(), &mut |group, piece| {
+        order.extend(prepare_in(piece).map(|prepare| (group.as_raw(), prepare.op().as_raw())));
     });
     assert!(opened.is_ok());
     assert_eq!(order, [(0, 1), (0, 2), (5, 1), (5, 2), (12, 1), (12, 2)]);

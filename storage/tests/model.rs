@@ -20,6 +20,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         8 => (any::<usize>(), prop::collection::vec(size, 1..5)).prop_map(|(pick, sizes)| Step::Append { pick, sizes }),
         3 => (any::<usize>(), 0..12_usize).prop_map(|(pick, back)| Step::Truncate { pick, back }),
         2 => any::<usize>().prop_map(|pick| Step::Save { pick }),
+        3 => (any::<usize>(), 0..6_usize).prop_map(|(pick, kept)| Step::LetGo { pick, kept }),
+        1 => (any::<usize>(), 0..70_usize).prop_map(|(pick, ahead)| Step::Take { pick, ahead }),
         1 => any::<usize>().prop_map(|pick| Step::Delete { pick }),
     ]
 }

@@ -15,7 +15,9 @@ use varve_storage::{
     StorageError, Store,
 };
 
-use crate::support::{Branch, GROUP, IDENTITY, append, durable, new_store, read, reopen, superblock};
+use crate::support::{
+    Branch, GROUP, IDENTITY, append, durable, new_store, prepare_in, read, reopen, superblock,
+};
 
 const SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 680 };
 
@@ -57,7 +59,8 @@ struct Opened {
 
 fn open(disk: MemoryDisk) -> Result<Opened, StorageError> {
     let mut shown = Vec::new();
-    let opened = Store::open(disk.clone(), IDENTITY, SEGMENTS, &mut |_, prepare| shown.push(prepare.clone()));
+    let opened =
+        Store::open(disk.clone(), IDENTITY, SEGMENTS, &mut |_, piece| shown.extend(prepare_in(piece)));
     opened.map(|(store, mut recovered)| Opened { disk, store, found: recovered.remove(0), shown })
 }
 

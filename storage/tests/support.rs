@@ -4,9 +4,12 @@ use bytes::Bytes;
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
 };
-use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
+use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
-use varve_storage::{Completion, Disk, Identity, Job, Options, ReadFrom, RecoveredGroup, Store};
+use varve_storage::{
+    Completion, Disk, Identity, Job, Options, Piece, ReadFrom, RecoveredGroup, Store, Summary,
+};
 
 pub(crate) const IDENTITY: Identity =
     Identity { cluster: ClusterId::new(0x0123_4567_89ab_cdef), node: NodeId::new(3) };
@@ -97,8 +100,57 @@ pub(crate) fn new_store<D: Disk>(disk: D, options: Options) -> Store<D> {
 pub(crate) fn reopen<D: Disk>(disk: D, options: Options) -> (Store<D>, Vec<RecoveredGroup>, Vec<Prepare>) {
     let mut shown = Vec::new();
     let (store, recovered) =
-        Store::open(disk, IDENTITY, options, &mut |_, prepare| shown.push(prepare.clone())).unwrap();
+        Store::open(disk, IDENTITY, options, &mut |_, piece| shown.extend(prepare_in(piece))).unwrap();
     (store, recovered, shown)
+}
+
+/// The prepare that is shown, unless it is a snapshot.
+pub(crate) fn prepare_in(piece: Piece<'_>) -> Option<Prepare> {
+    match piece {
+        Piece::Snapshot(_) => None,
+        Piece::Prepare(prepare) => Some(prepare.clone()),
+    }
+}
+
+/// A summary that can be compared: how many prepares there were, and the sum of their checksums.
+#[derive(Default)]
+struct Sum {
+    last: Option<PrepareHeader>,
+    count: u64,
+    checksums: u64,
+}
+
+impl Summary for Sum {
+    fn push(&mut self, header: &PrepareHeader, prepare: Option<&Prepare>) {
+        assert_eq!(prepare.is_some(), header.kind() != PrepareKind::Records, "records are not read");
+        self.last = Some(*header);
+        self.count += 1;
+        self.checksums += u64::from(header.id().checksum);
+    }
+
+    fn finish(&self) -> Option<Snapshot> {
+        let state = [self.count.to_le_bytes(), self.checksums.to_le_bytes()].concat();
+        Some(Snapshot { header: self.last?, state: state.into() })
+    }
+}
+
+pub(crate) fn summarize(before: Option<&Snapshot>) -> Option<Box<dyn Summary>> {
+    let number = |at: usize| {
+        let state = &before.map(|before| before.state.clone()).unwrap_or(Bytes::from_static(&[0; 16]));
+        u64::from_le_bytes(state[at..at + 8].try_into().unwrap())
+    };
+    let last = before.map(|before| before.header);
+    Some(Box::new(Sum { last, count: number(0), checksums: number(8) }))
+}
+
+/// The snapshot behind these prepares, which are all there are.
+pub(crate) fn snapshot_of(log: &[Prepare]) -> Snapshot {
+    let mut sum = Sum::default();
+    for prepare in log {
+        let is_records = prepare.header().kind() == PrepareKind::Records;
+        sum.push(prepare.header(), (!is_records).then_some(prepare));
+    }
+    sum.finish().unwrap()
 }
 
 /// Reads everything from `from` on.

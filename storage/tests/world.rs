@@ -10,19 +10,42 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::{GroupId, Op, View};
 use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 use varve_storage::{Completion, Job, MemoryDisk, Options, RecoveredGroup, Store};
 
-use crate::support::{Branch, DIRECTORY, IDENTITY, SMALL_SEGMENTS, append, superblock};
+use crate::support::{
+    Branch, DIRECTORY, IDENTITY, SMALL_SEGMENTS, append, prepare_in, snapshot_of, summarize, superblock,
+};
 
 /// One job; groups are picked among those there are.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Create,
-    Append { pick: usize, sizes: Vec<usize> },
-    Truncate { pick: usize, back: usize },
-    Save { pick: usize },
-    Delete { pick: usize },
+    Append {
+        pick: usize,
+        sizes: Vec<usize>,
+    },
+    Truncate {
+        pick: usize,
+        back: usize,
+    },
+    Save {
+        pick: usize,
+    },
+    /// Let go of all but the last `kept` of what is acknowledged.
+    LetGo {
+        pick: usize,
+        kept: usize,
+    },
+    /// Take a snapshot that is so far ahead.
+    Take {
+        pick: usize,
+        ahead: usize,
+    },
+    Delete {
+        pick: usize,
+    },
 }
 
 #[derive(Clone, Default, Debug)]
@@ -34,6 +57,8 @@ struct Expected {
     tried_logs: Vec<Vec<Prepare>>,
     tried_superblocks: Vec<Superblock>,
     tried_deletion: bool,
+    /// Prepares that may be in a snapshot.
+    floor: usize,
     /// Views of new branches: never one of an older branch.
     view: u64,
 }
@@ -57,16 +82,25 @@ impl Expected {
         }
     }
 
-    fn check(&self, found: &RecoveredGroup, shown: &[Prepare]) {
+    /// Compares with what is found on the disk; returns the whole log, together with what is in the snapshot.
+    fn check(&self, found: &RecoveredGroup, shown: &[Prepare]) -> Vec<Prepare> {
         assert_eq!((&found.problem, found.hole), (&None, None), "a crash alone damages nothing");
-        assert_eq!(found.head, shown.last().map_or(PrepareId::ROOT, Prepare::id));
+        let base = found.snapshot.as_ref().map_or(PrepareId::ROOT, Snapshot::id);
+        assert_eq!(found.head, shown.last().map_or(base, Prepare::id));
+        let gone = usize::try_from(base.op.as_raw()).unwrap();
+        assert!(gone <= self.floor, "nothing is let go that was to be kept");
         let saved =
             self.superblock.iter().chain(&self.tried_superblocks).any(|save| *save == found.superblock);
         assert!(saved, "a superblock never goes back: {:?} after {:?}", found.superblock, self.superblock);
         let kept = self.tried_logs.iter().map(Vec::len).min().unwrap_or(usize::MAX).min(self.log.len());
-        assert!(shown.len() >= kept, "{} durable prepares and {} found", kept, shown.len());
-        let logs = std::iter::once(&self.log).chain(&self.tried_logs);
-        assert!(logs.into_iter().any(|log| log.starts_with(shown)), "the log is one that was written");
+        assert!(gone + shown.len() >= kept, "{kept} durable prepares; {gone} and {} found", shown.len());
+        let mut logs = std::iter::once(&self.log).chain(&self.tried_logs);
+        let whole = logs.find(|log| {
+            let is_base =
+                gone == 0 || (gone <= log.len() && found.snapshot == Some(snapshot_of(&log[..gone])));
+            is_base && log[gone..].starts_with(shown)
+        });
+        whole.expect("the log is one that was written")[..gone + shown.len()].to_vec()
     }
 }
 
@@ -79,6 +113,9 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         Completion::SuperblockDurable(_)
         | Completion::FoundersDurable
         | Completion::Read { .. }
+        | Completion::LetGo { .. }
+        | Completion::Snapshot { .. }
+        | Completion::Surveyed { .. }
         | Completion::Mended { .. } => false,
     }
 }
@@ -127,9 +164,15 @@ impl World {
                     self.groups.remove(&group);
                 }
                 Completion::Failed { .. } => is_good = false,
-                Completion::FoundersDurable | Completion::Read { .. } | Completion::Mended { .. } => {
-                    panic!("nobody asked for that")
+                Completion::LetGo { group, start } => {
+                    let floor = self.groups[&group].floor as u64;
+                    assert!(start.op <= Op::new(floor).next(), "nothing is let go that was to be kept");
                 }
+                Completion::FoundersDurable
+                | Completion::Read { .. }
+                | Completion::Snapshot { .. }
+                | Completion::Surveyed { .. }
+                | Completion::Mended { .. } => panic!("nobody asked for that"),
             }
         }
         if !is_good {
@@ -160,7 +203,7 @@ impl World {
             Step::Truncate { pick, back } => {
                 let (group, expected) = self.pick(*pick)?;
                 let mut log = expected.newest_log().clone();
-                log.truncate(log.len().saturating_sub(*back));
+                log.truncate(log.len().saturating_sub(*back).max(expected.floor));
                 let keep = Op::new(log.len() as u64);
                 expected.tried_logs.push(log);
                 expected.view += 1;
@@ -171,6 +214,27 @@ impl World {
                 expected.view += 1;
                 expected.tried_superblocks.push(superblock(group, expected.view));
                 Some(Job::SaveSuperblock(superblock(group, expected.view)))
+            }
+            Step::LetGo { pick, kept } => {
+                let (group, expected) = self.pick(*pick)?;
+                let tried = expected.tried_logs.iter().map(Vec::len).min().unwrap_or(usize::MAX);
+                let gone = expected.log.len().min(tried).saturating_sub(*kept);
+                expected.floor = expected.floor.max(gone);
+                Some(Job::LetGo { group, first: Op::new(gone as u64 + 1), summarize })
+            }
+            Step::Take { pick, ahead } => {
+                let (group, expected) = self.pick(*pick)?;
+                let mut log = expected.newest_log().clone();
+                // What is there may be of another branch from anywhere above what was let go.
+                log.truncate(expected.floor.max(log.len() / 2));
+                let mut branch = log.last().map_or(Branch::new(group), Branch::behind);
+                expected.view += 1;
+                branch.view = View::new(expected.view);
+                log.extend(branch.seal_many(&vec![10; *ahead + 1]));
+                expected.floor = log.len();
+                let snapshot = snapshot_of(&log);
+                expected.tried_logs.push(log);
+                Some(Job::TakeSnapshot { group, snapshot })
             }
             Step::Delete { pick } => {
                 let (group, expected) = self.pick(*pick)?;
@@ -213,8 +277,8 @@ impl World {
     /// As [`Self::open`]; false if the power went off meanwhile.
     pub(crate) fn try_open(&mut self) -> bool {
         let mut shown: BTreeMap<GroupId, Vec<Prepare>> = BTreeMap::new();
-        let opened = Store::open(self.disk.clone(), IDENTITY, self.options, &mut |group, prepare| {
-            shown.entry(group).or_default().push(prepare.clone());
+        let opened = Store::open(self.disk.clone(), IDENTITY, self.options, &mut |group, piece| {
+            shown.entry(group).or_default().extend(prepare_in(piece));
         });
         let Ok((store, recovered)) = opened else { return false };
         if recovered
@@ -232,9 +296,10 @@ impl World {
                 return false;
             };
             let log = shown.remove(group).unwrap_or_default();
-            expected.check(&found, &log);
-            let view = expected.view + 1;
-            *expected = Expected { log, superblock: Some(found.superblock), view, ..Expected::default() };
+            let log = expected.check(&found, &log);
+            let (view, floor) = (expected.view + 1, expected.floor.min(log.len()));
+            let superblock = Some(found.superblock);
+            *expected = Expected { log, superblock, view, floor, ..Expected::default() };
             true
         });
         assert!(recovered.is_empty(), "no group is there that nobody made: {recovered:?}");

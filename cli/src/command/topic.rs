@@ -1,8 +1,10 @@
 //! `varve topic`: topics and their partitions.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use serde::Serialize;
-use varve_client::Client;
+use varve_client::{Client, Retention, TopicOptions};
 use varve_protocol::id::GroupId;
 use varve_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use varve_protocol::metadata::{ClusterMap, MetadataError, TopicEntry};
@@ -34,6 +36,12 @@ enum Verb {
         /// How many nodes hold each partition: 1, 3, 5 or 7 [default: 3, or 1 if there are fewer nodes]
         #[arg(long, value_name = "R")]
         replication_factor: Option<u8>,
+        /// Keep at least so many bytes of each partition's newest records, like `500MiB` or `20GiB` [default: all]
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        retention_bytes: Option<u64>,
+        /// Keep records for at least so long, like `12h` or `7days` [default: for ever]
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        retention_age: Option<Duration>,
     },
     /// List all topics, or those of one stream
     List {
@@ -68,6 +76,10 @@ struct TopicDescription {
     stream: String,
     topic: String,
     replication_factor: u8,
+    /// None: all are kept.
+    retention_bytes: Option<u64>,
+    /// None: for ever.
+    retention_age_ms: Option<u64>,
     partitions: Vec<PartitionLine>,
 }
 
@@ -87,9 +99,12 @@ struct PartitionLine {
 /// Does what was asked with topics.
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     match arguments.verb {
-        Verb::Create { topic, partitions, replication_factor } => {
+        Verb::Create { topic, partitions, replication_factor, retention_bytes, retention_age } => {
+            let age_ms = retention_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            let retention = Retention { bytes: retention_bytes, age_ms };
+            let options = TopicOptions { partitions, replication_factor, retention };
             let admin = connect(context).await?.admin();
-            admin.create_topic(&topic.stream, &topic.topic, partitions, replication_factor).await?;
+            admin.create_topic(&topic.stream, &topic.topic, options).await?;
             print_done(context, "created topic", &topic.to_string())
         }
         Verb::List { stream } => list(context, &connect(context).await?, stream.as_deref()).await,
@@ -154,13 +169,49 @@ async fn describe(context: &Context, client: &Client, name: &TopicName) -> Outco
         stream: name.stream.clone(),
         topic: name.topic.clone(),
         replication_factor: topic.replication_factor,
+        retention_bytes: topic.retention.bytes,
+        retention_age_ms: topic.retention.age_ms,
         partitions,
     };
     output::print(context.output, &description, |description| {
         let head = ["PARTITION", "GROUP", "PRIMARY", "REPLICAS", "FIRST OFFSET", "NEXT OFFSET", "PROBLEM"];
         let rows = table(&head, &[0, 1, 2, 4, 5], description.partitions.iter().map(PartitionLine::row));
-        format!("topic {name}, {} replicas\n\n{rows}", description.replication_factor)
+        let kept = retention_in_words(topic.retention);
+        format!("topic {name}, {} replicas, {kept}\n\n{rows}", description.replication_factor)
     })
+}
+
+/// Reads a number of bytes, perhaps with a unit.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(format!("`{unit}` is no unit of bytes: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")),
+    };
+    let number: u64 =
+        number.parse().map_err(|_| "a size is a whole number and a unit, like `20GiB`".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "more bytes than there are".to_owned())
+}
+
+fn retention_in_words(retention: Retention) -> String {
+    let age = |age_ms| humantime::format_duration(Duration::from_millis(age_ms)).to_string();
+    match (retention.bytes, retention.age_ms.map(age)) {
+        (None, None) => "all records kept".to_owned(),
+        (Some(bytes), None) => format!("the newest {bytes} bytes of each partition kept"),
+        (None, Some(age)) => format!("records kept for {age}"),
+        (Some(bytes), Some(age)) => {
+            format!("the newest {bytes} bytes of each partition kept, and those only for {age}")
+        }
+    }
 }
 
 /// Who leads a group, as far as the map knows.
@@ -186,5 +237,23 @@ impl PartitionLine {
             or_dash(self.high_watermark),
             self.problem.clone().unwrap_or_default(),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        let sizes = ["0", "17", "5B", "3kB", "2 MiB", "1GiB", "4TB"].map(size);
+        assert_eq!(sizes, [0, 17, 5, 3_000, 2 << 20, 1 << 30, 4_000_000_000_000].map(Ok));
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in ["", "GiB", "1.5GiB", "-1", "3 parsecs", "99999999999TiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

@@ -42,8 +42,10 @@ impl Replica {
             requested,
             log,
             replacements,
+            log_starts,
             commit,
             durable,
+            taking,
             client_table,
             liveness,
             proposal,
@@ -62,7 +64,7 @@ impl Replica {
             (superblock.view, superblock.log_view, superblock.commit, superblock.is_torn).hash(state);
         }
         log.fingerprint(state);
-        replacements.hash(state);
+        (replacements, log_starts, taking).hash(state);
         client_table.hash(state);
         (liveness, nonce).hash(state);
         (proposal.view, proposal.votes).hash(state);

@@ -133,6 +133,7 @@ impl Replica {
         tracing::info!(group = %self.config.group, view = %self.view, %keep, head = %self.log.head(), "cut");
         self.log.truncate(keep);
         self.replacements.truncate(keep);
+        self.log_starts.truncate(keep);
         self.durable = keep;
         self.outputs.push_back(Output::Truncate { keep });
         true
@@ -143,6 +144,7 @@ impl Replica {
         let announced = self.catchup.announced();
         let is_whole = self.is_installing()
             && self.catchup.verified() == self.log.head().op
+            && !self.has_snapshot_under_way()
             && (self.durable >= announced || Mutant::LogViewBeforeLog.is_on());
         if !is_whole {
             return;

@@ -61,8 +61,12 @@ impl Replica {
     }
 
     pub(super) fn on_durable(&mut self, id: PrepareId) {
-        if id.op <= self.durable || self.log.id(id.op) != Some(id) {
+        let is_taken = self.taking.is_some_and(|taking| id.op >= taking.op) && self.log.id(id.op) == Some(id);
+        if !is_taken && (id.op <= self.durable || self.log.id(id.op) != Some(id)) {
             return self.ignore_durable(id);
+        }
+        if is_taken {
+            self.taking = None;
         }
         self.durable = id.op;
         self.save_voice();
@@ -83,7 +87,7 @@ impl Replica {
     /// Acknowledges everything durable here; says nothing unless this replica is a normal backup that has a voice.
     pub(super) fn send_prepare_ok(&mut self) {
         let may_acknowledge = self.status == Status::Normal || Mutant::OkInViewChange.is_on();
-        if may_acknowledge && !self.leads_view() && self.is_admitted() {
+        if may_acknowledge && !self.leads_view() && self.is_admitted() && !self.has_snapshot_under_way() {
             let id = if Mutant::AckBeforeDurable.is_on() { self.head() } else { self.durable() };
             self.send(self.primary(), Message::PrepareOk { view: self.view, id });
         }
@@ -99,6 +103,7 @@ impl Replica {
         assert!(prepare.header().view() <= self.view, "no prepare is stored before its view");
         self.log.append(prepare.clone());
         self.replacements.note(&prepare);
+        self.log_starts.note(&prepare);
         self.outputs.push_back(Output::Append(prepare));
         self.commit_floor();
     }
@@ -145,6 +150,7 @@ impl Replica {
                 self.outputs.push_back(Output::Apply(header));
             }
             self.commit = op;
+            self.log_starts.commit(op);
             self.note_committed(&header);
         }
         self.log.forget(previous, last, self.durable);

@@ -50,6 +50,7 @@ impl Replica {
         self.leading.successor.is_some()
             || !self.window_has_room(request.body.len())
             || (request.kind == PrepareKind::Replacement && self.is_replacing())
+            || (request.kind == PrepareKind::LogStart && self.is_moving_log_start())
     }
 
     fn judge_session(&self, request: &Request) -> Verdict {

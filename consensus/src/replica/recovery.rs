@@ -9,6 +9,7 @@ use varve_protocol::id::Op;
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
@@ -16,7 +17,9 @@ use super::Replica;
 use crate::client_table::ClientTable;
 use crate::config::Config;
 use crate::log::Log;
+use crate::log_starts::LogStarts;
 use crate::replacements::Replacements;
+use crate::snapshot::State;
 use crate::status::Status;
 use crate::timeout::Timer;
 
@@ -26,6 +29,7 @@ pub struct RecoveredLog {
     pub(super) log: Log,
     pub(super) client_table: ClientTable,
     pub(super) replacements: Replacements,
+    pub(super) log_starts: LogStarts,
     /// Newest op that is surely committed; in the client table.
     pub(super) committed: Op,
 }
@@ -44,8 +48,22 @@ impl RecoveredLog {
             log: Log::new(PrepareId::ROOT),
             client_table: ClientTable::default(),
             replacements: Replacements::default(),
+            log_starts: LogStarts::default(),
             committed: Op::ZERO,
         }
+    }
+
+    /// A log that builds on a snapshot; `None` if the snapshot's state cannot be read.
+    #[must_use]
+    pub fn from_snapshot(snapshot: &Snapshot) -> Option<Self> {
+        let State { client_table, replacements } = State::decode(&snapshot.state)?;
+        Some(Self {
+            log: Log::starting_with(snapshot.header),
+            client_table,
+            replacements,
+            log_starts: LogStarts::new(snapshot.log_start()),
+            committed: snapshot.op(),
+        })
     }
 
     /// The newest op that is surely committed.
@@ -61,21 +79,17 @@ impl RecoveredLog {
     /// If the prepares are no chain: the journal has judged that before.
     pub fn push(&mut self, prepare: &Prepare) -> Option<PrepareHeader> {
         self.replacements.note(prepare);
+        self.log_starts.note(prepare);
         let header = *prepare.header();
-        let starts_late = self.log.head() == PrepareId::ROOT && header.op() > Op::new(1);
-        if starts_late {
-            // Older prepares have been dropped, which happens below the commit only.
-            self.log = Log::new(header.parent());
-            self.committed = header.op();
-        }
         self.log.append_header(header);
         let window = if Mutant::RecoveryFloorTooHigh.is_on() { 8 } else { PREPARES_IN_FLIGHT_MAX };
         let floor = Op::new(header.op().as_raw().saturating_sub(window));
-        if floor <= self.committed && !starts_late {
+        if floor <= self.committed {
             return None;
         }
-        let committed = *self.log.header(floor.max(self.committed)).expect("a window of headers is kept");
+        let committed = *self.log.header(floor).expect("a window of headers is kept");
         self.client_table.apply(&committed);
+        self.log_starts.commit(committed.op());
         self.log.forget(self.committed, committed.op(), header.op());
         self.committed = committed.op();
         Some(committed)

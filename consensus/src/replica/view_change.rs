@@ -161,6 +161,7 @@ impl Replica {
             && self.changing.stage == Stage::Choosing
             && (self.saved.view == self.view || Mutant::TellsBeforeViewSaved.is_on())
             && self.may_tell_log()
+            && !self.has_snapshot_under_way()
             && self.durable == self.log.head().op;
         if !may_tell || self.changing.has_told {
             return;

@@ -7,17 +7,19 @@ use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Liveness, Outcome, ReadHandle, ReadOutcome, Request, RequestHandle};
-use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Status, Timeouts};
+use varve_consensus::{Config, Input, Output, Replica, Status, Timeouts};
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
 };
+use varve_protocol::log_start::LogStart;
 use varve_protocol::message::{Message, SuffixSlot};
-use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::prepare::{PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::replacement::Replacement;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
-use crate::disk::{Disk, Job, index};
+use crate::disk::{Disk, Job};
+use crate::journal::Journal;
 use crate::oracle::Oracle;
 use crate::trace::{Trace, describe};
 
@@ -28,7 +30,7 @@ struct Node {
     replica: Option<Replica>,
     disk: Disk,
     /// The log as written, synced or not: what the driver's cache would serve.
-    written: Vec<Prepare>,
+    written: Journal,
     /// Newest op applied in this life.
     applied: Op,
     lives: u64,
@@ -65,7 +67,7 @@ impl Cluster {
         let nodes = (0..count).map(|node| Node {
             replica: Some(Replica::new(config(node, count, 0), rng(node, 0))),
             disk: empty_disk(),
-            written: Vec::new(),
+            written: Journal::default(),
             applied: Op::ZERO,
             lives: 0,
             wipes: 0,
@@ -272,6 +274,28 @@ impl Cluster {
         handle
     }
 
+    /// The primary is asked to let go of all but the last `kept` of what is committed.
+    pub(crate) fn move_log_start(&mut self, primary: usize, kept: u64) -> RequestHandle {
+        let handle = RequestHandle(self.next_handle);
+        self.next_handle += 1;
+        self.asked.insert(handle, (ProducerId::ZERO, RequestNumber::ZERO));
+        let commit = self.replica(primary).commit().op.as_raw();
+        let op = Op::new((commit + 1).saturating_sub(kept).max(1));
+        let offset = self.oracle.offset_of(op);
+        self.trace.at(primary, format!("shall let go of what is before {op}"));
+        let input = Input::Request(Request {
+            handle,
+            producer: ProducerId::ZERO,
+            request: RequestNumber::ZERO,
+            kind: PrepareKind::LogStart,
+            record_count: 0,
+            now: Timestamp::new(self.now.as_nanos() / 1000),
+            body: LogStart { op, offset }.encode(),
+        });
+        self.step(primary, input);
+        handle
+    }
+
     /// Ends a life, and takes that many prepares from the end of its log, as its disk notices: unless another log is torn.
     /// A majority of whole logs is what a group lives by.
     pub(crate) fn tear(&mut self, node: usize, lost: usize) {
@@ -282,7 +306,7 @@ impl Cluster {
         self.crash(node, 0);
         self.trace.at(node, format!("loses the last {lost} of its log"));
         let disk = &mut self.nodes[node].disk;
-        disk.log.truncate(disk.log.len().saturating_sub(lost));
+        disk.log.lose(lost);
         disk.superblock.is_torn = true;
     }
 
@@ -295,9 +319,8 @@ impl Cluster {
         let this = &mut self.nodes[node];
         this.lives += 1;
         this.written = this.disk.log.clone();
-        this.applied = Op::ZERO;
-        let mut log = RecoveredLog::new();
-        let committed: Vec<_> = this.disk.log.iter().filter_map(|prepare| log.push(prepare)).collect();
+        this.applied = this.disk.log.base();
+        let (log, committed) = this.disk.log.recover();
         for header in committed {
             self.apply(node, &header);
         }
@@ -305,6 +328,7 @@ impl Cluster {
         let rng = rng(node, this.lives);
         let config = config(node, count, this.wipes);
         this.replica = Some(Replica::recover(config, rng, this.disk.superblock, log));
+        self.let_go(node);
         self.drain(node);
     }
 
@@ -331,8 +355,15 @@ impl Cluster {
             }
             Output::Truncate { keep } => {
                 self.trace.at(node, format!("cut behind {keep}"));
-                self.nodes[node].written.truncate(usize::try_from(keep.as_raw()).unwrap());
+                self.nodes[node].written.truncate(keep);
                 self.nodes[node].disk.jobs.push_back(Job::Truncate(keep));
+            }
+            Output::TakeSnapshot(snapshot) => {
+                self.trace.at(node, format!("take snapshot {}", snapshot.id()));
+                self.oracle.on_snapshot(&snapshot);
+                self.nodes[node].written.take(snapshot.clone());
+                self.nodes[node].applied = snapshot.op();
+                self.nodes[node].disk.jobs.push_back(Job::Take(snapshot));
             }
             Output::SaveSuperblock(superblock) => {
                 self.nodes[node].disk.jobs.push_back(Job::Save(superblock));
@@ -340,6 +371,9 @@ impl Cluster {
             Output::Apply(header) => {
                 self.trace.at(node, format!("commit {}", header.id()));
                 self.apply(node, &header);
+                if header.kind() == PrepareKind::LogStart {
+                    self.let_go(node);
+                }
             }
             Output::Reply { handle, outcome } => {
                 self.trace.at(node, format!("reply h{} {outcome:?}", handle.0));
@@ -363,8 +397,10 @@ impl Cluster {
                     "only committed headers are served from disk"
                 );
                 let written = &self.nodes[node].written;
-                let headers = written[index(first)..=index(last)].iter().map(|prepare| *prepare.header());
-                let message = Message::Headers { view, headers: headers.collect() };
+                let message = match written.snapshot.clone().filter(|snapshot| snapshot.op() >= first) {
+                    Some(snapshot) => Message::Snapshot { view, snapshot },
+                    None => Message::Headers { view, headers: written.headers(first, last) },
+                };
                 self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
             }
         }
@@ -372,12 +408,31 @@ impl Cluster {
 
     fn serve_prepares(&mut self, node: usize, to: ReplicaIndex, view: View, ids: &[PrepareId]) {
         for id in ids {
-            let found = self.nodes[node].written.get(index(id.op)).filter(|prepare| prepare.id() == *id);
-            let message = match found.cloned() {
+            let message = match self.nodes[node].written.get(*id).cloned() {
                 Some(prepare) => Message::RepairPrepare { view, prepare },
                 None => Message::RepairMissing { view, id: *id },
             };
             self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
+        }
+        let first = ids.iter().map(|id| id.op).min();
+        let snapshot = self.nodes[node].written.snapshot.clone();
+        if let Some(snapshot) = snapshot.filter(|snapshot| first.is_some_and(|first| first <= snapshot.op()))
+        {
+            let message = Message::Snapshot { view, snapshot };
+            self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
+        }
+    }
+
+    /// Lets go of what is before the start of the log.
+    fn let_go(&mut self, node: usize) {
+        let start = self.replica(node).log_start();
+        let commit = self.replica(node).commit().op;
+        assert!(start.op <= commit.next(), "nothing is let go that is not committed");
+        let this = &mut self.nodes[node];
+        if start.op > this.written.base().next() {
+            this.written.let_go(start.op);
+            this.disk.jobs.push_back(Job::LetGo(start.op));
+            self.trace.at(node, format!("let go of what is before {}", start.op));
         }
     }
 
@@ -417,6 +472,7 @@ impl Cluster {
             | Message::GetPrepares { .. }
             | Message::RepairPrepare { .. }
             | Message::RepairMissing { .. }
+            | Message::Snapshot { .. }
             | Message::ConfirmView { .. } => {}
             Message::ViewConfirmed { view, .. } => {
                 assert_eq!(disk.superblock.log_view, *view, "only who works in a view confirms it");
@@ -542,7 +598,7 @@ fn replica_index(node: usize) -> ReplicaIndex {
 
 fn empty_disk() -> Disk {
     let superblock = Superblock::new(GROUP);
-    Disk { log: Vec::new(), superblock, jobs: VecDeque::new() }
+    Disk { log: Journal::default(), superblock, jobs: VecDeque::new() }
 }
 
 fn directory(node: usize, wipes: u64) -> DirectoryId {

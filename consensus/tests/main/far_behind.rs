@@ -87,3 +87,26 @@ fn a_backup_whose_disk_hangs_slows_nobody() {
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed { .. })));
     heal_and_work(&mut cluster);
 }
+
+#[test]
+fn a_backup_far_behind_a_log_that_was_let_go_takes_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(2, 0);
+    for request in 0..FAR {
+        cluster.request_of(0, 1 + request % 3, 1 + request / 3);
+        cluster.settle();
+    }
+    cluster.move_log_start(0, 10);
+    cluster.settle();
+    cluster.restart(2);
+    heal_and_work(&mut cluster);
+    assert_eq!(cluster.replica(2).log_start(), cluster.replica(0).log_start());
+    assert_eq!(cluster.replica(2).log_start().op, Op::new(FAR - 9));
+    // It leads, and knows which requests it has answered before.
+    cluster.hand_over(0, 2);
+    cluster.heal();
+    assert_eq!(cluster.primary(), 2);
+    let retried = cluster.request_of(2, 1, 1 + (FAR - 1) / 3);
+    cluster.settle();
+    assert!(matches!(cluster.replies[&retried], Outcome::Committed { op, .. } if op <= Op::new(FAR)));
+}

@@ -16,6 +16,7 @@ mod replication;
 mod restart;
 mod session;
 mod torn;
+mod transfer;
 mod views;
 
 fn claim(name: &str, count: usize, story: impl FnOnce(&mut Cluster)) {

@@ -6,6 +6,7 @@ mod cluster;
 mod disk;
 mod far_behind;
 mod golden;
+mod journal;
 mod oracle;
 mod schedule;
 mod trace;

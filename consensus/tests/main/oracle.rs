@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use varve_consensus::event::{Outcome, ReadHandle, ReadOutcome};
+use varve_consensus::snapshot::SnapshotBuilder;
 use varve_protocol::id::{Offset, Op, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::snapshot::Snapshot;
 
 use crate::disk::Disk;
 
@@ -15,7 +17,7 @@ pub(crate) struct Oracle {
     /// What any replica ever applied, by op from 1.
     pub(crate) committed: Vec<PrepareHeader>,
     /// The only prepare ever sealed as (op, view).
-    sealed: BTreeMap<(Op, View), PrepareId>,
+    sealed: BTreeMap<(Op, View), Prepare>,
     /// Where a session's request stands in the log.
     places: BTreeMap<(ProducerId, RequestNumber), Op>,
     /// For each disk that was lost: the copies it held, if it held them, are counted as if they were there.
@@ -27,13 +29,36 @@ pub(crate) struct Oracle {
 impl Oracle {
     /// A disk is lost with all that is on it.
     pub(crate) fn on_disk_lost(&mut self, disk: &Disk) {
-        self.lost.push(disk.log.len());
+        self.lost.push(usize::try_from(disk.log.head().as_raw()).unwrap());
+    }
+
+    /// A replica takes the state up to an op: it is that of what was committed.
+    pub(crate) fn on_snapshot(&self, snapshot: &Snapshot) {
+        let index = usize::try_from(snapshot.op().as_raw()).unwrap() - 1;
+        assert_eq!(self.committed.get(index), Some(&snapshot.header), "a snapshot holds what is committed");
+        let mut builder = SnapshotBuilder::new(None).unwrap();
+        for header in &self.committed[..=index] {
+            builder.push(header, Some(&self.prepare(header.op())));
+        }
+        assert_eq!(builder.finish().as_ref(), Some(snapshot), "a snapshot is a function of the log");
+    }
+
+    /// Offset of the first record at or behind an op that is committed, or is the next one.
+    pub(crate) fn offset_of(&self, op: Op) -> Offset {
+        let before = usize::try_from(op.as_raw()).unwrap().checked_sub(2);
+        before.map_or(Offset::ZERO, |index| self.committed[index].next_offset())
+    }
+
+    /// What is committed at an op.
+    pub(crate) fn prepare(&self, op: Op) -> Prepare {
+        let header = &self.committed[usize::try_from(op.as_raw()).unwrap() - 1];
+        self.sealed[&(op, header.view())].clone()
     }
 
     pub(crate) fn on_append(&mut self, prepare: &Prepare) {
         let id = prepare.id();
-        let first = *self.sealed.entry((id.op, id.view)).or_insert(id);
-        assert_eq!(first, id, "an op is sealed once in a view");
+        let first = self.sealed.entry((id.op, id.view)).or_insert_with(|| prepare.clone());
+        assert_eq!(first.id(), id, "an op is sealed once in a view");
     }
 
     pub(crate) fn on_apply(&mut self, header: &PrepareHeader, disks: &[&Disk]) {

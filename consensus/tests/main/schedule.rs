@@ -38,6 +38,8 @@ pub(crate) enum Action {
     Read(usize),
     /// Ask the newest primary to append this many without sessions.
     Load(usize),
+    /// The newest primary lets go of all but this many of what is committed.
+    LetGo(u64),
     /// Deliver and sync everything, except to and from one node.
     SettleWithout(usize),
     Settle,
@@ -63,6 +65,7 @@ fn action(count: usize) -> impl Strategy<Value = Action> {
         4 => node().prop_map(Action::Read),
         2 => (1_usize..5).prop_map(Action::Load),
         1 => (20_usize..90).prop_map(Action::Load),
+        2 => (0_u64..60).prop_map(Action::LetGo),
         2 => node().prop_map(Action::SettleWithout),
         1 => Just(Action::Settle),
     ]
@@ -100,6 +103,11 @@ pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
             for _ in 0..requests {
                 primary.map(|node| cluster.request(node));
             }
+        }
+        Action::LetGo(kept) => {
+            let primary =
+                (0..cluster.count()).find(|node| cluster.is_up(*node) && cluster.replica(*node).is_primary());
+            primary.map(|node| cluster.move_log_start(node, kept));
         }
         Action::SettleWithout(node) => cluster.settle_without(&[node]),
         Action::Settle => cluster.settle(),

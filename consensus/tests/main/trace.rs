@@ -128,6 +128,7 @@ pub(crate) fn describe(message: &Message) -> String {
             format!("{view} get_prepares [{}]", names.join(" "))
         }
         Message::RepairPrepare { prepare, .. } => format!("{view} repair_prepare {}", prepare.id()),
+        Message::Snapshot { snapshot, .. } => format!("{view} snapshot {}", snapshot.id()),
         Message::RepairMissing { id, .. } => format!("{view} repair_missing {id}"),
         Message::ConfirmView { round, .. } => format!("{view} confirm_view {round}"),
         Message::ViewConfirmed { round, .. } => format!("{view} view_confirmed {round}"),

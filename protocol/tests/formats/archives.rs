@@ -5,6 +5,7 @@ use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_
 use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, NodeEntry, PartitionEntry, StreamEntry, TopicEntry};
+use varve_protocol::retention::Retention;
 
 use crate::single_bit_flips;
 
@@ -14,7 +15,13 @@ fn sample_map() -> ClusterMap {
         replicas: vec![NodeId::new(1), NodeId::new(2)],
         directories: vec![DirectoryId::new(71), DirectoryId::new(72)],
     };
-    let topic = TopicEntry { name: "topic".to_owned(), replication_factor: 3, partitions: vec![partition] };
+    let retention = Retention { bytes: Some(5), age_ms: None };
+    let topic = TopicEntry {
+        name: "topic".to_owned(),
+        replication_factor: 3,
+        partitions: vec![partition],
+        retention,
+    };
     ClusterMap {
         op: Op::new(9),
         nodes: vec![NodeEntry { node: NodeId::new(1), address: "127.0.0.1:7101".to_owned() }],
@@ -41,6 +48,7 @@ fn damage_never_panics() {
         topic: "a topic with a name that is not inlined".to_owned(),
         partitions: 6,
         replication_factor: Some(3),
+        retention: Retention { bytes: Some(1 << 30), age_ms: Some(5) },
     };
     let request = encode_archive(&Request::Change(operation));
     let response = encode_archive(&Response::Map(sample_map()));

@@ -10,6 +10,7 @@ use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::pulse::{Pulse, PulseEntry};
 use varve_protocol::replacement::Generations;
+use varve_protocol::snapshot::Snapshot;
 
 use crate::{sample_prepare, single_bit_flips};
 
@@ -69,6 +70,13 @@ fn every_message() -> Vec<Message> {
         Message::RepairMissing { view, id },
         Message::ConfirmView { view, round: Round::new(77) },
         Message::ViewConfirmed { view, round: Round::new(77) },
+        Message::Snapshot {
+            view,
+            snapshot: Snapshot {
+                header: *sample_prepare(b"body").header(),
+                state: Bytes::from_static(b"state"),
+            },
+        },
     ]
 }
 

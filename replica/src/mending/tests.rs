@@ -111,3 +111,23 @@ fn a_hole_whose_ends_do_not_belong_together_is_given_up() {
     assert!(mending.learn(&[*log[10].header()], Moment::ZERO));
     assert!(matches!(mending.next_step(&PEERS, Moment::ZERO), Step::GiveUp));
 }
+
+#[test]
+fn what_others_have_let_go_is_given_up_when_a_primary_works() {
+    let log = log(100, b"x");
+    let snapshot = |op: usize| Snapshot { header: *log[op - 1].header(), state: Bytes::new() };
+    let begin = || mending(&log, 10, 20).behind(None, 77);
+    let gives_up = |mending: &mut Mending| matches!(mending.next_step(&PEERS, Moment::ZERO), Step::GiveUp);
+
+    let mut waits = begin();
+    assert!(!waits.note_gone(&snapshot(10)), "what is missing comes later");
+    assert!(
+        waits.note_gone(&snapshot(11)) && !gives_up(&mut waits),
+        "another damaged replica may need this log"
+    );
+    assert!(!waits.note_primary(View::new(9), 76) && !gives_up(&mut waits), "that was said to another life");
+    assert!(waits.note_primary(View::new(9), 77) && gives_up(&mut waits));
+
+    let mut is_led = begin();
+    assert!(is_led.note_primary(View::new(9), 77) && !gives_up(&mut is_led), "it may still be had");
+}

@@ -57,6 +57,7 @@ impl Node {
             | Command::RepairMissing
             | Command::ConfirmView
             | Command::ViewConfirmed
+            | Command::Snapshot
             | Command::AppendOk
             | Command::FetchOk
             | Command::Response

@@ -24,6 +24,8 @@ pub(crate) enum PendingRead {
     Prepare { to: ReplicaIndex, view: View, id: PrepareId },
     /// A peer wants headers.
     Headers { to: ReplicaIndex, view: View },
+    /// A peer wants what was let go.
+    Snapshot { to: ReplicaIndex, view: View },
     /// A consumer wants records.
     Fetch(Fetch),
     /// A log that was mended is read from its start.
@@ -63,6 +65,11 @@ impl Node {
             Completion::Failed { group, error } if error.is_repairable() && self.is_mending(group) => {
                 self.note_damaged(group, &error);
             }
+            Completion::LetGo { group, start } => self.on_let_go(group, start),
+            Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
+            Completion::Surveyed { group, sealed, active_bytes } => {
+                self.on_surveyed(group, &sealed, active_bytes);
+            }
             Completion::Deleted { group } => tracing::info!(%group, "files deleted"),
             Completion::Failed { group, error } => {
                 let what_to_do = if error.is_disk_full() {
@@ -91,10 +98,35 @@ impl Node {
         (bytes_max, last): (usize, Op),
         why: PendingRead,
     ) {
+        let token = self.note_read(group, why);
+        self.submit(Job::Read { group, token, from, bytes_max, last });
+    }
+
+    /// Remembers why something is read, under the token that the disk gives back.
+    pub(super) fn note_read(&mut self, group: GroupId, why: PendingRead) -> u64 {
         let token = self.reads.next_token;
         self.reads.next_token += 1;
         self.reads.reads.insert(token, (group, why));
-        self.submit(Job::Read { group, token, from, bytes_max, last });
+        token
+    }
+
+    /// Whose group was read, and why.
+    pub(super) fn take_read(&mut self, token: u64) -> Option<(GroupId, PendingRead)> {
+        self.reads.reads.remove(&token)
+    }
+
+    /// Sends a peer the prepares it asks for; what the log here builds on too, if some of them were let go.
+    pub(super) fn serve_prepares(&mut self, group: GroupId, to: ReplicaIndex, view: View, ids: &[PrepareId]) {
+        let (gone, here): (Vec<_>, Vec<_>) = ids.iter().copied().partition(|id| self.is_gone(group, id.op));
+        for id in &gone {
+            self.send(group, to, &Message::RepairMissing { view, id: *id });
+        }
+        if !gone.is_empty() {
+            self.serve_snapshot(group, to, view);
+        }
+        for id in here {
+            self.serve_prepare(group, to, view, id);
+        }
     }
 
     /// Sends a peer the prepare it asks for, or word that it is not here.
@@ -130,7 +162,7 @@ impl Node {
     }
 
     fn on_read(&mut self, token: u64, result: Result<Vec<Prepare>, StorageError>) {
-        let Some((group, why)) = self.reads.reads.remove(&token) else { return };
+        let Some((group, why)) = self.take_read(token) else { return };
         if matches!(why, PendingRead::Mended) {
             return self.on_mended_read(group, result);
         }
@@ -154,7 +186,7 @@ impl Node {
                 self.send(group, to, &Message::Headers { view, headers });
             }
             PendingRead::Fetch(fetch) => self.answer_fetch(&fetch, prepares),
-            PendingRead::Mended => {}
+            PendingRead::Mended | PendingRead::Snapshot { .. } => {}
         }
     }
 }

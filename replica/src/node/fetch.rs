@@ -65,11 +65,14 @@ impl Node {
             let refusal = self.why_no_replica(fetch.group);
             return self.refuse(session, fetch.correlation, refusal);
         };
-        if fetch.offset < replica.next_offset_committed() {
+        let earliest = replica.log_start().offset;
+        if fetch.offset < earliest {
+            let refusal = Refusal::OffsetOutOfRange { earliest, next: replica.next_offset_committed() };
+            self.refuse(session, fetch.correlation, refusal);
+        } else if fetch.offset < replica.next_offset_committed() {
             self.serve_fetch(fetch);
         } else if is_beyond_log(replica, fetch.offset) {
-            let refusal =
-                Refusal::OffsetOutOfRange { earliest: Offset::ZERO, next: replica.next_offset_committed() };
+            let refusal = Refusal::OffsetOutOfRange { earliest, next: replica.next_offset_committed() };
             self.refuse(session, fetch.correlation, refusal);
         } else if wait_ms == 0 {
             self.answer_fetch(&fetch, Vec::new());
@@ -129,6 +132,16 @@ impl Node {
             prepares.last().is_none_or(|last| last.op() <= replica.commit().op),
             "nothing above the commit is handed out"
         );
+        let is_gone = prepares.first().is_some_and(|first| first.header().base_offset() > fetch.offset);
+        if is_gone {
+            // It was let go while it was read.
+            let (earliest, next) = (replica.log_start().offset, replica.next_offset_committed());
+            return self.refuse(
+                fetch.session,
+                fetch.correlation,
+                Refusal::OffsetOutOfRange { earliest, next },
+            );
+        }
         let mut header = FrameHeader::new(Command::FetchOk, self.config.cluster);
         header.group = fetch.group;
         header.view = replica.view();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::{RngCore, SeedableRng};
+use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Output, Request, RequestHandle};
 use varve_consensus::{Config, RecoveredLog, Replica};
@@ -13,6 +13,7 @@ use varve_protocol::message::Message;
 use varve_protocol::metadata::PartitionEntry;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
+use varve_protocol::retention::Retention;
 use varve_protocol::superblock::Superblock;
 use varve_storage::Job;
 use varve_transport::Lane;
@@ -40,7 +41,7 @@ impl Node {
         let founder = |node: &NodeId| self.founders.as_ref().and_then(|founders| founders.get(node).copied());
         let members: Vec<NodeId> = self.config.members.keys().copied().collect();
         let directories = members.iter().map(|node| founder(node).unwrap_or_default()).collect();
-        let placement = Placement { members, directories };
+        let placement = Placement { members, directories, retention: Retention::FOREVER };
         if self.founders.is_none() {
             self.groups.insert(GroupId::METADATA, Group::new(placement, State::Opening, Tail::default()));
             return;
@@ -57,9 +58,11 @@ impl Node {
         self.placement_seen = Some(self.metadata.placement_version());
         let here = self.config.node;
         let placed = self.metadata.partitions().filter(|partition| partition.replicas.contains(&here));
+        let retentions: BTreeMap<GroupId, Retention> = self.metadata.retentions().collect();
         let placement = |partition: &PartitionEntry| Placement {
             members: partition.replicas.clone(),
             directories: partition.directories.clone(),
+            retention: retentions[&partition.group],
         };
         let wanted: BTreeMap<_, _> =
             placed.map(|partition| (partition.group, placement(partition))).collect();
@@ -140,25 +143,28 @@ impl Node {
                 }
                 State::Opening | State::Open(_) => {}
             }
-            self.groups.insert(id, Group::new(placement, state, Tail::default()));
+            let base = recovered.base;
+            self.groups.insert(id, Group::new(placement, state, Tail::default()).behind(base));
             return self.arm(id);
         }
-        let RecoveredReplica { superblock, log, .. } = recovered;
+        let RecoveredReplica { superblock, log, base, .. } = recovered;
         let committed = log.committed();
         let config = self.replica_config(id, &placement);
         let replica = Replica::recover(config, self.draw_rng(), superblock, log);
-        let mut group = Group::new(placement, State::Open(Box::new(replica)), Tail::new(committed));
+        let group = Group::new(placement, State::Open(Box::new(replica)), Tail::new(committed));
+        let mut group = group.behind(base);
         for prepare in tail {
             group.tail.push(prepare);
         }
         self.tail_bytes += group.tail.bytes();
         self.groups.insert(id, group);
         self.perform_outputs(id);
+        self.let_go(id);
     }
 
     /// What a replica that was here before is instead of open, if it cannot take part now.
-    fn why_closed(&self, members: &[NodeId], recovered: &RecoveredReplica) -> Option<State> {
-        let RecoveredReplica { superblock, problem, hole, .. } = recovered;
+    fn why_closed(&mut self, members: &[NodeId], recovered: &RecoveredReplica) -> Option<State> {
+        let RecoveredReplica { superblock, problem, hole, snapshot, .. } = recovered;
         if let Some(problem) = problem {
             return Some(State::Damaged(problem.clone()));
         }
@@ -168,7 +174,10 @@ impl Node {
             ));
         }
         let hole = hole.filter(|_| !Mutant::MendingVotes.is_on());
-        hole.map(|hole| State::Mending(Box::new(Mending::new(*superblock, hole, self.now))))
+        let hole = hole?;
+        let nonce = self.rng.random_range(1..=u64::MAX);
+        let mending = Mending::new(*superblock, hole, self.now).behind(snapshot.clone(), nonce);
+        Some(State::Mending(Box::new(mending)))
     }
 
     /// A group's first superblock is durable: from now on it takes part.
@@ -220,7 +229,7 @@ impl Node {
     }
 
     fn replica_config(&self, id: GroupId, placement: &Placement) -> Config {
-        let Placement { members, directories } = placement;
+        let Placement { members, directories, .. } = placement;
         let place = members.iter().position(|member| *member == self.config.node);
         let place = place.expect("only members open a group");
         let as_byte = |number: usize| u8::try_from(number).expect("a group has at most seven members");
@@ -266,6 +275,8 @@ impl Node {
             | Message::RepairMissing { .. }
             | Message::ConfirmView { .. }
             | Message::ViewConfirmed { .. } => false,
+            // The log of the metadata begins with op 1.
+            Message::Snapshot { .. } => id == GroupId::METADATA,
         };
         match group.index_of(node) {
             Some(_) if !is_misdirected && self.is_mending(id) => {
@@ -317,14 +328,14 @@ impl Node {
             Output::Send { to, message } => self.send(id, to, &message),
             Output::Append(prepare) => self.append(id, prepare),
             Output::Truncate { keep } => self.truncate(id, keep),
+            Output::TakeSnapshot(snapshot) => self.take_snapshot(id, snapshot),
             Output::SaveSuperblock(superblock) => self.submit(Job::SaveSuperblock(superblock)),
             Output::Apply(header) => self.apply(id, &header),
             Output::Reply { handle, outcome } => self.reply(handle, outcome),
             Output::ReplyToRead { handle, outcome } => self.reply_to_read(handle, outcome),
-            Output::ServePrepares { to, view, ids } => {
-                for prepare in ids {
-                    self.serve_prepare(id, to, view, prepare);
-                }
+            Output::ServePrepares { to, view, ids } => self.serve_prepares(id, to, view, &ids),
+            Output::ServeHeaders { to, view, first, .. } if self.is_gone(id, first) => {
+                self.serve_snapshot(id, to, view);
             }
             Output::ServeHeaders { to, view, first, last } => self.serve_headers(id, to, view, first..=last),
         }
@@ -335,7 +346,7 @@ impl Node {
         let Some(group) = self.groups.get(&id) else { return };
         let lane = match message {
             Message::Prepare { .. } => Lane::data(id),
-            Message::RepairPrepare { .. } | Message::Headers { .. } => Lane::Bulk,
+            Message::RepairPrepare { .. } | Message::Headers { .. } | Message::Snapshot { .. } => Lane::Bulk,
             Message::PrepareOk { .. }
             | Message::Commit { .. }
             | Message::StartViewChange { .. }
@@ -380,6 +391,9 @@ impl Node {
             self.metadata.apply(header.op(), decode_operation(prepare));
         }
         group.tail.set_applied(header.op());
+        if header.kind() == PrepareKind::LogStart {
+            self.let_go(id);
+        }
     }
 
     /// Once per batch of applied ops: what readers, backups and the group table learn from it.

@@ -43,13 +43,14 @@ impl Node {
             Message::Headers { headers, .. } => mending.learn(&headers, now),
             Message::RepairPrepare { prepare, .. } => mending.take(prepare, now),
             Message::RepairMissing { id, .. } => mending.note_missing(node, id),
+            Message::Snapshot { snapshot, .. } => mending.note_gone(&snapshot),
+            Message::StartView { view, nonce, .. } => mending.note_primary(view, nonce),
             Message::GetPrepares { ids, .. } => return self.serve_while_mending(id, node, view, &ids),
             Message::Prepare { .. }
             | Message::PrepareOk { .. }
             | Message::Commit { .. }
             | Message::StartViewChange { .. }
             | Message::DoViewChange { .. }
-            | Message::StartView { .. }
             | Message::GetStartView { .. }
             | Message::GetHeaders { .. }
             | Message::ConfirmView { .. }
@@ -100,7 +101,9 @@ impl Node {
             Some(_) => self.mend(id),
             None => {
                 tracing::info!(group = %id, "the log is mended; it is read again");
-                self.read_mended(id, Op::new(1));
+                let first =
+                    self.mending(id).and_then(|mending| mending.reading.as_ref()).map(|reading| reading.next);
+                self.read_mended(id, first.unwrap_or(Op::new(1)));
                 self.arm(id);
             }
         }
@@ -135,6 +138,7 @@ impl Node {
         let Some(group) = self.groups.remove(&id) else { return };
         let placement = group.placement();
         let State::Mending(mending) = group.state else { return };
+        let base = group.base;
         let Mending { superblock, reading, .. } = *mending;
         let log = reading.map(|reading| reading.log).unwrap_or_default();
         let is_metadata = id == GroupId::METADATA;
@@ -142,7 +146,7 @@ impl Node {
         self.open_recovered(
             id,
             placement,
-            RecoveredReplica { superblock, log, problem: None, hole: None },
+            RecoveredReplica { superblock, log, base, snapshot: None, problem: None, hole: None },
             tail,
         );
         if is_metadata {

@@ -7,7 +7,7 @@ use varve_consensus::event::{Input, ReadHandle, ReadOutcome};
 use varve_consensus::{Replica, Status};
 use varve_protocol::client::{PartitionOffsets, Refusal, Response};
 use varve_protocol::frame::FrameHeader;
-use varve_protocol::id::{GroupId, NodeId, Offset};
+use varve_protocol::id::{GroupId, NodeId};
 
 use crate::event::Session;
 use crate::group::Group;
@@ -78,7 +78,7 @@ impl Node {
         let found = self.groups.get(&group).and_then(|found| Some((found, found.replica()?)));
         let Some((found, replica)) = found else { return Err(self.why_no_replica(group)) };
         Ok(PartitionOffsets {
-            log_start: Offset::ZERO,
+            log_start: replica.log_start().offset,
             high_watermark: replica.next_offset_committed(),
             view: replica.view(),
             primary: if is_led(replica) { found.primary_node() } else { NodeId::ZERO },

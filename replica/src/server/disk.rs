@@ -103,6 +103,10 @@ fn append_bytes(job: &Job) -> usize {
         | Job::SaveFounders(_)
         | Job::Read { .. }
         | Job::GiveUpHoles { .. }
+        | Job::LetGo { .. }
+        | Job::TakeSnapshot { .. }
+        | Job::ReadSnapshot { .. }
+        | Job::Survey { .. }
         | Job::DeleteGroup { .. } => 0,
     }
 }

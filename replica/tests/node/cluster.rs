@@ -16,6 +16,7 @@ use varve_protocol::id::{
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_protocol::prepare::Prepare;
 use varve_protocol::record::{Batch, BatchBuilder, Record};
+use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
 use varve_replica::{Effect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
 use varve_storage::{Disk, Identity, MemoryDisk, Options, Store};
@@ -60,6 +61,8 @@ pub(crate) struct Cluster {
     wire: VecDeque<(NodeId, NodeId, Frame)>,
     /// Ticks since time moved on.
     ticks_at_once: u32,
+    /// Of the stores that are opened from now on.
+    options: Options,
 }
 
 impl Cluster {
@@ -76,6 +79,7 @@ impl Cluster {
             sent: BTreeMap::new(),
             wire: VecDeque::new(),
             ticks_at_once: 0,
+            options: Options::default(),
         };
         for id in (1..=nodes).map(NodeId::new) {
             let disk = MemoryDisk::new();
@@ -92,7 +96,12 @@ impl Cluster {
 
     /// A cluster whose nodes are all up and registered.
     pub(crate) fn start(nodes: u8) -> Self {
-        let mut cluster = Self::unfounded(nodes);
+        Self::start_with(nodes, Options::default())
+    }
+
+    /// The same, with stores of other options.
+    pub(crate) fn start_with(nodes: u8, options: Options) -> Self {
+        let mut cluster = Self { options, ..Self::unfounded(nodes) };
         for id in (1..=nodes).map(NodeId::new) {
             cluster.boot(id);
         }
@@ -154,7 +163,7 @@ impl Cluster {
         let members = self.ids().into_iter().map(|id| (id, format!("127.0.0.1:{}", id.as_raw()))).collect();
         let machine = self.machines.get_mut(&id).expect("the machine exists");
         let identity = Identity { cluster: CLUSTER, node: id };
-        let (store, recovery) = Recovery::open(machine.disk.clone(), identity, Options::default())
+        let (store, recovery) = Recovery::open(machine.disk.clone(), identity, self.options)
             .expect("what a node wrote it can read again");
         machine.lives += 1;
         let config = NodeConfig {
@@ -351,10 +360,21 @@ impl Cluster {
 
     /// Creates the topic `s/t` and waits until all its groups have a primary.
     pub(crate) fn create_topic(&mut self, partitions: u32, replication_factor: u8) -> Vec<GroupId> {
+        self.create_topic_with(partitions, replication_factor, Retention::FOREVER)
+    }
+
+    /// The same, for records that are not kept for ever.
+    pub(crate) fn create_topic_with(
+        &mut self,
+        partitions: u32,
+        replication_factor: u8,
+        retention: Retention,
+    ) -> Vec<GroupId> {
         self.change(MetadataOp::CreateStream { stream: "s".to_owned() });
         let (stream, topic) = ("s".to_owned(), "t".to_owned());
         let replication_factor = Some(replication_factor);
-        let outcome = self.change(MetadataOp::CreateTopic { stream, topic, partitions, replication_factor });
+        let operation = MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, retention };
+        let outcome = self.change(operation);
         assert_eq!(outcome, MetadataOutcome::Done);
         let leader = self.primary(GroupId::METADATA);
         let groups: Vec<GroupId> =
@@ -383,16 +403,21 @@ impl Cluster {
 
     /// All records of a partition as one node has them.
     pub(crate) fn read_all(&mut self, node: NodeId, group: GroupId) -> Vec<String> {
-        let mut records = Vec::new();
+        self.read_from(node, group, 0)
+    }
+
+    /// All records of a partition from an offset on, as one node has them.
+    pub(crate) fn read_from(&mut self, node: NodeId, group: GroupId, offset: u64) -> Vec<String> {
+        let mut records: Vec<String> = Vec::new();
         loop {
-            let answer = self.call(node, fetch(group, records.len() as u64, 0));
+            let next = offset + records.len() as u64;
+            let answer = self.call(node, fetch(group, next, 0));
             assert_eq!(answer.header.command, Command::FetchOk, "{:?}", refusal_if_any(&answer));
             let found = payloads(&answer);
             if found.is_empty() {
                 return records;
             }
-            let skip = usize::try_from(records.len() as u64 - found[0].0).expect("offsets are small here");
-            records.extend(found.into_iter().skip(skip).map(|(_, payload)| payload));
+            records.extend(found.into_iter().filter(|(at, _)| *at >= next).map(|(_, payload)| payload));
         }
     }
 

@@ -10,3 +10,4 @@ mod mend;
 mod metadata;
 mod reads;
 mod restarts;
+mod retention;

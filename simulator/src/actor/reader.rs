@@ -85,6 +85,12 @@ impl Wanderer {
                 self.next[index] = self.next[index].max(end);
                 Ok(())
             }
+            Answer::Refused(Refusal::OffsetOutOfRange { earliest, next }) if offset < earliest.as_raw() => {
+                let (earliest, next) = (earliest.as_raw(), next.as_raw());
+                orders.oracle.log_start_told((group, node), earliest, next)?;
+                self.next[index] = self.next[index].max(earliest);
+                Ok(())
+            }
             Answer::Refused(Refusal::OffsetOutOfRange { next, .. }) if next.as_raw() >= offset => {
                 let detail = format!("{node} refused offset {offset} of {group}, which ends at {next}");
                 Err(Violation::new("sound request refused", detail))
@@ -235,6 +241,15 @@ impl Scan {
                 }
                 self.next = next;
                 self.is_at_end = next >= *high_watermark;
+                Ok(())
+            }
+            Answer::Refused(Refusal::OffsetOutOfRange { earliest, next })
+                if self.next < earliest.as_raw() =>
+            {
+                let (earliest, next) = (earliest.as_raw(), next.as_raw());
+                orders.oracle.log_start_told((self.group, self.node), earliest, next)?;
+                self.ask_at = Some(orders.now);
+                self.next = earliest;
                 Ok(())
             }
             Answer::Refused(_) => Ok(()),

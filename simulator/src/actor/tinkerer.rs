@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{Refusal, Request, Response};
 use varve_protocol::id::{ClusterId, NodeId, Op, ProducerId};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
+use varve_protocol::retention::Retention;
 
 use super::{Actor, Answer, Happening, Orders, Streams, request_frame};
 use crate::oracle::Violation;
@@ -98,6 +99,7 @@ impl Tinkerer {
                 topic: TOPIC.to_owned(),
                 partitions: self.rng.random_range(1..=3),
                 replication_factor: Some(self.replication_factor),
+                retention: Retention::FOREVER,
             },
         }
     }

@@ -189,7 +189,8 @@ impl Catalog {
             | Message::RepairPrepare { .. }
             | Message::RepairMissing { .. }
             | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => false,
+            | Message::ViewConfirmed { .. }
+            | Message::Snapshot { .. } => false,
         }
     }
 

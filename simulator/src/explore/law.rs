@@ -95,7 +95,8 @@ fn judge_name(prepare: u32, before: State<'_>, catalog: &Catalog) -> Result<(), 
             | Message::GetPrepares { .. }
             | Message::RepairMissing { .. }
             | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => None,
+            | Message::ViewConfirmed { .. }
+            | Message::Snapshot { .. } => None,
         });
     let mut others = in_logs.chain(in_flight).filter(|other| *other != id);
     if others.any(|other| (other.view, other.op) == (id.view, id.op)) {

@@ -308,6 +308,7 @@ impl Local {
                 assert!(!is_late, "a read sees what was committed before it was asked");
                 effects.push(Effect::ReplyToRead { outcome, commit });
             }
+            Output::TakeSnapshot(_) => panic!("nobody lets go of anything here"),
             Output::ServePrepares { to, view, ids } => {
                 let written = self.disk.written();
                 for id in ids {
@@ -343,7 +344,8 @@ impl Local {
             | Message::RepairPrepare { .. }
             | Message::RepairMissing { .. }
             | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => true,
+            | Message::ViewConfirmed { .. }
+            | Message::Snapshot { .. } => true,
         }
     }
 
@@ -380,7 +382,8 @@ impl Local {
             | Message::RepairPrepare { .. }
             | Message::RepairMissing { .. }
             | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => {}
+            | Message::ViewConfirmed { .. }
+            | Message::Snapshot { .. } => {}
         }
     }
 }

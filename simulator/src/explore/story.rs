@@ -163,6 +163,7 @@ fn describe(message: &Message) -> String {
         Message::RepairMissing { id, .. } => format!("{view} repair_missing {id}"),
         Message::ConfirmView { round, .. } => format!("{view} confirm_view {round}"),
         Message::ViewConfirmed { round, .. } => format!("{view} view_confirmed {round}"),
+        Message::Snapshot { snapshot, .. } => format!("{view} snapshot {}", snapshot.id()),
     }
 }
 

@@ -137,6 +137,8 @@ impl<M: Machine> Host<M> {
         let machine = self.machine.take()?;
         let work = machine.work();
         self.past_work.truncations += work.truncations;
+        self.past_work.let_go += work.let_go;
+        self.past_work.snapshots += work.snapshots;
         self.past_work.repairs += work.repairs;
         self.platter = Some(machine.crash(ending, &mut self.rng));
         self.stash.clear();
@@ -214,6 +216,8 @@ impl<M: Machine> Host<M> {
         let present = self.machine.as_ref().map(Machine::work).unwrap_or_default();
         Work {
             truncations: self.past_work.truncations + present.truncations,
+            let_go: self.past_work.let_go + present.let_go,
+            snapshots: self.past_work.snapshots + present.snapshots,
             repairs: self.past_work.repairs + present.repairs,
         }
     }

@@ -107,6 +107,10 @@ pub enum Ending {
 pub struct Work {
     /// Logs cut at their end.
     pub truncations: u64,
+    /// Times that segments were let go.
+    pub let_go: u64,
+    /// Snapshots taken from other replicas.
+    pub snapshots: u64,
     /// Prepares written that a peer had sent as a repair.
     pub repairs: u64,
 }

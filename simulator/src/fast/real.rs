@@ -15,10 +15,13 @@ use varve_transport::Lane;
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use super::rot::{Harm, rot};
 use crate::random::{chance, seed_bytes, stream};
-use crate::scenario::timing;
+use crate::scenario::{retention, timing};
 
 /// The sizes that segments may have, so that some universes seal many of them.
 const SEGMENT_SIZES: [u64; 3] = [32 << 10, 512 << 10, 16 << 20];
+
+/// The same where records are not kept for ever: small ones, so that many are let go.
+const SMALL_SEGMENT_SIZES: [u64; 3] = [6 << 10, 16 << 10, 64 << 10];
 
 /// A node and its disk.
 pub struct RealNode {
@@ -53,7 +56,8 @@ impl Machine for RealNode {
     }
 
     fn start(setup: &Setup, incarnation: Incarnation, disk: MemoryDisk) -> Result<Self, String> {
-        let size = SEGMENT_SIZES[stream(setup.seed, "segments").random_range(0..SEGMENT_SIZES.len())];
+        let sizes = if retention(setup.seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
+        let size = sizes[stream(setup.seed, "segments").random_range(0..sizes.len())];
         let options = Options { segment_size_bytes_max: size };
         let (store, recovery) = Recovery::open(disk.clone(), identity(setup), options)
             .map_err(|error| format!("the store cannot be opened: {error}"))?;
@@ -107,6 +111,8 @@ impl Machine for RealNode {
                 }
                 NodeEffect::Disk(job) => {
                     self.work.truncations += u64::from(matches!(job, Job::Truncate { .. }));
+                    self.work.let_go += u64::from(matches!(job, Job::LetGo { .. }));
+                    self.work.snapshots += u64::from(matches!(job, Job::TakeSnapshot { .. }));
                     self.waiting.push(job);
                 }
                 NodeEffect::Halt { reason } => {

@@ -132,7 +132,7 @@ impl<M: Machine> Universe<M> {
             hosts,
             wire: Wire::new(scenario.link.clone(), stream(seed, "wire")),
             clients: clients(&scenario, cluster),
-            oracle: Oracle::new(),
+            oracle: Oracle::with_retention(scenario.load.retention),
             statistics: Statistics { seeds: 1, ..Statistics::default() },
             placement: Vec::new(),
             undo: BTreeMap::new(),
@@ -171,6 +171,8 @@ impl<M: Machine> Universe<M> {
         statistics.ends_recovered = self.atlas.ends_recovered;
         for host in self.hosts.values() {
             statistics.truncations += host.work().truncations;
+            statistics.let_go += host.work().let_go;
+            statistics.snapshots += host.work().snapshots;
             statistics.repairs += host.work().repairs;
         }
         let tally = format!("{:?} dropped={}", statistics.tally, self.wire.dropped);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use varve_client::{Client, ClientConfig, ClientError, From, ProducerConfig, Seams};
+use varve_client::{Client, ClientConfig, ClientError, From, ProducerConfig, Seams, TopicOptions};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId};
 use varve_protocol::metadata::MetadataError;
 
@@ -110,7 +110,13 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         }
     }
     loop {
-        let made = admin.create_topic(NAME, NAME, partitions, Some(factor)).await;
+        let made = admin
+            .create_topic(
+                NAME,
+                NAME,
+                TopicOptions { partitions, replication_factor: Some(factor), ..TopicOptions::default() },
+            )
+            .await;
         match (&made, admin.map().await) {
             (_, Ok(map)) if is_there(&made) && placement(&map).is_some() => {
                 around.board.lock().placement = placement(&map);
