@@ -8,7 +8,7 @@ use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
 
 use super::{claim, quietly};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Envelope};
 
 /// Op 1 commits everywhere, a replica loses its disk, and is started again.
 fn lose(cluster: &mut Cluster, node: usize) {
@@ -252,5 +252,50 @@ fn tale_told_before_the_disk_was_lost_counts_for_nothing() {
         cluster.network.clear();
         assert_eq!(cluster.replica(1).status(), Status::ViewChange, "r1 is alone with it");
         assert!(cluster.replica(1).head().op < cluster.replica(0).commit().op);
+    });
+}
+
+#[test]
+fn older_tale_does_not_take_the_place_of_a_newer_one() {
+    claim("older_tale_does_not_take_the_place_of_a_newer_one", 5, |cluster| {
+        let tale_of = |cluster: &mut Cluster, from: usize| {
+            let is_tale = |sent: &Envelope| {
+                (sent.from, sent.to) == (from, 1) && matches!(sent.message, Message::DoViewChange { .. })
+            };
+            cluster.settle_until(&[0, 4], |cluster| cluster.network.iter().any(is_tale));
+            cluster.network.iter().find(|sent| is_tale(sent)).expect("it tells its log").clone()
+        };
+        let mut old = None;
+        quietly(
+            cluster,
+            "r2 alone enters v1 and tells its log, which is late; it loses its disk, and is let in",
+            |cluster| {
+                [2, 3, 4].into_iter().for_each(|node| cluster.liveness(node, Liveness::Suspected));
+                cluster.pass(3, 2);
+                cluster.pass(4, 2);
+                cluster.network.clear();
+                [3, 4].into_iter().for_each(|node| cluster.liveness(node, Liveness::Heard));
+                cluster.sync(2);
+                old = cluster.network.iter().find(|sent| sent.to == 1).cloned();
+                cluster.network.clear();
+                cluster.crash(2, 0);
+                cluster.lose_disk(2);
+                cluster.restart(2);
+                cluster.heal();
+                let_in(cluster, 2);
+                [0, 4].into_iter().for_each(|node| cluster.crash(node, 0));
+                [1, 2, 3].into_iter().for_each(|node| cluster.liveness(node, Liveness::Suspected));
+            },
+        );
+        let last = tale_of(cluster, 3);
+        cluster.network.retain(|sent| (sent.from, sent.to) != (3, 1));
+        cluster.settle_without(&[0, 3, 4]);
+        cluster.network.extend([old.take().expect("it told its log"), last]);
+        cluster.settle_without(&[0, 4]);
+        assert_eq!(
+            (cluster.primary(), cluster.replica(1).view()),
+            (1, View::new(1)),
+            "three of five have told"
+        );
     });
 }
