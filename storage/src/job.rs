@@ -133,6 +133,19 @@ pub struct SealedSegment {
     pub newest: Timestamp,
 }
 
+/// The segment that is appended to, as a survey tells of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ActiveSegment {
+    /// The newest prepare of the log.
+    pub head: Op,
+    /// Bytes of its prepares.
+    pub bytes: u64,
+    /// The newest timestamp in it.
+    pub newest: Timestamp,
+    /// Whether there are records in it.
+    pub has_records: bool,
+}
+
 /// Where a read starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadFrom {
@@ -194,8 +207,8 @@ pub enum Completion {
         group: GroupId,
         /// The full ones, oldest first.
         sealed: Vec<SealedSegment>,
-        /// Bytes of prepares in the one that is not full.
-        active_bytes: u64,
+        /// The one that is not full.
+        active: ActiveSegment,
     },
     /// A group is gone, durably.
     Deleted {

@@ -41,7 +41,7 @@ pub use error::{IoFailure, StorageError};
 pub use file_disk::{FileDisk, raise_open_files_max};
 pub use gap::Hole;
 pub use identity::Identity;
-pub use job::{Completion, Job, ReadFrom, SealedSegment};
+pub use job::{ActiveSegment, Completion, Job, ReadFrom, SealedSegment};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};
 pub use recovery::Piece;
 pub use store::{Options, RecoveredGroup, Store};

@@ -19,7 +19,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::gap::Gap;
 use crate::identity::Identity;
-use crate::job::{ReadFrom, SealedSegment};
+use crate::job::{ActiveSegment, ReadFrom, SealedSegment};
 use crate::reader::{Chain, Cursor};
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
 use crate::writer::Writer;
@@ -88,13 +88,14 @@ impl<F: DiskFile> Log<F> {
         Ok(())
     }
 
-    /// How many of these the active segment still takes; an empty one takes the first, whatever its size.
+    /// How many of these the active segment still takes; an empty one takes the first, whatever its size. An entry that lets go
+    /// of all that is before it begins a segment, so that all of it can go.
     fn count_fitting(&self, segment_size_max: u64, prepares: &[Prepare]) -> usize {
         let mut end = self.active.end;
         let fitting = prepares.iter().take_while(|prepare| {
             let is_first = end == FIRST_POSITION;
             end += prepare.header().total_size() as u64;
-            is_first || end <= segment_size_max
+            is_first || (end <= segment_size_max && !lets_go_of_all_before(prepare))
         });
         fitting.count()
     }
@@ -257,15 +258,21 @@ impl<F: DiskFile> Log<F> {
         Ok(())
     }
 
-    /// The segments that are full, and the bytes of the one that is not.
-    pub(crate) fn survey(&self) -> (Vec<SealedSegment>, u64) {
+    /// The segments that are full, and the one that is not.
+    pub(crate) fn survey(&self) -> (Vec<SealedSegment>, ActiveSegment) {
         let next = self.sealed.iter().skip(1).chain([&self.active]).map(|segment| &segment.header);
         let sealed = self.sealed.iter().zip(next).map(|(segment, next)| SealedSegment {
             next: LogStart { op: next.first_op(), offset: next.base_offset },
             bytes: segment.end - FIRST_POSITION,
             newest: segment.newest,
         });
-        (sealed.collect(), self.active.end - FIRST_POSITION)
+        let active = ActiveSegment {
+            head: self.chain.head.op,
+            bytes: self.active.end - FIRST_POSITION,
+            newest: self.active.newest,
+            has_records: self.chain.next_offset > self.active.header.base_offset,
+        };
+        (sealed.collect(), active)
     }
 
     fn read_segment(&self, segment: &Segment, file: &F, found: &mut Found) -> Result<(), StorageError> {
@@ -340,6 +347,11 @@ impl Found {
         self.bytes += prepare.header().total_size();
         self.prepares.push(prepare);
     }
+}
+
+fn lets_go_of_all_before(prepare: &Prepare) -> bool {
+    prepare.header().kind() == PrepareKind::LogStart
+        && LogStart::decode(prepare.body()).is_some_and(|start| start.op == prepare.op())
 }
 
 fn next_segment(identity: Identity, chain: &Chain) -> SegmentHeader {

@@ -245,8 +245,8 @@ impl<D: Disk> Store<D> {
             }
             Job::Survey { group } => {
                 if let Some(Hosted::Open(log)) = self.groups.get(&group) {
-                    let (sealed, active_bytes) = log.survey();
-                    round.completions.push(Completion::Surveyed { group, sealed, active_bytes });
+                    let (sealed, active) = log.survey();
+                    round.completions.push(Completion::Surveyed { group, sealed, active });
                 }
                 Ok(())
             }

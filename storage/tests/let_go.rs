@@ -66,14 +66,28 @@ fn a_survey_names_the_full_segments() {
     let (_, mut store, prepares) = twelve();
     let_go(&mut store, 4);
     let completions = store.execute(vec![Job::Survey { group: GROUP }]);
-    let [Completion::Surveyed { group: GROUP, sealed, active_bytes }] = completions.as_slice() else {
+    let [Completion::Surveyed { group: GROUP, sealed, active }] = completions.as_slice() else {
         panic!("{completions:?}")
     };
     let size = 3 * prepares[0].header().total_size() as u64;
     let nexts: Vec<_> = sealed.iter().map(|segment| segment.next.op.as_raw()).collect();
-    assert_eq!((nexts, *active_bytes), (vec![7, 10], size));
+    assert_eq!(nexts, [7, 10]);
+    assert_eq!((active.bytes, active.head, active.has_records), (size, Op::new(12), true));
     assert!(sealed.iter().all(|segment| segment.bytes == size));
     assert_eq!(sealed[1].newest, prepares[8].header().timestamp());
+}
+
+#[test]
+fn an_entry_that_lets_go_of_all_before_it_begins_a_segment() {
+    let (disk, mut store, prepares) = twelve();
+    let mut branch = Branch::behind(&prepares[11]);
+    let entry = branch.seal_log_start(LogStart { op: Op::new(13), offset: Offset::new(36) });
+    let more = branch.seal(100);
+    assert_eq!(store.execute(vec![append(GROUP, &[entry.clone(), more.clone()])]), [durable(GROUP, &more)]);
+    assert_eq!(let_go(&mut store, 13), LogStart { op: Op::new(13), offset: Offset::new(36) });
+    assert_eq!(read(&mut store, ReadFrom::Op(Op::new(1))), [entry, more]);
+    let names = disk.list(Path::new(DIR)).unwrap();
+    assert_eq!(names, ["00000000000000000012.snapshot", "00000000000000000036-00000000000000000013.log"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
 };
+use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
@@ -48,23 +49,33 @@ impl Branch {
 
     /// Seals the next prepare: `size` bytes; no records if there are no bytes.
     pub(crate) fn seal(&mut self, size: usize) -> Prepare {
+        let fill = u8::try_from(self.head.op.next().as_raw() % 251).unwrap() + 1;
+        let kind = if size > 0 { PrepareKind::Records } else { PrepareKind::Noop };
+        self.seal_body(kind, Bytes::from(vec![fill; size]))
+    }
+
+    /// Seals an entry that moves the start of the log.
+    pub(crate) fn seal_log_start(&mut self, start: LogStart) -> Prepare {
+        self.seal_body(PrepareKind::LogStart, start.encode())
+    }
+
+    fn seal_body(&mut self, kind: PrepareKind, body: Bytes) -> Prepare {
         let op = self.head.op.next().as_raw();
-        let records = u32::from(size > 0) * 3;
+        let records = u32::from(kind == PrepareKind::Records) * 3;
         let fields = PrepareFields {
             cluster: IDENTITY.cluster,
             group: self.group,
             view: self.view,
             parent: self.head,
             epoch: Epoch::ZERO,
-            kind: if records > 0 { PrepareKind::Records } else { PrepareKind::Noop },
+            kind,
             base_offset: self.next_offset,
             record_count: records,
             timestamp: Timestamp::new(1_000_000 + op),
             producer: ProducerId::ZERO,
             request: RequestNumber::ZERO,
         };
-        let fill = u8::try_from(op % 251).unwrap() + 1;
-        let prepare = Prepare::seal(fields, Bytes::from(vec![fill; size]));
+        let prepare = Prepare::seal(fields, body);
         *self = Self { view: self.view, ..Self::behind(&prepare) };
         prepare
     }

@@ -67,9 +67,7 @@ impl Node {
             }
             Completion::LetGo { group, start } => self.on_let_go(group, start),
             Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
-            Completion::Surveyed { group, sealed, active_bytes } => {
-                self.on_surveyed(group, &sealed, active_bytes);
-            }
+            Completion::Surveyed { group, sealed, active } => self.on_surveyed(group, &sealed, active),
             Completion::Deleted { group } => tracing::info!(%group, "files deleted"),
             Completion::Failed { group, error } => {
                 let what_to_do = if error.is_disk_full() {

@@ -4,7 +4,8 @@
 //!   primary   every so often ──▶ survey of its segments ──▶ decision ──▶ an entry of the group's log
 //!   replicas  the entry is committed ──▶ whole segments before it go, a snapshot stays
 //! ```
-//! Only the primary looks at the clock and at sizes; all replicas let go of the same records. A group that nothing was appended
+//! Only the primary looks at the clock and at sizes; all replicas let go of the same records. Where all there is has become too
+//! old, the entry lets go of everything before itself, and begins a segment on every disk. A group that nothing was appended
 //! to since its last survey is not asked again before the next of its segments gets too old.
 
 use varve_consensus::Replica;
@@ -16,7 +17,7 @@ use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
 use varve_protocol::retention::Retention;
 use varve_protocol::snapshot::Snapshot;
-use varve_storage::{Job, SealedSegment, StorageError, Summary};
+use varve_storage::{ActiveSegment, Job, SealedSegment, StorageError, Summary};
 
 use crate::node::Node;
 use crate::node::clients::Waiting;
@@ -52,17 +53,25 @@ impl Node {
         }
     }
 
-    pub(super) fn on_surveyed(&mut self, id: GroupId, sealed: &[SealedSegment], active_bytes: u64) {
+    pub(super) fn on_surveyed(&mut self, id: GroupId, sealed: &[SealedSegment], active: ActiveSegment) {
         let now = self.wall;
         let Some(group) = self.groups.get_mut(&id) else { return };
         let retention = group.retention;
         let Some(replica) = group.replica().filter(|replica| replica.takes_requests()) else { return };
         let (commit, log_start, head) = (replica.commit().op, replica.log_start(), replica.head().op);
-        let start = first_to_keep(retention, sealed, active_bytes, (now, commit));
+        let mut start = first_to_keep(retention, sealed, active.bytes, (now, commit));
         let kept = sealed.iter().find(|segment| start.is_none_or(|start| segment.next > start));
-        let expires = retention.age_ms.zip(kept).map(|(age_ms, oldest)| expiry(oldest, age_ms));
-        group.surveyed = Some(Surveyed { head, expires });
-        if let Some(start) = start.filter(|start| *start > log_start) {
+        let newest = kept.map(|oldest| oldest.newest).or(active.has_records.then_some(active.newest));
+        let mut expires = retention.age_ms.zip(newest).map(|(age_ms, newest)| expiry(newest, age_ms));
+        let is_all = kept.is_none() && active.head == head && commit == head;
+        if is_all && expires.is_some_and(|expires| expires <= now) {
+            // The entry itself begins the next segment.
+            (start, expires) = (Some(LogStart { op: head.next(), offset: replica.log_end() }), None);
+        }
+        let start = start.filter(|start| *start > log_start);
+        // If something goes, its entry makes the log another one; should the entry be refused, it is tried again.
+        group.surveyed = start.is_none().then_some(Surveyed { head, expires });
+        if let Some(start) = start {
             tracing::info!(group = %id, first_op = %start.op, first_offset = %start.offset, "let go of old records");
             let handle = self.new_handle(Waiting::Nobody);
             let body = (PrepareKind::LogStart, 0, start.encode());
@@ -118,9 +127,9 @@ impl Node {
     }
 }
 
-/// When a segment is older than records are to be kept.
-fn expiry(segment: &SealedSegment, age_ms: u64) -> Timestamp {
-    Timestamp::new(segment.newest.as_raw().saturating_add(age_ms.saturating_mul(1000)))
+/// When a segment with this newest timestamp is older than records are to be kept.
+fn expiry(newest: Timestamp, age_ms: u64) -> Timestamp {
+    Timestamp::new(newest.as_raw().saturating_add(age_ms.saturating_mul(1000)))
 }
 
 /// Where the log may start; none if all of it is to be kept. Nothing that is not committed is let go.
@@ -135,7 +144,7 @@ fn first_to_keep(
     for segment in sealed {
         bytes -= segment.bytes;
         let is_too_much = retention.bytes.is_some_and(|kept| bytes >= kept || Mutant::KeepsTooLittle.is_on());
-        let is_too_old = retention.age_ms.is_some_and(|age_ms| expiry(segment, age_ms) <= now);
+        let is_too_old = retention.age_ms.is_some_and(|age_ms| expiry(segment.newest, age_ms) <= now);
         let is_committed = segment.next.op <= commit.next();
         if !is_committed || !(is_too_much || is_too_old) {
             break;

@@ -1,5 +1,6 @@
 //! Records that are not kept for ever, and nodes that lack what the others have let go.
 
+use std::path::Path;
 use std::time::Duration;
 
 use varve_protocol::client::{Refusal, Role};
@@ -55,8 +56,7 @@ fn all_replicas_let_go_of_the_same_old_records() {
         let read = payloads(&cluster.call(id, fetch(group, first, 0)));
         assert_eq!(read[0], (first, format!("record {first}")));
         let dir = cluster.group_dirs(id).into_iter().find(|dir| dir.ends_with("1")).expect("its directory");
-        let files =
-            cluster.disk(id).list(&std::path::Path::new("groups").join(dir)).expect("it can be listed");
+        let files = cluster.disk(id).list(&Path::new("groups").join(dir)).expect("it can be listed");
         assert_eq!(files.iter().filter(|name| name.ends_with(".snapshot")).count(), 1, "{files:?}");
     }
 }
@@ -75,6 +75,16 @@ fn records_that_are_too_old_are_let_go() {
     assert_eq!(earliest(&mut cluster, n(1), group), None, "they are half a minute old");
     cluster.run_for(Duration::from_secs(60));
     assert!(earliest(&mut cluster, n(1), group).is_some());
+    // Nothing is appended any more, and nothing is left.
+    cluster.run_for(Duration::from_secs(60));
+    assert_eq!(ALL.map(|id| earliest(&mut cluster, id, group)), [Some(100); 3]);
+    for id in ALL {
+        let dir = cluster.group_dirs(id).into_iter().find(|dir| dir.ends_with('1')).expect("its directory");
+        let files = cluster.disk(id).list(&Path::new("groups").join(dir)).expect("it can be listed");
+        assert_eq!(files.len(), 2, "a snapshot, and the segment that the entry began: {files:?}");
+    }
+    cluster.append(group, ProducerId::ZERO, 0, &["the next one"]);
+    assert_eq!(cluster.read_from(n(1), group, 100), ["the next one"]);
 }
 
 #[test]
