@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{cert, cluster, consume, dev, format, node, produce, stream, topic};
+use crate::command::{cert, cluster, consume, dev, dump, format, node, produce, stream, topic, verify};
 use crate::output::Format;
 
 /// What `--help` ends with.
@@ -90,4 +90,14 @@ pub(crate) enum Command {
     Consume(consume::Arguments),
     /// See how the cluster is
     Cluster(cluster::Arguments),
+    /// Check everything in the data directory of a node
+    ///
+    /// Reads all of it as a node that starts would, and changes nothing: checksums, the chain of prepares, the places of files,
+    /// both copies of the superblocks. Says what a node would fetch from the others, and what it would refuse. While the node
+    /// runs, what it is just writing may look damaged. Exit code 1 if there are findings, 2 if it is no data directory.
+    Verify(verify::Arguments),
+    /// Print what the log of a group holds, from the data directory of a node
+    ///
+    /// One line for each prepare, and for each record with --records; JSON lines with --output json. Changes nothing.
+    Dump(dump::Arguments),
 }

@@ -4,11 +4,13 @@ pub(crate) mod cert;
 pub(crate) mod cluster;
 pub(crate) mod consume;
 pub(crate) mod dev;
+pub(crate) mod dump;
 pub(crate) mod format;
 pub(crate) mod node;
 pub(crate) mod produce;
 pub(crate) mod stream;
 pub(crate) mod topic;
+pub(crate) mod verify;
 
 use std::future::Future;
 
@@ -31,7 +33,9 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         | Command::Topic(_)
         | Command::Produce(_)
         | Command::Consume(_)
-        | Command::Cluster(_) => "error",
+        | Command::Cluster(_)
+        | Command::Verify(_)
+        | Command::Dump(_) => "error",
     };
     logging::start(context.log.as_deref().unwrap_or(log_default))?;
     match arguments.command {
@@ -44,6 +48,8 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         Command::Produce(arguments) => block_on(produce::run(&context, &arguments)),
         Command::Consume(arguments) => block_on(consume::run(&context, &arguments)),
         Command::Cluster(arguments) => block_on(cluster::run(&context, &arguments)),
+        Command::Verify(arguments) => verify::run(&context, &arguments),
+        Command::Dump(arguments) => dump::run(&context, &arguments),
     }
 }
 

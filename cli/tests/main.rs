@@ -6,6 +6,8 @@
 
 #[path = "main/cluster.rs"]
 mod cluster;
+#[path = "main/data.rs"]
+mod data;
 #[path = "main/failover.rs"]
 mod failover;
 #[path = "main/mistakes.rs"]

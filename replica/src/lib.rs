@@ -9,6 +9,7 @@ pub mod config;
 mod error;
 mod event;
 mod group;
+pub mod inspect;
 mod mending;
 pub mod metadata;
 mod node;

@@ -79,8 +79,15 @@ impl Identity {
         layout.as_bytes().to_vec()
     }
 
-    /// Checks that the data directory is this node's, and says which one it is.
-    pub(crate) fn check<D: Disk>(&self, disk: &D) -> Result<DirectoryId, StorageError> {
+    /// Whose data directory this is.
+    ///
+    /// # Errors
+    /// When it is not formatted, or damaged.
+    pub fn of<D: Disk>(disk: &D) -> Result<Self, StorageError> {
+        Self::read(disk).map(|(identity, _)| identity)
+    }
+
+    fn read<D: Disk>(disk: &D) -> Result<(Self, DirectoryId), StorageError> {
         let path = Path::new(IDENTITY_NAME);
         let file = match disk.open(path, OpenMode::Existing) {
             Ok(file) => file,
@@ -91,7 +98,12 @@ impl Identity {
         if file.read_at(&mut bytes, 0).or_failed_to("read", path)? < SIZE {
             return Err(StorageError::IdentityDamaged { path: path.to_owned() });
         }
-        let (found, directory) = Self::decode(&bytes, path)?;
+        Self::decode(&bytes, path)
+    }
+
+    /// Checks that the data directory is this node's, and says which one it is.
+    pub(crate) fn check<D: Disk>(&self, disk: &D) -> Result<DirectoryId, StorageError> {
+        let (found, directory) = Self::read(disk)?;
         if found.cluster != self.cluster {
             return Err(StorageError::WrongCluster { found: found.cluster, expected: self.cluster });
         }

@@ -6,7 +6,8 @@
 //! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
 //!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
-//! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it.
+//! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it, [`OverlayDisk`] only
+//!   looks.
 //!
 //! Everything is synchronous and deterministic: no clock, no thread, no entropy of its own.
 //!
@@ -26,6 +27,7 @@ pub mod job;
 mod log;
 mod memory_disk;
 mod opening;
+mod overlay_disk;
 mod reader;
 mod recovery;
 mod round;
@@ -43,5 +45,6 @@ pub use gap::Hole;
 pub use identity::Identity;
 pub use job::{ActiveSegment, Completion, Job, ReadFrom, SealedSegment};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};
+pub use overlay_disk::{OverlayDisk, OverlayFile};
 pub use recovery::Piece;
 pub use store::{Options, RecoveredGroup, Store};

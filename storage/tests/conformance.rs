@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use varve_storage::{Disk, DiskFile, FileDisk, MemoryDisk, OpenMode};
+use varve_storage::{Disk, DiskFile, FileDisk, MemoryDisk, OpenMode, OverlayDisk};
 
 #[test]
 fn a_file_disk_conforms() {
@@ -16,6 +16,27 @@ fn a_file_disk_conforms() {
 #[test]
 fn a_memory_disk_conforms() {
     conforms(&MemoryDisk::new());
+}
+
+#[test]
+fn an_overlay_conforms_and_leaves_the_directory_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    conforms(&OverlayDisk::over(dir.path().to_owned()));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    conforms(&FileDisk::open(dir.path().to_owned()).unwrap());
+    let bytes = || std::fs::read(dir.path().join("bytes")).unwrap();
+    let before = bytes();
+    let overlay = OverlayDisk::over(dir.path().to_owned());
+    let file = overlay.open(Path::new("bytes"), OpenMode::Existing).unwrap();
+    file.write_at(&["over".into()], 8).unwrap();
+    file.set_size(500).unwrap();
+    let mut read = vec![0; 600];
+    assert_eq!(file.read_at(&mut read, 0).unwrap(), 500);
+    assert_eq!((&read[..8], &read[8..12], &read[12..500]), (&before[..8], &b"over"[..], &before[12..500]));
+    overlay.remove(Path::new("sizes")).unwrap();
+    overlay.rename(Path::new("made"), Path::new("named")).unwrap();
+    assert_eq!(overlay.list(Path::new("")).unwrap(), ["LOCK", "bytes", "named", "names"]);
+    assert!(bytes() == before && dir.path().join("sizes").exists() && dir.path().join("made").exists());
 }
 
 fn conforms<D: Disk>(disk: &D) {

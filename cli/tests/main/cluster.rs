@@ -196,6 +196,11 @@ impl Cluster {
     /// Stops the cluster in good order and starts it again on the same data.
     pub(crate) fn restart(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    /// Starts it again after it was stopped.
+    pub(crate) fn start_again(&mut self) {
         self.dev = Self::dev(self.folder.path());
     }
 

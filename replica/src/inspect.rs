@@ -1,0 +1,153 @@
+//! Looks at the data directory of a node, also of one that runs, and changes nothing in it.
+//!
+//! The directory is opened with the code that a node opens it with, on a copy in memory of what that would write. So what is
+//! told here is what a node that started now would find: what it would mend from others, what it would refuse, and why.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, Op, View};
+use varve_protocol::metadata::ClusterMap;
+use varve_protocol::prepare::{Prepare, PrepareKind};
+use varve_protocol::record::Batch;
+use varve_protocol::snapshot::Snapshot;
+use varve_storage::{Identity, Options, OverlayDisk, Piece, RecoveredGroup, StorageError, Store};
+
+use crate::metadata::Metadata;
+use crate::recovery::decode_operation;
+
+/// What is in a data directory.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// The node it belongs to.
+    pub node: NodeId,
+    /// Its groups, by id.
+    pub groups: Vec<GroupInspection>,
+    /// Streams, topics and partitions as the metadata's log here tells, committed or not.
+    pub map: ClusterMap,
+}
+
+/// What is there of one group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupInspection {
+    /// Which one.
+    pub group: GroupId,
+    /// The newest view that was promised.
+    pub view: View,
+    /// The newest view in which this replica worked.
+    pub log_view: View,
+    /// The first prepare that is there, or would be.
+    pub first: Op,
+    /// The last sound one before any damage.
+    pub last: Op,
+    /// Offset of the first record that is there, or would be.
+    pub first_offset: Offset,
+    /// Offset of the next record.
+    pub next_offset: Offset,
+    /// Sound prepares before any damage.
+    pub prepares: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of them, headers included.
+    pub bytes: u64,
+    /// What is wrong, and what comes of it; empty if nothing is.
+    pub findings: Vec<String>,
+}
+
+/// What was counted of one log.
+#[derive(Default)]
+struct Count {
+    next_offset: Offset,
+    prepares: u64,
+    records: u64,
+    bytes: u64,
+    bad_batches: Vec<Op>,
+}
+
+impl Count {
+    fn add(&mut self, prepare: &Prepare) {
+        let header = prepare.header();
+        self.next_offset = header.next_offset();
+        self.prepares += 1;
+        self.records += u64::from(header.record_count());
+        self.bytes += header.total_size() as u64;
+        let is_bad = |batch: Batch| batch.record_count() != header.record_count();
+        if header.kind() == PrepareKind::Records && Batch::decode(prepare.body().clone()).map_or(true, is_bad)
+        {
+            self.bad_batches.push(header.op());
+        }
+    }
+}
+
+/// Looks at everything in the data directory `dir`, and shows every sound prepare to `visit`: group by group, in order.
+///
+/// # Errors
+/// When it is no data directory, or nothing in it can be told because its identity or its superblocks are lost.
+pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Prepare)) -> Result<Inspection, StorageError> {
+    let identity = Identity::of(&OverlayDisk::over(dir.to_owned()))?;
+    let mut counts: BTreeMap<GroupId, Count> = BTreeMap::new();
+    let mut metadata = Metadata::default();
+    let disk = OverlayDisk::over(dir.to_owned());
+    let (_, groups) = Store::open(disk, identity, Options::default(), &mut |group, piece| match piece {
+        Piece::Snapshot(snapshot) => {
+            counts.entry(group).or_default().next_offset = snapshot.next_offset();
+        }
+        Piece::Prepare(prepare) => {
+            counts.entry(group).or_default().add(prepare);
+            if group == GroupId::METADATA {
+                metadata.apply(prepare.op(), decode_operation(prepare));
+            }
+            visit(prepare);
+        }
+    })?;
+    let report = |found: RecoveredGroup| {
+        let count = counts.remove(&found.superblock.group).unwrap_or_default();
+        report_of(&found, count)
+    };
+    let groups = groups.into_iter().map(report).collect();
+    Ok(Inspection { cluster: identity.cluster, node: identity.node, groups, map: metadata.map() })
+}
+
+fn report_of(found: &RecoveredGroup, count: Count) -> GroupInspection {
+    let superblock = &found.superblock;
+    let start = found.snapshot.as_ref().map(Snapshot::log_start);
+    let last = found.hole.map_or(found.head.op, |hole| hole.after.op);
+    GroupInspection {
+        group: superblock.group,
+        view: superblock.view,
+        log_view: superblock.log_view,
+        first: start.map_or(Op::new(1), |start| start.op),
+        last,
+        first_offset: start.map_or(Offset::ZERO, |start| start.offset),
+        next_offset: count.next_offset,
+        prepares: count.prepares,
+        records: count.records,
+        bytes: count.bytes,
+        findings: findings_in(found, &count),
+    }
+}
+
+fn findings_in(found: &RecoveredGroup, count: &Count) -> Vec<String> {
+    let mut findings = Vec::new();
+    if let Some(problem) = &found.problem {
+        findings.push(problem.to_string());
+    }
+    if let Some(hole) = found.hole {
+        let (first, last) = (hole.after.op.next(), hole.last.op);
+        let which = if first == last { format!("{first} is") } else { format!("{first} to {last} are") };
+        findings
+            .push(format!("{which} damaged or missing: fetched from the other replicas at the next start"));
+    }
+    if found.superblock.is_torn {
+        let end = found.head.op;
+        findings.push(format!(
+            "what was behind {end} is lost: it has no vote until a primary has told it the log"
+        ));
+    }
+    for op in &count.bad_batches {
+        findings.push(format!("{op} is as it was sealed, and its records cannot be read"));
+    }
+    findings
+}
