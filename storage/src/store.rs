@@ -85,11 +85,12 @@ impl Round {
     /// Whether the job writes to a log whose group has a superblock that is not saved yet.
     fn must_end_before(&self, job: &Job) -> bool {
         match job {
-            Job::Append { group, .. } | Job::Truncate { group, .. } => {
+            Job::Append { group, .. } | Job::Write { group, .. } | Job::Truncate { group, .. } => {
                 self.newest_saves.contains_key(group) && !Mutant::SuperblockOvertaken.is_on()
             }
             Job::SaveSuperblock(_)
             | Job::SaveFounders(_)
+            | Job::Sync { .. }
             | Job::Read { .. }
             | Job::Mend { .. }
             | Job::GiveUpHoles { .. }
@@ -235,7 +236,15 @@ impl<D: Disk> Store<D> {
         let group = job.group();
         assert!(!round.deleted.contains(&group), "nothing follows the deletion of a group");
         let result = match job {
-            Job::Append { group, prepares } => self.append(group, &prepares, round),
+            Job::Append { group, prepares } => {
+                round.written.insert(group);
+                self.write(group, &prepares, round)
+            }
+            Job::Write { group, prepares } => self.write(group, &prepares, round),
+            Job::Sync { group } => {
+                round.written.insert(group);
+                open_log(&mut self.groups, group).map(|_| ())
+            }
             Job::Truncate { group, keep } => self.truncate(group, keep, round),
             Job::SaveSuperblock(superblock) => self.note_superblock(superblock, round),
             Job::Read { group, token, from, bytes_max, last } => {
@@ -264,14 +273,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn append(
-        &mut self,
-        group: GroupId,
-        prepares: &[Prepare],
-        round: &mut Round,
-    ) -> Result<(), StorageError> {
+    fn write(&mut self, group: GroupId, prepares: &[Prepare], round: &mut Round) -> Result<(), StorageError> {
         self.make_log(group, round)?;
-        round.written.insert(group);
         open_log(&mut self.groups, group)?.append(&self.disk, self.options.segment_size_bytes_max, prepares)
     }
 

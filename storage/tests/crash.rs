@@ -17,6 +17,10 @@ fn appended(pick: usize, sizes: &[usize]) -> Step {
     Step::Append { pick, sizes: sizes.to_vec() }
 }
 
+fn written(pick: usize, sizes: &[usize]) -> Step {
+    Step::Write { pick, sizes: sizes.to_vec() }
+}
+
 /// Rounds that create, append small and large, roll, cut, save and delete, alone and together.
 fn workload() -> Vec<Vec<Step>> {
     let save = |pick| Step::Save { pick };
@@ -37,6 +41,14 @@ fn workload() -> Vec<Vec<Step>> {
         vec![appended(0, &[70_000])],
         vec![appended(0, &[10]), Step::Create, appended(1, &[100])],
         vec![cut(1, 99), appended(1, &[400])],
+        vec![written(0, &[300, 20])],
+        vec![written(0, &[900; 5]), written(1, &[10])],
+        vec![Step::Sync { pick: 0 }],
+        vec![save(0), written(0, &[50]), written(1, &[70])],
+        vec![written(0, &[500])],
+        vec![appended(0, &[60]), Step::Sync { pick: 1 }],
+        vec![written(1, &[600; 3])],
+        vec![cut(1, 2)],
     ]
 }
 
