@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_protocol::client::{
-    NodeStatus, NodeVitals, PartitionOffsets, Refusal, Request, Response, encode_archive,
+    Doubt, NodeStatus, NodeVitals, PartitionOffsets, Refusal, Request, Response, encode_archive,
 };
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumber};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
@@ -29,6 +30,23 @@ const TRANSFER_MAX: Duration = Duration::from_secs(10);
 
 /// How long a node may take to tell its status.
 const STATUS_MAX: Duration = Duration::from_secs(1);
+
+/// What a topic is like, for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicSettings {
+    /// Its partitions.
+    pub partitions: u32,
+    /// Replicas of each; if none is given 3, or 1 if the cluster has fewer nodes.
+    pub replication_factor: Option<u8>,
+    /// When an append counts as done.
+    pub durability: Durability,
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self { partitions: 1, replication_factor: None, durability: Durability::default() }
+    }
+}
 
 /// Changes and looks at streams, topics and nodes.
 pub struct Admin {
@@ -61,6 +79,7 @@ impl Admin {
             | Response::Changed(_)
             | Response::Offsets(_)
             | Response::HandingOver
+            | Response::Doubt(_)
             | Response::Vitals(_)) => Err(nonsense(&other)),
         };
         Ok(answers.map(|(node, answer)| (node, answer.and_then(status))).collect())
@@ -77,6 +96,7 @@ impl Admin {
             | Response::Changed(_)
             | Response::Offsets(_)
             | Response::Status(_)
+            | Response::Doubt(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         };
         answers.map(|(node, answer)| (node, answer.and_then(vitals))).collect()
@@ -117,8 +137,7 @@ impl Admin {
         self.change(MetadataOp::DeleteStream { stream: stream.to_owned() }).await
     }
 
-    /// Creates a topic and waits until all its partitions have a primary. Without a replication factor it is 3, or 1 if the
-    /// cluster has fewer nodes.
+    /// Creates a topic and waits until all its partitions have a primary.
     ///
     /// # Errors
     /// When the name is taken or not legal, the numbers are out of bounds, or the cluster cannot be changed at the moment.
@@ -126,12 +145,14 @@ impl Admin {
         &self,
         stream: &str,
         topic: &str,
-        partitions: u32,
-        replication_factor: Option<u8>,
+        settings: TopicSettings,
     ) -> Result<(), ClientError> {
         let (stream, name) = (stream.to_owned(), topic.to_owned());
         let full_name = format!("{stream}/{name}");
-        self.change(MetadataOp::CreateTopic { stream, topic: name, partitions, replication_factor }).await?;
+        let TopicSettings { partitions, replication_factor, durability } = settings;
+        let operation =
+            MetadataOp::CreateTopic { stream, topic: name, partitions, replication_factor, durability };
+        self.change(operation).await?;
         self.wait_for_primaries(&full_name).await
     }
 
@@ -168,6 +189,37 @@ impl Admin {
             backoff.wait(&self.shared).await;
         }
         Err(ClientError::TimedOut { what: "the transfer of a primary", limit: TRANSFER_MAX, reason })
+    }
+
+    /// What each replica of a group holds, and whether it may lack what it acknowledged; or why that cannot be learnt.
+    ///
+    /// # Errors
+    /// When no node answers, or there is no such group.
+    pub async fn doubts(
+        &self,
+        group: GroupId,
+    ) -> Result<Vec<(NodeEntry, Result<Doubt, ClientError>)>, ClientError> {
+        let map = self.shared.refresh_map().await?;
+        let partitions =
+            map.streams.iter().flat_map(|stream| &stream.topics).flat_map(|topic| &topic.partitions);
+        let found =
+            partitions.filter(|partition| partition.group == group).find_map(|one| Some(&one.replicas));
+        let is_member = |node: &NodeEntry| found.is_none_or(|replicas| replicas.contains(&node.node));
+        let mut doubts = Vec::new();
+        for node in map.nodes.iter().filter(|node| is_member(node)) {
+            let asked = self.shared.request(&node.address, group, &Request::GetDoubt, STATUS_MAX).await;
+            doubts.push((node.clone(), asked.and_then(doubt)));
+        }
+        Ok(doubts)
+    }
+
+    /// Has the replica of a group on one node go on with what it holds, although it may lack what it acknowledged. What it
+    /// lacks, and no other replica holds that takes part in the next view change, is lost for good.
+    ///
+    /// # Errors
+    /// When the node does not answer, or holds no replica of the group.
+    pub async fn force_recover(&self, group: GroupId, node: &NodeEntry) -> Result<Doubt, ClientError> {
+        self.shared.request(&node.address, group, &Request::ForceRecover, STATUS_MAX).await.and_then(doubt)
     }
 
     /// Where a partition begins and ends now: its high watermark is no lower than the end of anything that was acknowledged,
@@ -229,6 +281,18 @@ impl Admin {
                 Err(ClientError::Nonsense { reason: format!("{outcome:?}") })
             }
         }
+    }
+}
+
+fn doubt(answer: Response) -> Result<Doubt, ClientError> {
+    match answer {
+        Response::Doubt(doubt) => Ok(doubt),
+        other @ (Response::Map(_)
+        | Response::Changed(_)
+        | Response::Offsets(_)
+        | Response::Status(_)
+        | Response::HandingOver
+        | Response::Vitals(_)) => Err(nonsense(&other)),
     }
 }
 

@@ -38,12 +38,13 @@ mod nodes;
 mod pipeline;
 mod producer;
 
-pub use admin::Admin;
+pub use admin::{Admin, TopicSettings};
 pub use client::Client;
 pub use config::{ClientConfig, Seams};
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use consumer::{Consumer, Fetched, From};
 pub use error::{ClientError, Outcome};
 pub use producer::{Ack, Producer, ProducerConfig, Target};
+pub use varve_protocol::durability::Durability;
 pub use varve_protocol::id::Offset;
 pub use varve_protocol::record::Record;

@@ -5,12 +5,14 @@
 //! * [`record`]: what users store, and the batch they append.
 //! * [`frame`], [`message`]: what travels between nodes.
 //! * [`client`], [`metadata`]: what travels between clients and nodes.
+//! * [`durability`]: when an append counts as done.
 //! * [`superblock`]: what a replica must never forget.
 //! * [`limits`]: every bound of the system.
 //! * [`mutant`]: mistakes that tests can switch on.
 
 pub mod checksum;
 pub mod client;
+pub mod durability;
 pub mod frame;
 pub mod id;
 pub mod limits;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use varve_consensus::Replica;
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{DirectoryId, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::time::Moment;
@@ -30,6 +31,8 @@ pub(crate) struct Placement {
     pub(crate) members: Vec<NodeId>,
     /// Their data directories at that time.
     pub(crate) directories: Vec<DirectoryId>,
+    /// When an append counts as done.
+    pub(crate) durability: Durability,
 }
 
 /// One replica of one group.
@@ -39,6 +42,8 @@ pub(crate) struct Group {
     pub(crate) members: Vec<NodeId>,
     /// The data directories that they had when the group was made.
     pub(crate) directories: Vec<DirectoryId>,
+    /// When an append counts as done.
+    pub(crate) durability: Durability,
     pub(crate) state: State,
     pub(crate) tail: Tail,
     /// When its timer is set to.
@@ -53,13 +58,23 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(placement: Placement, state: State, tail: Tail) -> Self {
-        let Placement { members, directories } = placement;
-        let writing = VecDeque::new();
-        Self { members, directories, state, tail, armed: None, view_seen: None, view_led: None, writing }
+        let Placement { members, directories, durability } = placement;
+        Self {
+            members,
+            directories,
+            durability,
+            state,
+            tail,
+            armed: None,
+            view_seen: None,
+            view_led: None,
+            writing: VecDeque::new(),
+        }
     }
 
     pub(crate) fn placement(&self) -> Placement {
-        Placement { members: self.members.clone(), directories: self.directories.clone() }
+        let (members, directories) = (self.members.clone(), self.directories.clone());
+        Placement { members, directories, durability: self.durability }
     }
 
     pub(crate) fn replica(&self) -> Option<&Replica> {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId};
 use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
 use varve_protocol::metadata::{
@@ -175,8 +176,8 @@ impl Metadata {
             }
             MetadataOp::CreateStream { stream } => self.create_stream(stream),
             MetadataOp::DeleteStream { stream } => self.delete_stream(stream),
-            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor } => {
-                self.create_topic(&stream, topic, partitions, replication_factor)
+            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, durability } => {
+                self.create_topic((&stream, topic), partitions, replication_factor, durability)
             }
             MetadataOp::DeleteTopic { stream, topic } => self.delete_topic(&stream, topic),
         }
@@ -222,10 +223,10 @@ impl Metadata {
 
     fn create_topic(
         &mut self,
-        stream: &str,
-        topic: String,
+        (stream, topic): (&str, String),
         partitions: u32,
         replication_factor: Option<u8>,
+        durability: Durability,
     ) -> Result<MetadataOutcome, MetadataError> {
         if !is_legal_name(&topic) {
             return Err(MetadataError::BadName(topic));
@@ -241,7 +242,7 @@ impl Metadata {
         }
         let replication_factor = replication_factor.unwrap_or(if self.nodes.len() < 3 { 1 } else { 3 });
         self.check_replication_factor(replication_factor)?;
-        let entries = self.place(partitions, replication_factor)?;
+        let entries = self.place(partitions, replication_factor, durability)?;
         let topics = self.streams.get_mut(stream).expect("the stream was found above");
         topics.insert(topic, Topic { replication_factor, partitions: entries });
         Ok(MetadataOutcome::Done)
@@ -274,6 +275,7 @@ impl Metadata {
         &mut self,
         partitions: u32,
         replication_factor: u8,
+        durability: Durability,
     ) -> Result<Vec<PartitionEntry>, MetadataError> {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         let replicas_placed: usize = self.partitions().map(|partition| partition.replicas.len()).sum();
@@ -286,7 +288,7 @@ impl Metadata {
             let replicas = nodes.iter().cycle().skip(self.placement_cursor).take(replication_factor.into());
             let replicas: Vec<NodeId> = replicas.copied().collect();
             let directories = replicas.iter().map(|node| self.nodes[node].directory).collect();
-            entries.push(PartitionEntry { group: self.next_group, replicas, directories });
+            entries.push(PartitionEntry { group: self.next_group, replicas, directories, durability });
             self.next_group = self.next_group.next();
             self.placement_cursor = (self.placement_cursor + 1) % nodes.len();
         }
@@ -339,6 +341,7 @@ mod tests {
             topic: name.to_owned(),
             partitions,
             replication_factor: Some(replication_factor),
+            durability: Durability::QuorumDisk,
         }
     }
 

@@ -12,6 +12,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::random::{chance, duration_between, pick, stream};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_replica::Timing;
 
@@ -21,12 +22,25 @@ const TINKERERS_PERMILLE: u32 = 400;
 /// Universes in which somebody has primaries moved all the time, in a thousand.
 const BALANCERS_PERMILLE: u32 = 400;
 
+/// Universes whose topic acknowledges from memory, in a thousand.
+const FROM_MEMORY_PERMILLE: u32 = 300;
+
 /// The clockwork of the nodes of a universe: primaries are restored sooner than in real clusters, or never.
 #[must_use]
 pub fn timing(seed: u64) -> Timing {
     let rng = &mut stream(seed, "timing");
     let restore_primaries_after = Duration::from_millis(pick(rng, &[0, 300, 1000, 3000]));
-    Timing { restore_primaries_after, ..Timing::default() }
+    let mut timing = Timing { restore_primaries_after, ..Timing::default() };
+    let rng = &mut stream(seed, "memory timing");
+    timing.consensus.memory_sync = Duration::from_millis(pick(rng, &[5, 30, 100, 1000]));
+    timing.consensus.memory_rest = Duration::from_millis(pick(rng, &[20, 200, 2000]));
+    timing
+}
+
+/// Drawn apart. A single replica has no minority that it could lose.
+fn draw_durability(seed: u64, replication_factor: u8) -> Durability {
+    let is_from_memory = chance(&mut stream(seed, "durability"), FROM_MEMORY_PERMILLE);
+    if is_from_memory && replication_factor >= 3 { Durability::QuorumMemory } else { Durability::QuorumDisk }
 }
 
 /// Which of the two worlds a seed runs in.
@@ -75,6 +89,9 @@ pub struct Scenario {
     pub partitions: u32,
     /// Replicas of each partition, at most `nodes`.
     pub replication_factor: u8,
+    /// When an append to it counts as done. From memory: then no more than a minority of a group's replicas is stopped
+    /// uncleanly at once.
+    pub durability: Durability,
     /// What the clients do.
     pub load: Load,
     /// The network.
@@ -273,12 +290,14 @@ impl Scenario {
         };
         let safety = Duration::from_secs(safety_s);
         let partitions = pick(rng, &[1, 1, 2, 3, 6]);
+        let replication_factor = pick(rng, factors);
         Self {
             seed,
             world,
             nodes,
             partitions,
-            replication_factor: pick(rng, factors),
+            replication_factor,
+            durability: draw_durability(seed, replication_factor),
             load: Load {
                 tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
                 balances: chance(&mut stream(seed, "balances"), BALANCERS_PERMILLE),
@@ -371,6 +390,7 @@ impl Scenario {
             nodes,
             partitions,
             replication_factor,
+            durability,
             load,
             link,
             disk,
@@ -380,7 +400,7 @@ impl Scenario {
             ..
         } = self;
         format!(
-            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, then without \
+            "{nodes} nodes, {partitions} partitions x {replication_factor}, {durability}, {} strikes in {safety:?}, then without \
              {left_behind:?}, {load:?}, {link:?}, {disk:?}",
             strikes.len()
         )

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use varve_client::Client;
+use varve_client::{Client, TopicSettings};
 use varve_protocol::id::GroupId;
 use varve_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use varve_protocol::metadata::{ClusterMap, MetadataError, TopicEntry};
@@ -89,7 +89,8 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     match arguments.verb {
         Verb::Create { topic, partitions, replication_factor } => {
             let admin = connect(context).await?.admin();
-            admin.create_topic(&topic.stream, &topic.topic, partitions, replication_factor).await?;
+            let settings = TopicSettings { partitions, replication_factor, ..TopicSettings::default() };
+            admin.create_topic(&topic.stream, &topic.topic, settings).await?;
             print_done(context, "created topic", &topic.to_string())
         }
         Verb::List { stream } => list(context, &connect(context).await?, stream.as_deref()).await,

@@ -134,6 +134,8 @@ impl Replica {
         self.log.truncate(keep);
         self.replacements.truncate(keep);
         self.durable = keep;
+        self.vouched = self.vouched.min(keep);
+        self.syncing = self.syncing.min(keep);
         self.outputs.push_back(Output::Truncate { keep });
         true
     }

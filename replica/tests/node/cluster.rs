@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{
     FetchOptions, NodeStatus, Refusal, Request, Response, Role, decode_archive, encode_archive,
 };
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{
     ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp,
@@ -199,6 +200,12 @@ impl Cluster {
         }
     }
 
+    /// Tells a node that its process is about to end.
+    pub(crate) fn stop(&mut self, id: NodeId) {
+        self.input(id, NodeInput::Stop);
+        self.settle();
+    }
+
     /// Loses everything sent from one node to another from now on.
     pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
         self.cut.insert((from, to));
@@ -351,10 +358,20 @@ impl Cluster {
 
     /// Creates the topic `s/t` and waits until all its groups have a primary.
     pub(crate) fn create_topic(&mut self, partitions: u32, replication_factor: u8) -> Vec<GroupId> {
+        self.create_topic_with(partitions, replication_factor, Durability::QuorumDisk)
+    }
+
+    pub(crate) fn create_topic_with(
+        &mut self,
+        partitions: u32,
+        replication_factor: u8,
+        durability: Durability,
+    ) -> Vec<GroupId> {
         self.change(MetadataOp::CreateStream { stream: "s".to_owned() });
         let (stream, topic) = ("s".to_owned(), "t".to_owned());
         let replication_factor = Some(replication_factor);
-        let outcome = self.change(MetadataOp::CreateTopic { stream, topic, partitions, replication_factor });
+        let operation = MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, durability };
+        let outcome = self.change(operation);
         assert_eq!(outcome, MetadataOutcome::Done);
         let leader = self.primary(GroupId::METADATA);
         let groups: Vec<GroupId> =

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use varve_protocol::client::{Refusal, Request, Response};
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, NodeId};
 use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome, StreamEntry};
@@ -32,6 +33,7 @@ pub(crate) struct Operator {
     nodes: Vec<NodeId>,
     partitions: u32,
     replication_factor: u8,
+    durability: Durability,
     patience: Duration,
     step: Step,
     target: usize,
@@ -49,6 +51,7 @@ impl Operator {
             nodes: scenario.node_ids().collect(),
             partitions: scenario.partitions,
             replication_factor: scenario.replication_factor,
+            durability: scenario.durability,
             patience: scenario.load.patience.max(Duration::from_millis(500)),
             step: Step::CreateStream,
             target: 0,
@@ -68,6 +71,7 @@ impl Operator {
                 topic,
                 partitions: self.partitions,
                 replication_factor: Some(self.replication_factor),
+                durability: self.durability,
             }),
             Step::GetMap | Step::Done => Request::GetMap,
         }

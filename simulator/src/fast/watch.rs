@@ -2,7 +2,8 @@
 //!
 //! * One view of a group has one primary, and only one life of it: a node that restarts never resumes a view that it led.
 //! * Within one life a replica's view and commit do not go back.
-//! * What is durable is written, and what is committed is durable on a quorum of disks.
+//! * What is durable is written, and what is committed is durable on a quorum of disks, or in as many memories where the topic
+//!   is content with that.
 //! * Nobody enters a view without having heard from another replica.
 //! * A primary that hears no quorum takes requests for a moment only.
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId, View};
 
 use crate::oracle::Violation;
@@ -119,13 +121,17 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks at all replicas of a group at once. Of a replica that does not work now the disk is not known, and it is taken
-    /// to hold everything.
+    /// Looks at all replicas of a group at once. Of a replica that does not work now it is not known what it holds, and it is
+    /// taken to hold everything.
     pub(crate) fn look_at_disks(
-        group: GroupId,
+        (group, durability): (GroupId, Durability),
         members: &[NodeId],
         statuses: &BTreeMap<NodeId, NodeStatus>,
     ) -> Result<(), Violation> {
+        let held = |replica: &GroupStatus| match durability {
+            Durability::QuorumDisk => replica.durable,
+            Durability::QuorumMemory => replica.head,
+        };
         let replica_on = |node: &NodeId| {
             let replicas = statuses.get(node).map(|status| status.groups.iter());
             replicas.and_then(|mut replicas| replicas.find(|replica| replica.group == group))
@@ -133,7 +139,7 @@ impl Watch {
         let working = |node: &NodeId| replica_on(node).filter(|replica| replica.problem.is_none());
         let commit =
             members.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
-        let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| replica.durable >= commit);
+        let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| held(replica) >= commit);
         let holders: Vec<NodeId> = members.iter().filter(is_holder).copied().collect();
         if 2 * holders.len() > members.len() {
             return Ok(());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use varve_client::{Client, ClientConfig, ClientError, From, ProducerConfig, Seams};
+use varve_client::{Client, ClientConfig, ClientError, From, ProducerConfig, Seams, TopicSettings};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId};
 use varve_protocol::metadata::MetadataError;
 
@@ -99,7 +99,11 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         };
         result.as_ref().err().is_none_or(taken)
     };
-    let (partitions, factor) = (around.scenario.partitions, around.scenario.replication_factor);
+    let settings = TopicSettings {
+        partitions: around.scenario.partitions,
+        replication_factor: Some(around.scenario.replication_factor),
+        durability: around.scenario.durability,
+    };
     loop {
         let made = admin.create_stream(NAME).await;
         if is_there(&made) {
@@ -110,7 +114,7 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         }
     }
     loop {
-        let made = admin.create_topic(NAME, NAME, partitions, Some(factor)).await;
+        let made = admin.create_topic(NAME, NAME, settings).await;
         match (&made, admin.map().await) {
             (_, Ok(map)) if is_there(&made) && placement(&map).is_some() => {
                 around.board.lock().placement = placement(&map);
