@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use varve_client::{Client, TopicSettings};
+use varve_client::{Client, Durability, TopicSettings};
 use varve_protocol::id::GroupId;
 use varve_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use varve_protocol::metadata::{ClusterMap, MetadataError, TopicEntry};
@@ -34,6 +34,10 @@ enum Verb {
         /// How many nodes hold each partition: 1, 3, 5 or 7 [default: 3, or 1 if there are fewer nodes]
         #[arg(long, value_name = "R")]
         replication_factor: Option<u8>,
+        /// When an append is acknowledged: `quorum-disk`, when most replicas have it on disk, synced; or `quorum-memory`, already
+        /// when they have it in memory, so that a power failure of most of them at once may lose the last of it
+        #[arg(long, value_name = "D", default_value_t = Durability::QuorumDisk)]
+        durability: Durability,
     },
     /// List all topics, or those of one stream
     List {
@@ -61,6 +65,7 @@ struct TopicLine {
     topic: String,
     partitions: usize,
     replication_factor: u8,
+    durability: &'static str,
 }
 
 #[derive(Serialize)]
@@ -68,6 +73,7 @@ struct TopicDescription {
     stream: String,
     topic: String,
     replication_factor: u8,
+    durability: &'static str,
     partitions: Vec<PartitionLine>,
 }
 
@@ -87,9 +93,9 @@ struct PartitionLine {
 /// Does what was asked with topics.
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     match arguments.verb {
-        Verb::Create { topic, partitions, replication_factor } => {
+        Verb::Create { topic, partitions, replication_factor, durability } => {
             let admin = connect(context).await?.admin();
-            let settings = TopicSettings { partitions, replication_factor, ..TopicSettings::default() };
+            let settings = TopicSettings { partitions, replication_factor, durability };
             admin.create_topic(&topic.stream, &topic.topic, settings).await?;
             print_done(context, "created topic", &topic.to_string())
         }
@@ -124,14 +130,16 @@ async fn list(context: &Context, client: &Client, only: Option<&str>) -> Outcome
             topic: topic.name.clone(),
             partitions: topic.partitions.len(),
             replication_factor: topic.replication_factor,
+            durability: topic.durability().name(),
         })
         .collect();
     output::print(context.output, &lines, |lines| {
         let rows = lines.iter().map(|line| {
             let name = format!("{}/{}", line.stream, line.topic);
-            vec![name, line.partitions.to_string(), line.replication_factor.to_string()]
+            let (partitions, replicas) = (line.partitions.to_string(), line.replication_factor.to_string());
+            vec![name, partitions, replicas, line.durability.to_owned()]
         });
-        table(&["TOPIC", "PARTITIONS", "REPLICAS"], &[1, 2], rows)
+        table(&["TOPIC", "PARTITIONS", "REPLICAS", "DURABILITY"], &[1, 2], rows)
     })
 }
 
@@ -155,12 +163,14 @@ async fn describe(context: &Context, client: &Client, name: &TopicName) -> Outco
         stream: name.stream.clone(),
         topic: name.topic.clone(),
         replication_factor: topic.replication_factor,
+        durability: topic.durability().name(),
         partitions,
     };
     output::print(context.output, &description, |description| {
         let head = ["PARTITION", "GROUP", "PRIMARY", "REPLICAS", "FIRST OFFSET", "NEXT OFFSET", "PROBLEM"];
         let rows = table(&head, &[0, 1, 2, 4, 5], description.partitions.iter().map(PartitionLine::row));
-        format!("topic {name}, {} replicas\n\n{rows}", description.replication_factor)
+        let TopicDescription { replication_factor, durability, .. } = description;
+        format!("topic {name}, {replication_factor} replicas, {durability}\n\n{rows}")
     })
 }
 
