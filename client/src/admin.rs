@@ -200,11 +200,12 @@ impl Admin {
         group: GroupId,
     ) -> Result<Vec<(NodeEntry, Result<Doubt, ClientError>)>, ClientError> {
         let map = self.shared.refresh_map().await?;
-        let partitions =
-            map.streams.iter().flat_map(|stream| &stream.topics).flat_map(|topic| &topic.partitions);
-        let found =
-            partitions.filter(|partition| partition.group == group).find_map(|one| Some(&one.replicas));
-        let is_member = |node: &NodeEntry| found.is_none_or(|replicas| replicas.contains(&node.node));
+        let topics = map.streams.iter().flat_map(|stream| &stream.topics);
+        let mut partitions = topics.flat_map(|topic| &topic.partitions);
+        // All nodes hold the metadata, which is in no topic.
+        let found = partitions.find(|partition| partition.group == group);
+        let is_member =
+            |node: &NodeEntry| found.is_none_or(|partition| partition.replicas.contains(&node.node));
         let mut doubts = Vec::new();
         for node in map.nodes.iter().filter(|node| is_member(node)) {
             let asked = self.shared.request(&node.address, group, &Request::GetDoubt, STATUS_MAX).await;

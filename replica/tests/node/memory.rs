@@ -144,3 +144,50 @@ fn a_single_replica_that_stops_uncleanly_waits_for_an_operator() {
     cluster.boot(n(1));
     cluster.append(group, ProducerId::ZERO, 0, &["third"]);
 }
+
+/// Has as many replicas as a majority needs go on with what they hold, the newest logs first.
+fn force(cluster: &mut Cluster, group: GroupId) {
+    let mut silent = ALL.map(|id| (doubt(cluster, id, group, &Request::GetDoubt), id)).to_vec();
+    silent.sort_by_key(|(doubt, _)| (doubt.log_view, doubt.head));
+    for (found, id) in &silent[1..] {
+        if found.is_in_doubt {
+            doubt(cluster, *id, group, &Request::ForceRecover);
+        }
+    }
+}
+
+#[test]
+fn no_power_failure_takes_more_than_what_was_not_synced() {
+    let (mut cluster, group) = start();
+    let mut records = vec!["first".to_owned()];
+    let (mut forced, mut lost) = (0, 0);
+    for round in 0..24 {
+        for number in 0..round % 5 + 1 {
+            let record = format!("{round}.{number}");
+            cluster.append(group, ProducerId::ZERO, 0, &[&record]);
+            records.push(record);
+            cluster.run_for(Duration::from_millis(7 * (round % 8)));
+        }
+        let heads = |one: &varve_protocol::client::GroupStatus| {
+            (one.group == group).then_some((one.durable, one.head))
+        };
+        let synced = ALL.map(|id| cluster.status(id).groups.iter().find_map(heads).expect("it holds one"));
+        let unsynced = synced.iter().map(|(durable, head)| head - durable).min().expect("there are three");
+        ALL.into_iter().for_each(|id| cluster.kill(id));
+        ALL.into_iter().for_each(|id| cluster.boot(id));
+        cluster.run_for(Duration::from_secs(2));
+        if ALL.into_iter().all(|id| problem(&cluster, id, group).is_some()) {
+            forced += 1;
+            force(&mut cluster, group);
+        }
+        let primary = cluster.primary(group);
+        cluster.run_for(Duration::from_secs(1));
+        let left = cluster.read_all(primary, group);
+        assert_eq!(left[..], records[..left.len()], "what is left is a piece of what was there");
+        assert!((records.len() - left.len()) as u64 <= unsynced, "what any disk had synced is there");
+        lost += records.len() - left.len();
+        records = left;
+        cluster.read_everywhere(group, records.len());
+    }
+    assert!(forced > 5 && lost > 0, "the power failed at bad moments: {forced} forced, {lost} lost");
+}

@@ -7,7 +7,7 @@
 //! * Nobody enters a view without having heard from another replica.
 //! * A primary that hears no quorum takes requests for a moment only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
@@ -39,6 +39,9 @@ pub(crate) struct Watch {
     newest_view: BTreeMap<GroupId, View>,
     /// Since when a primary has heard no quorum.
     lonely_since: BTreeMap<(NodeId, GroupId), Duration>,
+    /// Replicas that may lack what they acknowledged from memory.
+    silent: BTreeSet<(NodeId, GroupId)>,
+    doubts_resolved: u64,
     /// Every group has several replicas.
     are_many: bool,
 }
@@ -64,6 +67,7 @@ impl Watch {
             let first_view = before.map_or(replica.view, |before| before.first_view);
             let now = Seen { life, view: replica.view, commit: replica.commit, heard, first_view };
             self.look_at_replica(node, now, replica)?;
+            self.note_doubt(key, replica);
             let seen = self.seen.insert(key, now);
             if seen.map(|seen| seen.view) != Some(replica.view) {
                 news.push((replica.group, replica.view));
@@ -72,6 +76,15 @@ impl Watch {
             *newest = replica.view.max(*newest);
         }
         Ok(news)
+    }
+
+    fn note_doubt(&mut self, key: (NodeId, GroupId), replica: &GroupStatus) {
+        let is_silent = |problem: &String| problem.contains("acknowledged");
+        if replica.problem.as_ref().is_some_and(is_silent) {
+            self.silent.insert(key);
+        } else if matches!(replica.role, Role::Primary | Role::Backup) && self.silent.remove(&key) {
+            self.doubts_resolved += 1;
+        }
     }
 
     fn look_at_replica(&self, node: NodeId, now: Seen, replica: &GroupStatus) -> Result<(), Violation> {
@@ -182,6 +195,11 @@ impl Watch {
     /// The newest view of a group that was ever seen.
     pub(crate) fn newest_view(&self, group: GroupId) -> View {
         self.newest_view.get(&group).copied().unwrap_or_default()
+    }
+
+    /// Replicas that stopped uncleanly and have a voice again.
+    pub(crate) fn doubts_resolved(&self) -> u64 {
+        self.doubts_resolved
     }
 
     /// Views entered beyond the first, over all groups.

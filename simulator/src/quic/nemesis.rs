@@ -112,10 +112,7 @@ impl Nemesis {
             let nodes = if death == Death::Everybody { self.nodes.clone() } else { vec![*node] };
             let ending = if death == Death::Process { Ending::Process } else { Ending::Power };
             board.lock().statistics.power_failures += u64::from(death == Death::Everybody);
-            let nodes = self.spared(nodes, board);
-            for node in &nodes {
-                self.crash(*node, ending, sim, (board, hosts));
-            }
+            let nodes = self.crash_spared(nodes, ending, sim, (board, hosts));
             self.returns.push((now + lasts, nodes));
         }
     }
@@ -243,7 +240,6 @@ impl Nemesis {
             Fault::HangDisk(victim) => undo.hung.push(find(victim)),
             Fault::JumpClock { victim, by_ms } => hosts[&find(victim)].jump_clock(by_ms),
         }
-        undo.crashed = self.spared(undo.crashed, board);
         board.lock().statistics.network_partitions += u64::from(!undo.cuts.is_empty());
         for (from, to) in undo.cuts.clone() {
             let count = self.cuts.entry((from.clone(), to.clone())).or_default();
@@ -252,9 +248,7 @@ impl Nemesis {
                 sim.partition_oneway(from.as_str(), to.as_str());
             }
         }
-        for node in &undo.crashed {
-            self.crash(*node, ending, sim, (board, hosts));
-        }
+        undo.crashed = self.crash_spared(undo.crashed, ending, sim, (board, hosts));
         for node in &undo.slowed {
             hosts[node].slow_down();
         }
@@ -294,6 +288,21 @@ impl Nemesis {
         for node in undo.slowed {
             hosts[&node].speed_up();
         }
+    }
+
+    /// Stops those of these that may be stopped; says which.
+    fn crash_spared(
+        &mut self,
+        victims: Vec<NodeId>,
+        ending: Ending,
+        sim: &mut Sim<'_>,
+        (board, hosts): (&Board, &BTreeMap<NodeId, Arc<Host>>),
+    ) -> Vec<NodeId> {
+        let nodes = self.spared(victims, board);
+        for node in &nodes {
+            self.crash(*node, ending, sim, (board, hosts));
+        }
+        nodes
     }
 
     fn crash(
