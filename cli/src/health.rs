@@ -201,6 +201,7 @@ fn raw(nodes: &[NodeId]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use varve_protocol::durability::Durability;
     use varve_protocol::id::{Offset, View};
     use varve_protocol::metadata::{PartitionEntry, StreamEntry, TopicEntry};
 
@@ -208,7 +209,12 @@ mod tests {
 
     fn map() -> ClusterMap {
         let replicas = [2, 3, 1].map(NodeId::new).to_vec();
-        let partitions = vec![PartitionEntry { directories: Vec::new(), group: GroupId::new(1), replicas }];
+        let partitions = vec![PartitionEntry {
+            directories: Vec::new(),
+            group: GroupId::new(1),
+            replicas,
+            durability: Durability::QuorumDisk,
+        }];
         let retention = Default::default();
         let topic = TopicEntry { name: "orders".to_owned(), replication_factor: 3, partitions, retention };
         ClusterMap {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_protocol::client::{
-    NodeStatus, NodeVitals, PartitionOffsets, Refusal, Request, Response, encode_archive,
+    Doubt, NodeStatus, NodeVitals, PartitionOffsets, Refusal, Request, Response, encode_archive,
 };
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumber};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
@@ -31,21 +32,24 @@ const TRANSFER_MAX: Duration = Duration::from_secs(10);
 /// How long a node may take to tell its status.
 const STATUS_MAX: Duration = Duration::from_secs(1);
 
-/// How a new topic shall be.
+/// How a new topic shall be, for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicOptions {
     /// How many partitions it has.
     pub partitions: u32,
     /// Replicas of each; `None`: 3, or 1 if the cluster has fewer nodes.
     pub replication_factor: Option<u8>,
+    /// When an append counts as done.
+    pub durability: Durability,
     /// How long records are kept.
     pub retention: Retention,
 }
 
 impl Default for TopicOptions {
-    /// One partition, whose records are kept for ever.
+    /// One partition, acknowledged when it is on disk, whose records are kept for ever.
     fn default() -> Self {
-        Self { partitions: 1, replication_factor: None, retention: Retention::FOREVER }
+        let (durability, retention) = (Durability::default(), Retention::FOREVER);
+        Self { partitions: 1, replication_factor: None, durability, retention }
     }
 }
 
@@ -80,6 +84,7 @@ impl Admin {
             | Response::Changed(_)
             | Response::Offsets(_)
             | Response::HandingOver
+            | Response::Doubt(_)
             | Response::Vitals(_)) => Err(nonsense(&other)),
         };
         Ok(answers.map(|(node, answer)| (node, answer.and_then(status))).collect())
@@ -96,6 +101,7 @@ impl Admin {
             | Response::Changed(_)
             | Response::Offsets(_)
             | Response::Status(_)
+            | Response::Doubt(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         };
         answers.map(|(node, answer)| (node, answer.and_then(vitals))).collect()
@@ -146,11 +152,12 @@ impl Admin {
         topic: &str,
         options: TopicOptions,
     ) -> Result<(), ClientError> {
-        let TopicOptions { partitions, replication_factor, retention } = options;
+        let TopicOptions { partitions, replication_factor, durability, retention } = options;
         let (stream, topic) = (stream.to_owned(), topic.to_owned());
         let full_name = format!("{stream}/{topic}");
-        self.change(MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, retention })
-            .await?;
+        let operation =
+            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, durability, retention };
+        self.change(operation).await?;
         self.wait_for_primaries(&full_name).await
     }
 
@@ -187,6 +194,38 @@ impl Admin {
             backoff.wait(&self.shared).await;
         }
         Err(ClientError::TimedOut { what: "the transfer of a primary", limit: TRANSFER_MAX, reason })
+    }
+
+    /// What each replica of a group holds, and whether it may lack what it acknowledged; or why that cannot be learnt.
+    ///
+    /// # Errors
+    /// When no node answers, or there is no such group.
+    pub async fn doubts(
+        &self,
+        group: GroupId,
+    ) -> Result<Vec<(NodeEntry, Result<Doubt, ClientError>)>, ClientError> {
+        let map = self.shared.refresh_map().await?;
+        let topics = map.streams.iter().flat_map(|stream| &stream.topics);
+        let mut partitions = topics.flat_map(|topic| &topic.partitions);
+        // All nodes hold the metadata, which is in no topic.
+        let found = partitions.find(|partition| partition.group == group);
+        let is_member =
+            |node: &NodeEntry| found.is_none_or(|partition| partition.replicas.contains(&node.node));
+        let mut doubts = Vec::new();
+        for node in map.nodes.iter().filter(|node| is_member(node)) {
+            let asked = self.shared.request(&node.address, group, &Request::GetDoubt, STATUS_MAX).await;
+            doubts.push((node.clone(), asked.and_then(doubt)));
+        }
+        Ok(doubts)
+    }
+
+    /// Has the replica of a group on one node go on with what it holds, although it may lack what it acknowledged. What it
+    /// lacks, and no other replica holds that takes part in the next view change, is lost for good.
+    ///
+    /// # Errors
+    /// When the node does not answer, or holds no replica of the group.
+    pub async fn force_recover(&self, group: GroupId, node: &NodeEntry) -> Result<Doubt, ClientError> {
+        self.shared.request(&node.address, group, &Request::ForceRecover, STATUS_MAX).await.and_then(doubt)
     }
 
     /// Where a partition begins and ends now: its high watermark is no lower than the end of anything that was acknowledged,
@@ -248,6 +287,18 @@ impl Admin {
                 Err(ClientError::Nonsense { reason: format!("{outcome:?}") })
             }
         }
+    }
+}
+
+fn doubt(answer: Response) -> Result<Doubt, ClientError> {
+    match answer {
+        Response::Doubt(doubt) => Ok(doubt),
+        other @ (Response::Map(_)
+        | Response::Changed(_)
+        | Response::Offsets(_)
+        | Response::Status(_)
+        | Response::HandingOver
+        | Response::Vitals(_)) => Err(nonsense(&other)),
     }
 }
 

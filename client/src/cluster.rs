@@ -133,6 +133,7 @@ impl Shared {
             | Response::Changed(_)
             | Response::Status(_)
             | Response::Vitals(_)
+            | Response::Doubt(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }
@@ -259,6 +260,7 @@ impl Shared {
             | Response::Changed(_)
             | Response::Status(_)
             | Response::Vitals(_)
+            | Response::Doubt(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }

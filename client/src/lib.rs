@@ -45,6 +45,7 @@ pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use consumer::{Consumer, Fetched, From};
 pub use error::{ClientError, Outcome};
 pub use producer::{Ack, Producer, ProducerConfig, Target};
+pub use varve_protocol::durability::Durability;
 pub use varve_protocol::id::Offset;
 pub use varve_protocol::record::Record;
 pub use varve_protocol::retention::Retention;

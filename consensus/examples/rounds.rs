@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, Replica, Timeouts};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, ProducerId, ReplicaIndex, RequestNumber, Timestamp,
 };
@@ -35,6 +36,7 @@ impl Group {
                 replica_count: 3,
                 directory: DirectoryId::new(u64::from(index) + 1),
                 is_original: true,
+                durability: Durability::QuorumDisk,
                 timeouts: Timeouts::default(),
             };
             Replica::new(config, ChaCha8Rng::seed_from_u64(u64::from(index)))
@@ -58,6 +60,7 @@ impl Group {
                 Output::Apply(_)
                 | Output::TakeSnapshot(_)
                 | Output::ReplyToRead { .. }
+                | Output::Sync
                 | Output::Truncate { .. }
                 | Output::ServePrepares { .. }
                 | Output::ServeHeaders { .. } => {}

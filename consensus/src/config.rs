@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{ClusterId, DirectoryId, Epoch, GroupId, ReplicaIndex, View};
 use varve_protocol::limits::REPLICAS_MAX;
 
@@ -23,6 +24,8 @@ pub struct Config {
     /// Whether that directory stood in this replica's place when the group was made. One that did not is mute until an entry
     /// of the log puts it there.
     pub is_original: bool,
+    /// What a replica must have done with a prepare before it acknowledges it; the same in all replicas, for good.
+    pub durability: Durability,
     /// How long to wait for others.
     pub timeouts: Timeouts,
 }
@@ -76,6 +79,10 @@ pub struct Timeouts {
     pub confirm_view: Duration,
     /// Until a handover that its target does not take is given up.
     pub handover: Duration,
+    /// Until what was acknowledged from memory is synced.
+    pub memory_sync: Duration,
+    /// Until a group that acknowledges from memory, and was given nothing, says on its disk that all is synced.
+    pub memory_rest: Duration,
 }
 
 impl Default for Timeouts {
@@ -91,6 +98,8 @@ impl Default for Timeouts {
             stall: Duration::from_secs(5),
             confirm_view: Duration::from_millis(50),
             handover: Duration::from_secs(1),
+            memory_sync: Duration::from_millis(100),
+            memory_rest: Duration::from_secs(2),
         }
     }
 }

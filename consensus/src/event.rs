@@ -55,6 +55,12 @@ pub enum Input {
     /// Save how far this replica has committed, as far as that is durable here: after a restart it is known to be committed
     /// without asking anybody. Answered like any superblock; nothing happens if that much is saved or about to be.
     SaveCommit,
+    /// The process is about to end. From now on nothing is acknowledged before it is durable; when
+    /// [`crate::Replica::may_stop`], an end leaves no doubt about this replica's log.
+    Stop,
+    /// An operator lets this replica, whose log may lack what it acknowledged, go on with what it has, and takes the loss upon
+    /// himself. Nothing happens if its log lacks nothing.
+    ForceRecover,
     /// The moment given to [`crate::Replica::next_timeout`] has come. Harmless at any other time.
     Tick,
 }
@@ -97,8 +103,11 @@ pub enum Output {
         /// What.
         message: Message,
     },
-    /// Write a prepare behind the log's end and answer `Durable` when it is synced.
+    /// Write a prepare behind the log's end and answer `Durable` when it is synced: at once, or in a group that acknowledges
+    /// from memory with the next `Sync`.
     Append(Prepare),
+    /// Sync the log and answer `Durable` for its end. Only in groups that acknowledge from memory.
+    Sync,
     /// Cut the log behind `keep`, durably, before any later append.
     Truncate {
         /// The last op that stays.

@@ -17,6 +17,7 @@
 //!    |           repair  catchup     (R1)            |
 //!    |           recovery            (S1, S2)        |
 //!    |           transfer  snapshot  (R3)            |
+//!    |           memory  torn        (S3)            |
 //!    |           replacements        (S4, E1)        |
 //!    | log  log_merge  client_table  quorum  timeout |
 //!    +-----------------------------------------------+
@@ -65,6 +66,8 @@
 //! * A restarted replica assumes that all it is given is durable: sync the journal before reading it back.
 //! * A log that has lost its end says so in its superblock (`is_torn`). Such a replica tells nobody what it holds, and is back
 //!   when a primary has told it the log (`replica/torn`). A hole inside a log is the driver's to fill before it is recovered.
+//! * In a group that acknowledges from memory ([`Config::durability`]) an `Append` is synced when [`Output::Sync`] asks for it.
+//!   Tell [`Input::Stop`] before the process ends in order, and wait for [`Replica::may_stop`] (`replica/memory`).
 //! * A producer's first request is taken at its word. One that was evicted from the client table and repeats its very first
 //!   request is not told from a new one; sessions are registered elsewhere, under names that are used once.
 //!

@@ -50,6 +50,10 @@ impl Votes {
         self.0 |= 1 << replica.as_raw();
     }
 
+    pub(crate) fn remove(&mut self, replica: ReplicaIndex) {
+        self.0 &= !(1 << replica.as_raw());
+    }
+
     pub(crate) fn contains(self, replica: ReplicaIndex) -> bool {
         self.0 & (1 << replica.as_raw()) != 0
     }

@@ -30,6 +30,7 @@ pub(crate) mod fingerprint;
 mod handover;
 mod install;
 mod invariant;
+mod memory;
 mod normal;
 mod primary;
 mod reading;
@@ -68,6 +69,12 @@ pub struct Replica {
     durable: Op,
     /// The snapshot that has taken the place of the log and is not durable yet.
     taking: Option<PrepareId>,
+    /// Newest op acknowledged before it was durable; older ones do not matter any more.
+    vouched: Op,
+    /// Newest op that a sync was asked for.
+    syncing: Op,
+    /// The process is about to end: nothing is acknowledged any more before it is durable.
+    is_stopping: bool,
     client_table: ClientTable,
     liveness: Liveness,
     proposal: Proposal,
@@ -78,6 +85,8 @@ pub struct Replica {
     start_view_asked: Option<(View, Moment)>,
     /// Sent with every question for a `StartView`: while this replica's log is torn a number drawn for this life, else zero.
     nonce: u64,
+    /// Who has said, and not shown otherwise since, that its log is torn, while this one's is.
+    torn_peers: Votes,
     timers: Timers,
     outputs: VecDeque<Output>,
 }
@@ -192,6 +201,9 @@ impl Replica {
             saved: superblock,
             requested: superblock,
             durable: log.head().op,
+            vouched: Op::ZERO,
+            syncing: Op::ZERO,
+            is_stopping: false,
             log,
             replacements,
             log_starts,
@@ -205,6 +217,7 @@ impl Replica {
             catchup: Catchup::default(),
             start_view_asked: None,
             nonce: 0,
+            torn_peers: Votes::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
         }
@@ -222,6 +235,8 @@ impl Replica {
             Input::PrimaryLiveness(liveness) => self.on_primary_liveness(liveness),
             Input::HandOver { to } => self.on_hand_over(to),
             Input::SaveCommit => self.on_save_commit(),
+            Input::Stop => self.on_stop(),
+            Input::ForceRecover => self.on_force_recover(),
             Input::Tick => self.on_tick(),
         }
         self.assert_invariants();
@@ -330,6 +345,11 @@ impl Replica {
         self.log.id(self.durable).expect("the durable prepare is remembered")
     }
 
+    /// The newest prepare that this replica acknowledges.
+    fn held_id(&self) -> PrepareId {
+        self.log.id(self.held()).expect("what is acknowledged is remembered")
+    }
+
     /// The newest prepare known to be committed.
     #[must_use]
     pub fn commit(&self) -> PrepareId {
@@ -380,6 +400,7 @@ impl Replica {
             tracing::warn!(group = %self.config.group, %from, "ignore a message of no peer");
             return;
         }
+        self.note_torn(from, &message);
         match message {
             Message::Prepare { view, commit, prepare } => self.on_prepare(from, view, commit, prepare),
             Message::PrepareOk { view, id } => self.on_prepare_ok(from, view, id),
@@ -418,6 +439,8 @@ impl Replica {
                 Timer::Stall => self.look_for_stall(),
                 Timer::HandOver => self.give_up_handover(),
                 Timer::ConfirmView => self.repeat_round(),
+                Timer::Sync => self.sync_is_due(),
+                Timer::Rest => self.rest(),
             }
         }
     }
@@ -441,7 +464,14 @@ impl Replica {
         // It is not taken back if the log has lost what is known to be committed.
         let commit = self.commit.min(self.durable).max(self.requested.commit);
         let is_torn = self.is_torn() && log_view == self.requested.log_view;
-        let superblock = Superblock { group: self.config.group, view: self.view, log_view, commit, is_torn };
+        let superblock = Superblock {
+            group: self.config.group,
+            view: self.view,
+            log_view,
+            commit,
+            is_torn,
+            is_unsynced: self.requested.is_unsynced,
+        };
         assert!(superblock.view >= self.requested.view, "a promised view is never taken back");
         assert!(log_view >= self.requested.log_view, "a log view is never taken back");
         self.requested = superblock;
@@ -476,6 +506,7 @@ impl Replica {
                 self.give_up_primary();
             }
         }
+        self.note_mark_saved();
         self.tell_log();
         self.finish_install();
     }

@@ -26,10 +26,14 @@ pub(crate) enum Timer {
     HandOver,
     /// Ask again whether this view goes on.
     ConfirmView,
+    /// Have what is in memory synced.
+    Sync,
+    /// See whether nothing was appended for a while.
+    Rest,
 }
 
 /// All timers, in the order in which they fire when several are due.
-pub(crate) const TIMERS: [Timer; 9] = [
+pub(crate) const TIMERS: [Timer; 11] = [
     Timer::Propose,
     Timer::ViewChangeResend,
     Timer::ViewChangeEscalate,
@@ -39,6 +43,8 @@ pub(crate) const TIMERS: [Timer; 9] = [
     Timer::Stall,
     Timer::HandOver,
     Timer::ConfirmView,
+    Timer::Sync,
+    Timer::Rest,
 ];
 
 /// When each timer is due, if it is armed.

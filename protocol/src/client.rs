@@ -62,6 +62,11 @@ pub enum Request {
     /// Asks the primary of the group in the frame for its offsets now: its high watermark is no lower than the end of anything
     /// that was acknowledged, and of anything that was answered to such a request, before this one was sent.
     GetLatestOffsets,
+    /// Asks a replica of the group in the frame what it holds, and whether it may lack what it acknowledged.
+    GetDoubt,
+    /// Has a replica of the group in the frame go on with what it holds, although it may lack what it acknowledged: that may be
+    /// lost then. Nothing happens if it lacks nothing.
+    ForceRecover,
 }
 
 /// The answer to a [`Request`].
@@ -79,6 +84,23 @@ pub enum Response {
     HandingOver,
     /// To [`Request::GetVitals`].
     Vitals(NodeVitals),
+    /// To [`Request::GetDoubt`] and [`Request::ForceRecover`].
+    Doubt(Doubt),
+}
+
+/// What a replica holds, and whether that may be less than it acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct Doubt {
+    /// It may lack what it acknowledged, and is silent until a primary has told it the log.
+    pub is_in_doubt: bool,
+    /// It works in its view.
+    pub is_normal: bool,
+    /// The last view in which it worked.
+    pub log_view: View,
+    /// The newest op it holds.
+    pub head: Op,
+    /// The offset behind the newest record it holds.
+    pub log_end: Offset,
 }
 
 /// The ends of a partition, as the replica that answers sees them.

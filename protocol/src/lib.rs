@@ -5,6 +5,7 @@
 //! * [`record`]: what users store, and the batch they append.
 //! * [`frame`], [`message`]: what travels between nodes.
 //! * [`client`], [`metadata`]: what travels between clients and nodes.
+//! * [`durability`]: when an append counts as done.
 //! * [`superblock`]: what a replica must never forget.
 //! * [`log_start`], [`snapshot`]: how a log lets go of what is old.
 //! * [`limits`]: every bound of the system.
@@ -12,6 +13,7 @@
 
 pub mod checksum;
 pub mod client;
+pub mod durability;
 pub mod frame;
 pub mod id;
 pub mod limits;

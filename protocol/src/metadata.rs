@@ -10,6 +10,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::durability::Durability;
 use crate::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, View};
 use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
 use crate::retention::Retention;
@@ -48,6 +49,8 @@ pub enum MetadataOp {
         partitions: u32,
         /// Replicas of each: 1, 3, 5 or 7; if none is given 3, or 1 if fewer nodes are registered.
         replication_factor: Option<u8>,
+        /// When an append counts as done.
+        durability: Durability,
         /// How long records are kept.
         retention: Retention,
     },
@@ -163,6 +166,14 @@ pub struct TopicEntry {
     pub retention: Retention,
 }
 
+impl TopicEntry {
+    /// When an append to this topic counts as done: the same in all its partitions.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.partitions.first().map(|partition| partition.durability).unwrap_or_default()
+    }
+}
+
 /// A partition.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct PartitionEntry {
@@ -172,4 +183,6 @@ pub struct PartitionEntry {
     pub replicas: Vec<NodeId>,
     /// The data directories that those nodes had when the partition was made.
     pub directories: Vec<DirectoryId>,
+    /// When an append counts as done; never changes.
+    pub durability: Durability,
 }

@@ -106,6 +106,9 @@ mutants! {
     RotTakenForTear, "rot-taken-for-tear", "V3", "Damage to what may have been acknowledged is cut like a torn write.";
     TornTellsLog, "torn-tells-log", "V3", "A replica whose log has lost its end tells the others what is left of it as if it were all.";
     TornTakesOldLog, "torn-takes-old-log", "V3", "A replica whose log has lost its end takes an older announcement of its view for what it had.";
+    MemoryVotesAfterCrash, "memory-replica-votes-after-crash", "S3", "A replica that acknowledged from memory and stopped uncleanly tells what its disk holds as if it were all.";
+    MemoryMarkNotSaved, "memory-mark-not-saved", "S3", "A replica acknowledges from memory before its disk says that it may.";
+    MemoryMarkLifted, "memory-mark-lifted", "S3", "The mark of a stop that would be unclean is taken back before all is synced.";
     TornForgotten, "torn-forgotten", "V3", "That a log has lost its end is known for the life that found it only.";
     MendedUnverified, "mended-unverified", "R2", "What fills a hole is taken by its op, without comparing its checksum.";
     MendingVotes, "mending-votes", "R2", "A replica whose log has a hole takes part with what is before it.";

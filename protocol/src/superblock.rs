@@ -16,12 +16,22 @@ pub struct Superblock {
     /// Whether the log has lost its end: in `log_view` it held, and perhaps acknowledged, prepares behind the last one that
     /// is left, nobody can tell how many. The replica tells nobody what its log holds, until it holds all of it again.
     pub is_torn: bool,
+    /// Whether this replica, in the life that saved this, may have acknowledged prepares that its disk does not hold: so it is
+    /// in a group that acknowledges from memory, and was not stopped in order. Who finds this at its start is torn.
+    pub is_unsynced: bool,
 }
 
 impl Superblock {
     /// What the replica of a group has promised that was never here before: nothing.
     #[must_use]
     pub const fn new(group: GroupId) -> Self {
-        Self { group, view: View::ZERO, log_view: View::ZERO, commit: Op::ZERO, is_torn: false }
+        Self {
+            group,
+            view: View::ZERO,
+            log_view: View::ZERO,
+            commit: Op::ZERO,
+            is_torn: false,
+            is_unsynced: false,
+        }
     }
 }

@@ -58,16 +58,21 @@ pub const RESTORE_PRIMARIES_AFTER_MS: NumberKey =
 pub const SEGMENT_SIZE_BYTES_MAX: NumberKey =
     NumberKey::new("storage.segment_size_bytes_max", 256 << 20, 1 << 20..=4 << 30);
 
+/// Milliseconds until what a replica has acknowledged from memory is synced, in topics whose durability is quorum-memory. Its upper
+/// bound is well below the time after which a primary whose disk takes nothing gives way.
+pub const MEMORY_SYNC_MS: NumberKey = NumberKey::new("storage.memory_sync_ms", 100, 1..=2_000);
+
 /// Bytes of the largest UDP payload that the network between the nodes carries.
 pub const PATH_MTU_MAX: NumberKey = NumberKey::new("transport.path_mtu_max", 1452, 1_200..=65_527);
 
 /// All numeric keys.
-pub const NUMBER_KEYS: [NumberKey; 6] = [
+pub const NUMBER_KEYS: [NumberKey; 7] = [
     PULSE_INTERVAL_MS,
     SUSPICION_TIMEOUT_MS,
     VIEW_CHANGE_TIMEOUT_MS,
     RESTORE_PRIMARIES_AFTER_MS,
     SEGMENT_SIZE_BYTES_MAX,
+    MEMORY_SYNC_MS,
     PATH_MTU_MAX,
 ];
 
@@ -124,6 +129,8 @@ pub struct TimingSettings {
 pub struct StorageSettings {
     /// See [`SEGMENT_SIZE_BYTES_MAX`].
     pub segment_size_bytes_max: u64,
+    /// See [`MEMORY_SYNC_MS`].
+    pub memory_sync: Duration,
 }
 
 /// The table `[transport]`.

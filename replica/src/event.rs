@@ -46,6 +46,8 @@ pub enum NodeInput {
         /// Which client.
         session: Session,
     },
+    /// The process is about to end: see [`crate::Node::may_stop`].
+    Stop,
     /// A disk job is done.
     Disk(Completion),
     /// The moment given to [`crate::Node::next_timeout`] has come. Harmless at any other time.

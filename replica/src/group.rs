@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use varve_consensus::Replica;
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{DirectoryId, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::retention::Retention;
@@ -34,6 +35,8 @@ pub(crate) struct Placement {
     pub(crate) directories: Vec<DirectoryId>,
     /// How long its records are kept.
     pub(crate) retention: Retention,
+    /// When an append counts as done.
+    pub(crate) durability: Durability,
 }
 
 /// One replica of one group.
@@ -49,6 +52,8 @@ pub(crate) struct Group {
     pub(crate) surveyed: Option<Surveyed>,
     /// The op before the first one on the disk.
     pub(crate) base: Op,
+    /// When an append counts as done.
+    pub(crate) durability: Durability,
     pub(crate) state: State,
     pub(crate) tail: Tail,
     /// When its timer is set to.
@@ -63,13 +68,14 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(placement: Placement, state: State, tail: Tail) -> Self {
-        let Placement { members, directories, retention } = placement;
+        let Placement { members, directories, retention, durability } = placement;
         Self {
             members,
             directories,
             retention,
             surveyed: None,
             base: Op::ZERO,
+            durability,
             state,
             tail,
             armed: None,
@@ -85,11 +91,8 @@ impl Group {
     }
 
     pub(crate) fn placement(&self) -> Placement {
-        Placement {
-            members: self.members.clone(),
-            directories: self.directories.clone(),
-            retention: self.retention,
-        }
+        let (members, directories) = (self.members.clone(), self.directories.clone());
+        Placement { members, directories, retention: self.retention, durability: self.durability }
     }
 
     pub(crate) fn replica(&self) -> Option<&Replica> {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId};
 use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
 use varve_protocol::metadata::{
@@ -184,8 +185,16 @@ impl Metadata {
             }
             MetadataOp::CreateStream { stream } => self.create_stream(stream),
             MetadataOp::DeleteStream { stream } => self.delete_stream(stream),
-            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, retention } => {
-                self.create_topic(&stream, topic, (partitions, replication_factor), retention)
+            MetadataOp::CreateTopic {
+                stream,
+                topic,
+                partitions,
+                replication_factor,
+                durability,
+                retention,
+            } => {
+                let replicas = (partitions, replication_factor);
+                self.create_topic((&stream, topic), replicas, durability, retention)
             }
             MetadataOp::DeleteTopic { stream, topic } => self.delete_topic(&stream, topic),
         }
@@ -231,9 +240,9 @@ impl Metadata {
 
     fn create_topic(
         &mut self,
-        stream: &str,
-        topic: String,
+        (stream, topic): (&str, String),
         (partitions, replication_factor): (u32, Option<u8>),
+        durability: Durability,
         retention: Retention,
     ) -> Result<MetadataOutcome, MetadataError> {
         if !is_legal_name(&topic) {
@@ -250,7 +259,7 @@ impl Metadata {
         }
         let replication_factor = replication_factor.unwrap_or(if self.nodes.len() < 3 { 1 } else { 3 });
         self.check_replication_factor(replication_factor)?;
-        let entries = self.place(partitions, replication_factor)?;
+        let entries = self.place(partitions, replication_factor, durability)?;
         let topics = self.streams.get_mut(stream).expect("the stream was found above");
         topics.insert(topic, Topic { replication_factor, partitions: entries, retention });
         Ok(MetadataOutcome::Done)
@@ -283,6 +292,7 @@ impl Metadata {
         &mut self,
         partitions: u32,
         replication_factor: u8,
+        durability: Durability,
     ) -> Result<Vec<PartitionEntry>, MetadataError> {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         let replicas_placed: usize = self.partitions().map(|partition| partition.replicas.len()).sum();
@@ -295,7 +305,7 @@ impl Metadata {
             let replicas = nodes.iter().cycle().skip(self.placement_cursor).take(replication_factor.into());
             let replicas: Vec<NodeId> = replicas.copied().collect();
             let directories = replicas.iter().map(|node| self.nodes[node].directory).collect();
-            entries.push(PartitionEntry { group: self.next_group, replicas, directories });
+            entries.push(PartitionEntry { group: self.next_group, replicas, directories, durability });
             self.next_group = self.next_group.next();
             self.placement_cursor = (self.placement_cursor + 1) % nodes.len();
         }
@@ -348,6 +358,7 @@ mod tests {
             topic: name.to_owned(),
             partitions,
             replication_factor: Some(replication_factor),
+            durability: Durability::QuorumDisk,
             retention: Retention::FOREVER,
         }
     }

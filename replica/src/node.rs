@@ -9,6 +9,7 @@
 //!                        ├─ balance    who leads what
 //!                        ├─ founding   how a cluster begins
 //!                        ├─ seats      lost disks
+//!                        ├─ doubt      unclean stops
 //!                        └─ disk       completions ──▶ Effects
 //! ```
 //!
@@ -17,6 +18,7 @@
 mod balance;
 pub(crate) mod clients;
 mod disk;
+pub(crate) mod doubt;
 pub(crate) mod fetch;
 mod founding;
 mod groups;
@@ -193,6 +195,7 @@ impl Node {
             NodeInput::ClientFrame { session, frame } => self.on_client_frame(session, &frame),
             NodeInput::ClientGone { session } => self.on_client_gone(session),
             NodeInput::Disk(completion) => self.on_completion(completion),
+            NodeInput::Stop => self.stop(),
             NodeInput::Tick => {}
         }
         self.fire_timers();
@@ -283,9 +286,6 @@ impl Node {
     }
 }
 
-/// What is said of a replica whose log has lost its end.
-const TORN: &str = "its log has lost its end; it takes no part until a primary has told it the log";
-
 fn role_of(group: &Group) -> Role {
     match &group.state {
         State::Opening => Role::ViewChange,
@@ -323,7 +323,7 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
             durable: replica.durable().op.as_raw(),
             commit: replica.commit().op.as_raw(),
             high_watermark: replica.next_offset_committed(),
-            problem: replica.is_torn().then(|| TORN.to_owned()),
+            problem: doubt::problem_of(replica).map(str::to_owned),
             ..status
         },
     }

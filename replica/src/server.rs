@@ -14,6 +14,7 @@ pub mod disk;
 mod start;
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use varve_protocol::id::Timestamp;
@@ -30,6 +31,10 @@ pub use crate::server::start::{format_node, run_node};
 
 /// Inputs taken before effects are performed again: enough to share a sync, few enough to keep answers prompt.
 const INPUTS_PER_TURN_MAX: usize = 256;
+
+/// How long a node may take to leave no doubt about what its replicas hold when it is told to stop: as long as a slow disk needs
+/// for some syncs.
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Tells the time to a node.
 pub struct Clock {
@@ -75,20 +80,31 @@ pub struct Parts {
     pub clock: Clock,
 }
 
-/// Runs a node until `shutdown` completes or its disk fails.
+/// Runs a node until `shutdown` completes and what it acknowledged from memory is synced, or its disk fails.
 ///
 /// # Errors
 /// When the disk fails, or the disk thread or the transport ends by itself.
 pub async fn run(mut parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
     tokio::pin!(shutdown);
+    let mut stop_until: Option<Instant> = None;
     let ended = loop {
         if let Err(error) = parts.perform_effects() {
             break Err(error);
         }
+        if stop_until.is_some() && parts.node.may_stop() {
+            break Ok(());
+        }
         let due = parts.node.next_timeout().map(|moment| parts.clock.instant(moment));
         tokio::select! {
             biased;
-            () = &mut shutdown => break Ok(()),
+            () = &mut shutdown, if stop_until.is_none() => {
+                stop_until = Some(Instant::now() + STOP_MAX);
+                parts.step(NodeInput::Stop);
+            }
+            () = sleep_until(stop_until) => {
+                tracing::warn!("stopping although not all is synced that was acknowledged from memory: the disk hangs");
+                break Ok(());
+            }
             completion = parts.disk.completion() => match completion {
                 Some(completion) => parts.step(NodeInput::Disk(completion)),
                 None => break Err(ServerError::DiskEnded),

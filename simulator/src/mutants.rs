@@ -45,6 +45,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::KeepsTooLittle, REPLICA, &["retention"]),
     (Mutant::FormerDiskReturns, REPLICA, &["lost_disks"]),
     (Mutant::TornTakesOldLog, CONSENSUS, &["golden"]),
+    (Mutant::MemoryMarkNotSaved, CONSENSUS, &["golden"]),
     (Mutant::MendedUnverified, REPLICA, &["mending"]),
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),

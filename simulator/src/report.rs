@@ -99,6 +99,8 @@ pub struct Statistics {
     pub holes_mended: u64,
     /// Logs that had lost their end and have it again.
     pub ends_recovered: u64,
+    /// Replicas that stopped before all they had acknowledged from memory was synced, and have a voice again.
+    pub doubts_resolved: u64,
 }
 
 impl AddAssign for Statistics {
@@ -132,6 +134,7 @@ impl AddAssign for Statistics {
         self.damages += other.damages;
         self.holes_mended += other.holes_mended;
         self.ends_recovered += other.ends_recovered;
+        self.doubts_resolved += other.doubts_resolved;
     }
 }
 
@@ -165,7 +168,8 @@ impl fmt::Display for Statistics {
             f,
             " damages={} (holes mended {}, ends recovered {})",
             self.damages, self.holes_mended, self.ends_recovered
-        )
+        )?;
+        write!(f, " doubts_resolved={}", self.doubts_resolved)
     }
 }
 

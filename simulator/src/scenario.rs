@@ -12,6 +12,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::random::{chance, duration_between, pick, stream};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
 use varve_replica::Timing;
@@ -24,6 +25,8 @@ const BALANCERS_PERMILLE: u32 = 400;
 
 /// Universes in which records are not kept for ever, in a thousand.
 const BOUNDED_PERMILLE: u32 = 300;
+/// Universes whose topic acknowledges from memory, in a thousand.
+const FROM_MEMORY_PERMILLE: u32 = 300;
 
 /// The clockwork of the nodes of a universe: primaries are restored sooner than in real clusters, or never.
 #[must_use]
@@ -32,7 +35,17 @@ pub fn timing(seed: u64) -> Timing {
     let restore_primaries_after = Duration::from_millis(pick(rng, &[0, 300, 1000, 3000]));
     let is_bounded = retention(seed).is_bounded();
     let retention_check = Duration::from_millis(if is_bounded { 200 } else { 10_000 });
-    Timing { restore_primaries_after, retention_check, ..Timing::default() }
+    let mut timing = Timing { restore_primaries_after, retention_check, ..Timing::default() };
+    let rng = &mut stream(seed, "memory timing");
+    timing.consensus.memory_sync = Duration::from_millis(pick(rng, &[5, 30, 100, 1000]));
+    timing.consensus.memory_rest = Duration::from_millis(pick(rng, &[20, 200, 2000]));
+    timing
+}
+
+/// Drawn apart. A single replica has no minority that it could lose.
+fn draw_durability(seed: u64, replication_factor: u8) -> Durability {
+    let is_from_memory = chance(&mut stream(seed, "durability"), FROM_MEMORY_PERMILLE);
+    if is_from_memory && replication_factor >= 3 { Durability::QuorumMemory } else { Durability::QuorumDisk }
 }
 
 /// How long the records of a universe of the fast world are kept. Drawn apart.
@@ -97,6 +110,9 @@ pub struct Scenario {
     pub partitions: u32,
     /// Replicas of each partition, at most `nodes`.
     pub replication_factor: u8,
+    /// When an append to it counts as done. From memory: then no more than a minority of a group's replicas is stopped
+    /// uncleanly at once.
+    pub durability: Durability,
     /// What the clients do.
     pub load: Load,
     /// The network.
@@ -297,12 +313,14 @@ impl Scenario {
         };
         let safety = Duration::from_secs(safety_s);
         let partitions = pick(rng, &[1, 1, 2, 3, 6]);
+        let replication_factor = pick(rng, factors);
         Self {
             seed,
             world,
             nodes,
             partitions,
-            replication_factor: pick(rng, factors),
+            replication_factor,
+            durability: draw_durability(seed, replication_factor),
             load: Load {
                 retention: if world == World::Fast { retention(seed) } else { Retention::FOREVER },
                 tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
@@ -396,6 +414,7 @@ impl Scenario {
             nodes,
             partitions,
             replication_factor,
+            durability,
             load,
             link,
             disk,
@@ -405,7 +424,7 @@ impl Scenario {
             ..
         } = self;
         format!(
-            "{nodes} nodes, {partitions} partitions x {replication_factor}, {} strikes in {safety:?}, then without \
+            "{nodes} nodes, {partitions} partitions x {replication_factor}, {durability}, {} strikes in {safety:?}, then without \
              {left_behind:?}, {load:?}, {link:?}, {disk:?}",
             strikes.len()
         )

@@ -18,6 +18,7 @@ use varve_protocol::client::{
     FetchOptions, GroupStatus, NodeStatus, PartitionOffsets, Request, Response, Role, decode_archive,
     encode_archive,
 };
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Body, Command, Frame, FrameHeader};
 use varve_protocol::id::{Epoch, GroupId, Incarnation, NodeId, Offset, ProducerId, RequestNumber, View};
 use varve_protocol::metadata::{
@@ -140,9 +141,12 @@ impl<const BUG: u8> Toy<BUG> {
             }
             Request::Change(_) => Response::Changed(MetadataOutcome::Done),
             Request::GetLatestOffsets => Response::Offsets(self.offsets(frame.header.group)),
-            Request::GetOffsets | Request::GetStatus | Request::HandOver { .. } | Request::GetVitals => {
-                return;
-            }
+            Request::GetOffsets
+            | Request::GetStatus
+            | Request::HandOver { .. }
+            | Request::GetVitals
+            | Request::GetDoubt
+            | Request::ForceRecover => return,
         };
         // The metadata of the toy is synced at once: it is not what is tested here.
         self.synced.topic = self.state.topic;
@@ -167,6 +171,7 @@ impl<const BUG: u8> Toy<BUG> {
             directories: Vec::new(),
             group: GroupId::new(u64::from(number) + 1),
             replicas: vec![self.setup.node],
+            durability: Durability::QuorumDisk,
         };
         let streams = self.state.topic.map(|(partitions, replication_factor)| StreamEntry {
             name: "sediment".to_owned(),

@@ -1,7 +1,7 @@
 //! What a store is asked to do, and what it answers.
 //!
 //! A call of [`crate::Store::execute`] is a round, or several where a log is written after a superblock of its group. Every
-//! job is answered in it: reads by one completion each; appends, truncations and snapshots that are taken by one
+//! job is answered in it: reads by one completion each; appends, syncs, truncations and snapshots that are taken by one
 //! [`Completion::Durable`] per group and round; each saved superblock and each deletion by its own; and a group that failed by one [`Completion::Failed`] in place
 //! of all of these but its reads.
 //! A round is not atomic: after a crash in it, any part of it may be there. But nothing that a group wrote to its log after a
@@ -28,6 +28,18 @@ pub enum Job {
         group: GroupId,
         /// In order; the first one follows the head, each one the one before it.
         prepares: Vec<Prepare>,
+    },
+    /// The same, but not durable before the next job that makes anything of this log durable. Nothing is answered.
+    Write {
+        /// Whose log.
+        group: GroupId,
+        /// As in [`Job::Append`].
+        prepares: Vec<Prepare>,
+    },
+    /// Makes durable what was written to the log; answered like an append.
+    Sync {
+        /// Whose log.
+        group: GroupId,
     },
     /// Cuts the log behind an op, durably before anything is appended again.
     Truncate {
@@ -107,6 +119,8 @@ impl Job {
     pub fn group(&self) -> GroupId {
         match self {
             Self::Append { group, .. }
+            | Self::Write { group, .. }
+            | Self::Sync { group }
             | Self::Truncate { group, .. }
             | Self::Read { group, .. }
             | Self::Mend { group, .. }

@@ -28,11 +28,15 @@ impl Round {
     /// Whether the job writes to a log whose group has a superblock that is not saved yet.
     pub(crate) fn must_end_before(&self, job: &Job) -> bool {
         match job {
-            Job::Append { group, .. } | Job::Truncate { group, .. } | Job::TakeSnapshot { group, .. } => {
+            Job::Append { group, .. }
+            | Job::Write { group, .. }
+            | Job::Truncate { group, .. }
+            | Job::TakeSnapshot { group, .. } => {
                 self.newest_saves.contains_key(group) && !Mutant::SuperblockOvertaken.is_on()
             }
             Job::SaveSuperblock(_)
             | Job::SaveFounders(_)
+            | Job::Sync { .. }
             | Job::Read { .. }
             | Job::Mend { .. }
             | Job::GiveUpHoles { .. }

@@ -218,7 +218,15 @@ impl<D: Disk> Store<D> {
         let group = job.group();
         assert!(!round.deleted.contains(&group), "nothing follows the deletion of a group");
         let result = match job {
-            Job::Append { group, prepares } => self.append(group, &prepares, round),
+            Job::Append { group, prepares } => {
+                round.written.insert(group);
+                self.write(group, &prepares, round)
+            }
+            Job::Write { group, prepares } => self.write(group, &prepares, round),
+            Job::Sync { group } => {
+                round.written.insert(group);
+                open_log(&mut self.groups, group).map(|_| ())
+            }
             Job::Truncate { group, keep } => self.truncate(group, keep, round),
             Job::SaveSuperblock(superblock) => self.note_superblock(superblock, round),
             Job::Read { group, token, from, bytes_max, last } => {
@@ -262,14 +270,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn append(
-        &mut self,
-        group: GroupId,
-        prepares: &[Prepare],
-        round: &mut Round,
-    ) -> Result<(), StorageError> {
+    fn write(&mut self, group: GroupId, prepares: &[Prepare], round: &mut Round) -> Result<(), StorageError> {
         self.make_log(group, round)?;
-        round.written.insert(group);
         open_log(&mut self.groups, group)?.append(&self.disk, self.options.segment_size_bytes_max, prepares)
     }
 

@@ -26,6 +26,14 @@ pub(crate) enum Step {
         pick: usize,
         sizes: Vec<usize>,
     },
+    /// As an append, and not synced.
+    Write {
+        pick: usize,
+        sizes: Vec<usize>,
+    },
+    Sync {
+        pick: usize,
+    },
     Truncate {
         pick: usize,
         back: usize,
@@ -190,7 +198,7 @@ impl World {
                 expected.tried_superblocks.push(superblock(group, 0));
                 Some(Job::SaveSuperblock(superblock(group, 0)))
             }
-            Step::Append { pick, sizes } => {
+            Step::Append { pick, sizes } | Step::Write { pick, sizes } => {
                 let (group, expected) = self.pick(*pick)?;
                 let mut branch = expected.newest_log().last().map_or(Branch::new(group), Branch::behind);
                 branch.view = View::new(expected.view);
@@ -198,8 +206,19 @@ impl World {
                 let mut log = expected.newest_log().clone();
                 log.extend_from_slice(&prepares);
                 expected.tried_logs.push(log);
-                Some(append(group, &prepares))
+                Some(match step {
+                    Step::Write { .. } => Job::Write { group, prepares },
+                    Step::Create
+                    | Step::Append { .. }
+                    | Step::Sync { .. }
+                    | Step::Truncate { .. }
+                    | Step::Save { .. }
+                    | Step::LetGo { .. }
+                    | Step::Take { .. }
+                    | Step::Delete { .. } => append(group, &prepares),
+                })
             }
+            Step::Sync { pick } => Some(Job::Sync { group: self.pick(*pick)?.0 }),
             Step::Truncate { pick, back } => {
                 let (group, expected) = self.pick(*pick)?;
                 let mut log = expected.newest_log().clone();

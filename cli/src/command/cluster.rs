@@ -1,5 +1,6 @@
 //! `varve cluster`: how the cluster is, and who leads what.
 
+mod force;
 mod transfer;
 
 use anyhow::anyhow;
@@ -41,6 +42,16 @@ enum Verb {
         /// Which node
         node: u8,
     },
+    /// Let a group go on with what is left, when most of its replicas stopped without syncing what they had acknowledged
+    ///
+    /// Topics made with `--durability quorum-memory` need it after a power failure of all their nodes: `varve cluster status`
+    /// says "unsafe restart" then. Start all nodes first. Without --accept-loss it says what may be lost, and does nothing.
+    ForceRecover {
+        /// STREAM/TOPIC/PARTITION
+        group: String,
+        #[command(flatten)]
+        risk: force::Risk,
+    },
 }
 
 /// Does what was asked with the cluster.
@@ -49,6 +60,7 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Verb::Status => status(context).await,
         Verb::Transfer { group, to } => transfer::transfer(context, group, *to).await,
         Verb::Drain { node } => transfer::drain(context, *node).await,
+        Verb::ForceRecover { group, risk } => force::force_recover(context, group, *risk).await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
-use varve_client::{Client, Retention, TopicOptions};
+use varve_client::{Client, Durability, Retention, TopicOptions};
 use varve_protocol::id::GroupId;
 use varve_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use varve_protocol::metadata::{ClusterMap, MetadataError, TopicEntry};
@@ -42,6 +42,10 @@ enum Verb {
         /// Keep records for at least so long, like `12h` or `7days` [default: for ever]
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         retention_age: Option<Duration>,
+        /// When an append is acknowledged: `quorum-disk`, when most replicas have it on disk, synced; or `quorum-memory`, already
+        /// when they have it in memory, so that a power failure of most of them at once may lose the last of it
+        #[arg(long, value_name = "D", default_value_t = Durability::QuorumDisk)]
+        durability: Durability,
     },
     /// List all topics, or those of one stream
     List {
@@ -69,6 +73,7 @@ struct TopicLine {
     topic: String,
     partitions: usize,
     replication_factor: u8,
+    durability: &'static str,
 }
 
 #[derive(Serialize)]
@@ -80,6 +85,7 @@ struct TopicDescription {
     retention_bytes: Option<u64>,
     /// None: for ever.
     retention_age_ms: Option<u64>,
+    durability: &'static str,
     partitions: Vec<PartitionLine>,
 }
 
@@ -99,10 +105,17 @@ struct PartitionLine {
 /// Does what was asked with topics.
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     match arguments.verb {
-        Verb::Create { topic, partitions, replication_factor, retention_bytes, retention_age } => {
+        Verb::Create {
+            topic,
+            partitions,
+            replication_factor,
+            durability,
+            retention_bytes,
+            retention_age,
+        } => {
             let age_ms = retention_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             let retention = Retention { bytes: retention_bytes, age_ms };
-            let options = TopicOptions { partitions, replication_factor, retention };
+            let options = TopicOptions { partitions, replication_factor, durability, retention };
             let admin = connect(context).await?.admin();
             admin.create_topic(&topic.stream, &topic.topic, options).await?;
             print_done(context, "created topic", &topic.to_string())
@@ -138,14 +151,16 @@ async fn list(context: &Context, client: &Client, only: Option<&str>) -> Outcome
             topic: topic.name.clone(),
             partitions: topic.partitions.len(),
             replication_factor: topic.replication_factor,
+            durability: topic.durability().name(),
         })
         .collect();
     output::print(context.output, &lines, |lines| {
         let rows = lines.iter().map(|line| {
             let name = format!("{}/{}", line.stream, line.topic);
-            vec![name, line.partitions.to_string(), line.replication_factor.to_string()]
+            let (partitions, replicas) = (line.partitions.to_string(), line.replication_factor.to_string());
+            vec![name, partitions, replicas, line.durability.to_owned()]
         });
-        table(&["TOPIC", "PARTITIONS", "REPLICAS"], &[1, 2], rows)
+        table(&["TOPIC", "PARTITIONS", "REPLICAS", "DURABILITY"], &[1, 2], rows)
     })
 }
 
@@ -171,13 +186,15 @@ async fn describe(context: &Context, client: &Client, name: &TopicName) -> Outco
         replication_factor: topic.replication_factor,
         retention_bytes: topic.retention.bytes,
         retention_age_ms: topic.retention.age_ms,
+        durability: topic.durability().name(),
         partitions,
     };
     output::print(context.output, &description, |description| {
         let head = ["PARTITION", "GROUP", "PRIMARY", "REPLICAS", "FIRST OFFSET", "NEXT OFFSET", "PROBLEM"];
         let rows = table(&head, &[0, 1, 2, 4, 5], description.partitions.iter().map(PartitionLine::row));
         let kept = retention_in_words(topic.retention);
-        format!("topic {name}, {} replicas, {kept}\n\n{rows}", description.replication_factor)
+        let TopicDescription { replication_factor, durability, .. } = description;
+        format!("topic {name}, {replication_factor} replicas, {durability}, {kept}\n\n{rows}")
     })
 }
 

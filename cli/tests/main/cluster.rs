@@ -204,6 +204,18 @@ impl Cluster {
         self.dev = Self::dev(self.folder.path());
     }
 
+    /// Starts a node that has died, until its stdin ends.
+    pub(crate) fn start_node(&self, node: u64) -> Child {
+        let id = node.to_string();
+        let arguments = ["node", "--config", "varve-data/cluster.toml", "--id", &id, "--exit-with-parent"];
+        command(self.folder.path(), &arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
     /// Restarts it with a table more in its `cluster.toml`.
     pub(crate) fn restart_with(&mut self, table: &str) {
         self.stop();

@@ -80,3 +80,34 @@ fn without_a_majority_writes_wait_and_are_reported() {
         .varve_with(&["produce", "shop/orders", "--timeout", "2s"], b"two\n")
         .refused(1, "nothing was sent");
 }
+
+#[test]
+fn an_unsafe_restart_is_told_and_an_operator_decides() {
+    let cluster = Cluster::start();
+    cluster.varve(&["stream", "create", "shop"]).ok();
+    cluster.varve(&["topic", "create", "shop/clicks", "--durability", "quorum-memory"]).ok();
+    let text = sample(500);
+    cluster.varve_with(&["produce", "shop/clicks"], &text).ok();
+    let primary = cluster.primary("shop/clicks/0");
+    let stopped = [primary, primary % 3 + 1];
+    for node in stopped {
+        send_signal("KILL", cluster.pid(node).unwrap());
+    }
+    let mut nodes = stopped.map(|node| cluster.start_node(node));
+    let says = |problem: &str| {
+        let status = cluster.varve(&["cluster", "status", "--output", "json"]);
+        String::from_utf8_lossy(&status.stdout).contains(problem).then_some(())
+    };
+    wait_for("word of the unsafe restart", || says("unsafe restart"));
+    let force = ["cluster", "force-recover", "shop/clicks/0"];
+    cluster.varve(&force).refused(1, "--accept-loss");
+    cluster.varve(&[&force[..], &["--accept-loss"]].concat()).ok();
+    cluster.varve_with(&["produce", "shop/clicks"], b"the last line\n").ok();
+    let back = cluster.varve(&["consume", "shop/clicks", "--until-end"]).ok();
+    assert_eq!(back, [&text[..], b"the last line\n"].concat(), "the third replica held all of it");
+    cluster.varve(&force).refused(1, "nothing is to be forced");
+    for node in &mut nodes {
+        drop(node.stdin.take());
+        node.wait().unwrap();
+    }
+}

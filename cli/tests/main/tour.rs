@@ -99,6 +99,7 @@ fn every_command_speaks_json() {
     assert_eq!(json(&["stream", "list"])[0]["name"], "shop");
     assert_eq!(json(&["stream", "describe", "shop"])["topics"][0]["name"], "orders");
     assert_eq!(json(&["topic", "list"])[0]["replication_factor"], 3);
+    assert_eq!(json(&["topic", "list"])[0]["durability"], "quorum-disk");
     assert_eq!(json(&["produce", "shop/orders"])["records"], 2);
     let record = json(&["consume", "shop/orders", "--count", "1"]);
     assert_eq!((&record["offset"], &record["payload"]), (&Value::from(0), &Value::from("one")));
@@ -130,4 +131,26 @@ fn a_cluster_made_by_hand_works() {
     varve(&["format", "--id", "1"]).refused(2, "data");
     // The end of its stdin stops it, before or after it is up.
     varve(&["node", "--id", "1", "--exit-with-parent"]).ok();
+}
+
+#[test]
+fn what_was_acknowledged_from_memory_survives_a_stop_in_order() {
+    let mut cluster = Cluster::start();
+    cluster.varve(&["stream", "create", "shop"]).ok();
+    cluster.varve(&["topic", "create", "shop/clicks", "--durability", "quorum-memory"]).ok();
+    cluster.varve(&["topic", "create", "shop/views", "--durability", "memory"]).refused(2, "quorum-memory");
+    let listed = cluster.varve(&["topic", "list", "--output", "json"]).json();
+    assert_eq!(listed[0]["durability"], "quorum-memory");
+    let text = sample(2_000);
+    cluster.varve_with(&["produce", "shop/clicks"], &text).ok();
+    cluster.restart();
+    assert_eq!(cluster.varve(&["consume", "shop/clicks", "--until-end"]).ok(), text);
+    let described = cluster.varve(&["topic", "describe", "shop/clicks"]).text();
+    assert!(
+        described.starts_with("topic shop/clicks, 3 replicas, quorum-memory, all records kept\n"),
+        "{described}"
+    );
+    cluster
+        .varve(&["cluster", "force-recover", "shop/clicks/0", "--accept-loss"])
+        .refused(1, "nothing is to be forced");
 }

@@ -10,6 +10,7 @@
 //! | when `StartView` was asked  | whether that was lately   | whether it is asked again                                |
 //! | `bytes_in_flight`           | the log and the commit    | nothing: it is their sum                                 |
 //! | turns of `rotation`         | its place in a whole turn | who is asked next                                        |
+//! | `torn_peers`                | nothing                   | what is said of the group, and nothing that it does      |
 //! | bodies                      | whether one is here       | nothing: names are hash chained and contain the checksum |
 //!
 //! So equal fingerprints mean equal behaviour to whoever lets time pass in such a way that only *which* timers are armed
@@ -46,6 +47,9 @@ impl Replica {
             commit,
             durable,
             taking,
+            vouched,
+            syncing,
+            is_stopping,
             client_table,
             liveness,
             proposal,
@@ -54,14 +58,17 @@ impl Replica {
             catchup,
             start_view_asked,
             nonce,
+            torn_peers: _,
             timers,
             outputs,
         } = self;
         assert!(outputs.is_empty(), "outputs are drained before a replica is compared");
         config.replica.hash(state);
         (status, view, commit, durable).hash(state);
+        (vouched, syncing, is_stopping).hash(state);
         for superblock in [saved, requested] {
-            (superblock.view, superblock.log_view, superblock.commit, superblock.is_torn).hash(state);
+            (superblock.view, superblock.log_view, superblock.commit).hash(state);
+            (superblock.is_torn, superblock.is_unsynced).hash(state);
         }
         log.fingerprint(state);
         (replacements, log_starts, taking).hash(state);

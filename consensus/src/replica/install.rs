@@ -135,6 +135,8 @@ impl Replica {
         self.replacements.truncate(keep);
         self.log_starts.truncate(keep);
         self.durable = keep;
+        self.vouched = self.vouched.min(keep);
+        self.syncing = self.syncing.min(keep);
         self.outputs.push_back(Output::Truncate { keep });
         true
     }

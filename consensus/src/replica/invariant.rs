@@ -1,6 +1,7 @@
 //! What must hold after every step. A replica that breaks one of these stops: wrong is worse than unavailable.
 
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::mutant::Mutant;
 
 use super::{Replica, Stage};
 use crate::status::Status;
@@ -36,6 +37,11 @@ impl Replica {
 
     fn assert_log_in_order(&self) {
         let head = self.log.head().op;
+        assert!(self.vouched <= head, "nothing is acknowledged that is not in the log");
+        assert!(
+            self.vouched <= self.durable || self.saved.is_unsynced || Mutant::MemoryMarkNotSaved.is_on(),
+            "the disk says that acknowledgements may be early before one is"
+        );
         assert!(self.commit <= head, "nothing is committed here that is not in the log");
         assert!(self.durable <= head, "nothing is durable here that is not in the log");
         assert!(self.log.id(self.commit).is_some(), "the committed prepare is remembered");

@@ -69,6 +69,7 @@ impl Replica {
             self.taking = None;
         }
         self.durable = id.op;
+        self.note_synced();
         self.save_voice();
         match self.status {
             Status::Normal if self.leads_view() => self.commit_acknowledged(),
@@ -84,11 +85,11 @@ impl Replica {
         }
     }
 
-    /// Acknowledges everything durable here; says nothing unless this replica is a normal backup that has a voice.
+    /// Acknowledges everything durable here, or in memory if the group does that; says nothing unless this replica is a normal backup that has a voice.
     pub(super) fn send_prepare_ok(&mut self) {
         let may_acknowledge = self.status == Status::Normal || Mutant::OkInViewChange.is_on();
         if may_acknowledge && !self.leads_view() && self.is_admitted() && !self.has_snapshot_under_way() {
-            let id = if Mutant::AckBeforeDurable.is_on() { self.head() } else { self.durable() };
+            let id = if Mutant::AckBeforeDurable.is_on() { self.head() } else { self.held_id() };
             self.send(self.primary(), Message::PrepareOk { view: self.view, id });
         }
     }
@@ -105,6 +106,7 @@ impl Replica {
         self.replacements.note(&prepare);
         self.log_starts.note(&prepare);
         self.outputs.push_back(Output::Append(prepare));
+        self.note_appended();
         self.commit_floor();
     }
 

@@ -130,6 +130,7 @@ impl Replica {
             self.arm_prepare_resend();
         }
         self.watch_for_stall();
+        self.acknowledge_appended();
     }
 
     pub(super) fn on_prepare_ok(&mut self, from: ReplicaIndex, view: View, id: PrepareId) {
@@ -148,7 +149,7 @@ impl Replica {
         self.commit_acknowledged();
     }
 
-    /// Commits what a quorum holds durably, this replica counted like any other.
+    /// Commits what a quorum holds, durably or as the group wants it, this replica counted like any other.
     pub(super) fn commit_acknowledged(&mut self) {
         let op = quorum_op(self.config.replicas().map(|replica| self.acknowledged_by(replica)));
         if op > self.commit {
@@ -165,7 +166,7 @@ impl Replica {
 
     pub(super) fn acknowledged_by(&self, replica: ReplicaIndex) -> Op {
         if replica == self.config.replica {
-            if Mutant::OwnVoteBeforeSync.is_on() { self.log.head().op } else { self.durable }
+            if Mutant::OwnVoteBeforeSync.is_on() { self.log.head().op } else { self.held() }
         } else {
             self.leading.acknowledged.get(&replica).copied().unwrap_or_default()
         }

@@ -14,6 +14,7 @@ use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
 use super::Replica;
+use super::memory::as_found;
 use crate::client_table::ClientTable;
 use crate::config::Config;
 use crate::log::Log;
@@ -106,6 +107,7 @@ impl Replica {
     pub fn recover(config: Config, rng: ChaCha8Rng, superblock: Superblock, log: RecoveredLog) -> Self {
         assert!(superblock.log_view <= superblock.view, "the log view is no later than the view");
         assert!(log.log.head().view <= superblock.view, "no prepare is stored before its view");
+        let superblock = as_found(superblock);
         let head = log.log.head().op;
         let mut replica = Self::with_state(config, rng, superblock, log);
         let was_changing = superblock.log_view < superblock.view;

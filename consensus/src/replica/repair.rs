@@ -36,6 +36,7 @@ impl Replica {
         let before = self.log.head().op;
         while let Some(prepare) = self.catchup.ready(self.log.head().op.next()).cloned() {
             if self.is_disk_full_of_work() {
+                self.sync_log();
                 break;
             }
             if prepare.header().parent() != self.log.head() && !Mutant::WrongParentTaken.is_on() {
@@ -45,6 +46,7 @@ impl Replica {
             }
             self.append(prepare);
         }
+        self.acknowledge_appended();
         let head = self.log.head().op;
         self.catchup.advance(head);
         if head > before && self.is_installing() {
@@ -60,7 +62,10 @@ impl Replica {
             return self.timers.disarm(Timer::Repair);
         }
         let is_disk_behind = self.log.head().op.since(self.durable) >= PREPARES_IN_FLIGHT_MAX;
-        if self.catchup.is_asked(next) || is_disk_behind {
+        if is_disk_behind {
+            return self.sync_log();
+        }
+        if self.catchup.is_asked(next) {
             return;
         }
         let Some(want) = self.catchup.want(next) else { return };

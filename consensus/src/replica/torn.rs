@@ -15,6 +15,8 @@
 //!
 //! The doubt is in the superblock, because the next prepares that are appended behind the lost ones make the log look sound.
 //! It is void as soon as the log view moves on.
+//!
+//! A replica that acknowledged from memory and stopped uncleanly is in the same place (`memory`).
 
 use rand::Rng;
 use varve_protocol::id::{ReplicaIndex, View};
@@ -23,6 +25,7 @@ use varve_protocol::mutant::Mutant;
 
 use super::Replica;
 use crate::event::Output;
+use crate::quorum::Votes;
 
 impl Replica {
     /// Whether this replica's log has lost its end, and it has not made up for that yet.
@@ -64,9 +67,35 @@ impl Replica {
         self.enter_view(view);
     }
 
+    /// Keeps count of who else is silent. Only who asks with a nonce is torn.
+    pub(super) fn note_torn(&mut self, from: ReplicaIndex, message: &Message) {
+        if !self.is_torn() {
+            return;
+        }
+        match message {
+            Message::GetStartView { nonce: 1.., .. } => self.torn_peers.insert(from),
+            Message::DoViewChange { .. } | Message::StartView { .. } | Message::PrepareOk { .. } => {
+                self.torn_peers.remove(from);
+            }
+            Message::Prepare { .. }
+            | Message::Commit { .. }
+            | Message::StartViewChange { .. }
+            | Message::GetStartView { .. }
+            | Message::GetHeaders { .. }
+            | Message::Headers { .. }
+            | Message::GetPrepares { .. }
+            | Message::RepairPrepare { .. }
+            | Message::RepairMissing { .. }
+            | Message::ConfirmView { .. }
+            | Message::ViewConfirmed { .. }
+            | Message::Snapshot { .. } => {}
+        }
+    }
+
     /// This replica holds the log of its view.
     pub(super) fn end_doubt(&mut self) {
         self.nonce = 0;
+        self.torn_peers = Votes::default();
         if self.requested.is_torn {
             self.requested.is_torn = false;
             self.outputs.push_back(Output::SaveSuperblock(self.requested));

@@ -41,6 +41,7 @@ impl Replica {
             return self.pursue();
         }
         if self.durable != self.log.head().op || self.has_snapshot_under_way() {
+            self.sync_log();
             return self.ignore_snapshot(from, &snapshot, "the disk is behind; it is asked for again");
         }
         match State::decode(&snapshot.state) {
@@ -58,6 +59,8 @@ impl Replica {
         self.log_starts = LogStarts::new(snapshot.log_start());
         self.commit = snapshot.op();
         self.durable = snapshot.op();
+        self.vouched = snapshot.op();
+        self.syncing = snapshot.op();
         self.taking = Some(snapshot.id());
         self.catchup.advance(snapshot.op());
         self.catchup.set_asked(None);

@@ -135,6 +135,7 @@ impl Replica {
         assert!(view > self.view, "views only grow");
         tracing::info!(group = %self.config.group, %view, left = %self.view, "view change");
         self.stop_leading();
+        self.sync_log();
         if Mutant::TableReset.is_on() {
             self.client_table = ClientTable::default();
         }

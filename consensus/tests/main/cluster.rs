@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Liveness, Outcome, ReadHandle, ReadOutcome, Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, Replica, Status, Timeouts};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
 };
@@ -47,6 +48,7 @@ pub(crate) struct Envelope {
 
 #[derive(Clone)]
 pub(crate) struct Cluster {
+    durability: Durability,
     nodes: Vec<Node>,
     pub(crate) network: Vec<Envelope>,
     pub(crate) now: Moment,
@@ -64,15 +66,20 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(count: usize) -> Self {
+        Self::with_durability(count, Durability::QuorumDisk)
+    }
+
+    pub(crate) fn with_durability(count: usize, durability: Durability) -> Self {
         let nodes = (0..count).map(|node| Node {
-            replica: Some(Replica::new(config(node, count, 0), rng(node, 0))),
-            disk: empty_disk(),
+            replica: Some(Replica::new(config((node, count), 0, durability), rng(node, 0))),
+            disk: empty_disk(durability),
             written: Journal::default(),
             applied: Op::ZERO,
             lives: 0,
             wipes: 0,
         });
         Self {
+            durability,
             nodes: nodes.collect(),
             network: Vec::new(),
             now: Moment::ZERO,
@@ -209,7 +216,11 @@ impl Cluster {
         match &done {
             Input::Durable(id) => self.trace.at(node, format!("durable {id}")),
             Input::SuperblockDurable(saved) => {
-                let torn = if saved.is_torn { " torn" } else { "" };
+                let torn = match (saved.is_torn, saved.is_unsynced) {
+                    (true, _) => " torn",
+                    (false, true) => " unsynced",
+                    (false, false) => "",
+                };
                 let text = format!("superblock view={} log_view={}{torn}", saved.view, saved.log_view);
                 self.trace.at(node, text);
             }
@@ -219,6 +230,8 @@ impl Cluster {
             | Input::HandOver { .. }
             | Input::ConfirmRead { .. }
             | Input::SaveCommit
+            | Input::Stop
+            | Input::ForceRecover
             | Input::Tick => {}
         }
         self.step(node, done);
@@ -227,7 +240,8 @@ impl Cluster {
 
     /// Ends a life. Of the jobs under way the first `performed` made it to the disk, unreported.
     pub(crate) fn crash(&mut self, node: usize, performed: usize) {
-        if !self.is_up(node) {
+        let is_from_memory = self.durability == Durability::QuorumMemory;
+        if !self.is_up(node) || (is_from_memory && self.others_in_doubt(node) >= (self.count() - 1) / 2) {
             return;
         }
         self.trace.at(node, "crash");
@@ -237,7 +251,42 @@ impl Cluster {
         for _ in 0..performed {
             node.disk.perform();
         }
-        node.disk.jobs.clear();
+        node.disk.crash();
+    }
+
+    /// How many others are silent because they stopped uncleanly. With too many the group waits for an operator.
+    fn others_in_doubt(&self, node: usize) -> usize {
+        let in_doubt = |other: &usize| {
+            let Disk { in_doubt, superblock, .. } = &self.nodes[*other].disk;
+            *other != node && (*in_doubt || superblock.is_torn)
+        };
+        (0..self.count()).filter(in_doubt).count()
+    }
+
+    /// The power of all fails, and the group must wait for an operator afterwards.
+    pub(crate) fn crash_all(&mut self) {
+        for node in 0..self.count() {
+            self.trace.at(node, "crash");
+            self.nodes[node].replica = None;
+            self.nodes[node].disk.crash();
+        }
+        self.reading.clear();
+    }
+
+    /// Ends a life in order, if the replica says that it may end.
+    pub(crate) fn stop(&mut self, node: usize) {
+        self.trace.at(node, "is to stop");
+        self.step(node, Input::Stop);
+        self.sync(node);
+        assert!(self.replica(node).may_stop(), "what is synced may stop");
+        self.crash(node, 0);
+    }
+
+    /// The operator takes the blame.
+    pub(crate) fn force(&mut self, node: usize) {
+        self.trace.at(node, "shall go on with what it has");
+        self.step(node, Input::ForceRecover);
+        self.sync(node);
     }
 
     /// A node that is down loses its disk.
@@ -245,7 +294,7 @@ impl Cluster {
         assert!(!self.is_up(node), "a disk is lost while nobody uses it");
         self.trace.at(node, "its disk is lost");
         self.oracle.on_disk_lost(&self.nodes[node].disk);
-        self.nodes[node].disk = empty_disk();
+        self.nodes[node].disk = empty_disk(self.durability);
         self.nodes[node].wipes += 1;
     }
 
@@ -299,8 +348,7 @@ impl Cluster {
     /// Ends a life, and takes that many prepares from the end of its log, as its disk notices: unless another log is torn.
     /// A majority of whole logs is what a group lives by.
     pub(crate) fn tear(&mut self, node: usize, lost: usize) {
-        let is_torn = |other: usize| other != node && self.nodes[other].disk.superblock.is_torn;
-        if self.count() == 1 || (0..self.count()).any(is_torn) {
+        if self.count() == 1 || self.others_in_doubt(node) > 0 {
             return;
         }
         self.crash(node, 0);
@@ -326,7 +374,7 @@ impl Cluster {
         }
         let this = &mut self.nodes[node];
         let rng = rng(node, this.lives);
-        let config = config(node, count, this.wipes);
+        let config = config((node, count), this.wipes, self.durability);
         this.replica = Some(Replica::recover(config, rng, this.disk.superblock, log));
         self.let_go(node);
         self.drain(node);
@@ -352,6 +400,10 @@ impl Cluster {
                 self.oracle.on_append(&prepare);
                 self.nodes[node].written.push(prepare.clone());
                 self.nodes[node].disk.jobs.push_back(Job::Append(prepare));
+            }
+            Output::Sync => {
+                assert_eq!(self.durability, Durability::QuorumMemory, "other groups sync what they append");
+                self.nodes[node].disk.jobs.push_back(Job::Sync);
             }
             Output::Truncate { keep } => {
                 self.trace.at(node, format!("cut behind {keep}"));
@@ -462,7 +514,7 @@ impl Cluster {
             }
             Message::PrepareOk { view, id } => {
                 assert_eq!(disk.superblock.log_view, *view, "P2: the log view is durable before prepare_ok");
-                assert!(disk.holds(*id), "prepare_ok comes after the sync");
+                assert!(disk.may_acknowledge(*id), "prepare_ok comes after the sync, or after the mark");
             }
             Message::Commit { .. }
             | Message::StartViewChange { .. }
@@ -596,16 +648,17 @@ fn replica_index(node: usize) -> ReplicaIndex {
     ReplicaIndex::new(u8::try_from(node).unwrap())
 }
 
-fn empty_disk() -> Disk {
+fn empty_disk(durability: Durability) -> Disk {
     let superblock = Superblock::new(GROUP);
-    Disk { log: Journal::default(), superblock, jobs: VecDeque::new() }
+    let (jobs, unsynced) = (VecDeque::new(), Vec::new());
+    Disk { log: Journal::default(), superblock, jobs, unsynced, durability, in_doubt: false }
 }
 
 fn directory(node: usize, wipes: u64) -> DirectoryId {
     DirectoryId::new(node as u64 + 1 + wipes * 100)
 }
 
-fn config(node: usize, count: usize, wipes: u64) -> Config {
+fn config((node, count): (usize, usize), wipes: u64, durability: Durability) -> Config {
     Config {
         cluster: ClusterId::new(7),
         group: GROUP,
@@ -614,7 +667,8 @@ fn config(node: usize, count: usize, wipes: u64) -> Config {
         replica_count: u8::try_from(count).unwrap(),
         directory: directory(node, wipes),
         is_original: wipes == 0,
-        timeouts: Timeouts::default(),
+        durability,
+        timeouts: Timeouts { memory_rest: Duration::from_millis(300), ..Timeouts::default() },
     }
 }
 

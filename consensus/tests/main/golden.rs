@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use varve_consensus::event::Liveness;
+use varve_protocol::durability::Durability;
 use varve_protocol::message::Message;
 use varve_protocol::prepare::Prepare;
 
@@ -11,6 +12,7 @@ use crate::cluster::{Cluster, Envelope};
 
 mod handover;
 mod lost_disk;
+mod memory;
 mod reading;
 mod replication;
 mod restart;
@@ -20,7 +22,11 @@ mod transfer;
 mod views;
 
 fn claim(name: &str, count: usize, story: impl FnOnce(&mut Cluster)) {
-    let mut cluster = Cluster::new(count);
+    claim_with(name, count, Durability::QuorumDisk, story);
+}
+
+fn claim_with(name: &str, count: usize, durability: Durability, story: impl FnOnce(&mut Cluster)) {
+    let mut cluster = Cluster::with_durability(count, durability);
     cluster.trace.unmute();
     story(&mut cluster);
     cluster.trace.mute();

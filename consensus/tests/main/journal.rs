@@ -22,6 +22,12 @@ impl Journal {
         self.prepares.last().map_or(self.base(), Prepare::op)
     }
 
+    /// The name of the newest prepare, in the snapshot or behind it.
+    pub(crate) fn last(&self) -> PrepareId {
+        let base = self.snapshot.as_ref().map_or(PrepareId::ROOT, Snapshot::id);
+        self.prepares.last().map_or(base, Prepare::id)
+    }
+
     pub(crate) fn push(&mut self, prepare: Prepare) {
         assert_eq!(prepare.op(), self.head().next(), "appends go behind the end");
         self.prepares.push(prepare);
@@ -65,8 +71,8 @@ impl Journal {
 
     /// Whether the prepare is here, or in the snapshot.
     pub(crate) fn holds(&self, id: PrepareId) -> bool {
-        let last = self.snapshot.as_ref().map_or(PrepareId::ROOT, Snapshot::id);
-        id.op < last.op || id == last || self.get(id).is_some()
+        let base = self.snapshot.as_ref().map_or(PrepareId::ROOT, Snapshot::id);
+        id.op < base.op || id == base || self.get(id).is_some()
     }
 
     /// What a replica that starts on it is given, and the headers that it knows to be committed.

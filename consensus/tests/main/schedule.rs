@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use varve_consensus::event::{Liveness, Outcome, ReadOutcome};
+use varve_protocol::durability::Durability::{self, QuorumDisk, QuorumMemory};
 
 use crate::cluster::Cluster;
 
@@ -150,8 +151,8 @@ pub(crate) fn heal_and_work(cluster: &mut Cluster) {
     assert!(unanswered > 0, "requests are answered");
 }
 
-fn run(count: usize, actions: &[Action]) {
-    let mut cluster = Cluster::new(count);
+fn run(count: usize, durability: Durability, actions: &[Action]) {
+    let mut cluster = Cluster::with_durability(count, durability);
     for action in actions {
         perform(&mut cluster, action);
     }
@@ -173,16 +174,30 @@ proptest! {
 
     #[test]
     fn three_replicas_survive_any_schedule(actions in prop::collection::vec(action(3), 1..150)) {
-        run(3, &actions);
+        run(3, QuorumDisk, &actions);
     }
 
     #[test]
     fn five_replicas_survive_any_schedule(actions in prop::collection::vec(action(5), 1..150)) {
-        run(5, &actions);
+        run(5, QuorumDisk, &actions);
     }
 
     #[test]
     fn a_single_replica_survives_any_schedule(actions in prop::collection::vec(action(1), 1..60)) {
-        run(1, &actions);
+        run(1, QuorumDisk, &actions);
+    }
+
+    #[test]
+    fn three_replicas_that_acknowledge_from_memory_survive_any_schedule(
+        actions in prop::collection::vec(action(3), 1..150)
+    ) {
+        run(3, QuorumMemory, &actions);
+    }
+
+    #[test]
+    fn five_replicas_that_acknowledge_from_memory_survive_any_schedule(
+        actions in prop::collection::vec(action(5), 1..150)
+    ) {
+        run(5, QuorumMemory, &actions);
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_archive};
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
 use varve_protocol::metadata::{ClusterMap, MetadataOp, NodeEntry, PartitionEntry, StreamEntry, TopicEntry};
@@ -14,6 +15,7 @@ fn sample_map() -> ClusterMap {
         group: GroupId::new(3),
         replicas: vec![NodeId::new(1), NodeId::new(2)],
         directories: vec![DirectoryId::new(71), DirectoryId::new(72)],
+        durability: Durability::QuorumMemory,
     };
     let retention = Retention { bytes: Some(5), age_ms: None };
     let topic = TopicEntry {
@@ -48,6 +50,7 @@ fn damage_never_panics() {
         topic: "a topic with a name that is not inlined".to_owned(),
         partitions: 6,
         replication_factor: Some(3),
+        durability: Durability::QuorumMemory,
         retention: Retention { bytes: Some(1 << 30), age_ms: Some(5) },
     };
     let request = encode_archive(&Request::Change(operation));

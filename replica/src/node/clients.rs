@@ -13,10 +13,11 @@ use varve_protocol::record::Batch;
 use crate::event::Session;
 use crate::group::{Group, State};
 use crate::node::Node;
+use crate::node::doubt::UNSAFE_RESTART;
 
 /// Bytes of appends that may be on their way to the disk before a node says that it is busy: some seconds' work of a
 /// slow disk.
-const WRITING_BYTES_MAX: usize = 256 << 20;
+pub(super) const WRITING_BYTES_MAX: usize = 256 << 20;
 
 /// Who waits for a request.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +112,8 @@ impl Node {
             Ok(Request::GetOffsets) => self.on_get_offsets(session, &frame.header),
             Ok(Request::GetLatestOffsets) => self.on_get_latest_offsets(session, &frame.header),
             Ok(Request::HandOver { to }) => self.on_hand_over(session, &frame.header, to),
+            Ok(Request::GetDoubt) => self.on_get_doubt(session, &frame.header),
+            Ok(Request::ForceRecover) => self.on_force_recover(session, &frame.header),
             Ok(Request::Change(operation)) => self.on_change(session, &frame.header, &operation),
         }
     }
@@ -228,6 +231,9 @@ impl Node {
         match group.replica() {
             Some(replica) if replica.status() == Status::Normal && !replica.is_primary() => {
                 Refusal::NotPrimary { group: id, view: replica.view(), primary: group.primary_node() }
+            }
+            Some(replica) if replica.is_restart_unsafe() => {
+                Refusal::Storage { reason: UNSAFE_RESTART.to_owned() }
             }
             Some(_) | None => Refusal::NoPrimary { group: id },
         }

@@ -8,6 +8,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Output, Request, RequestHandle};
 use varve_consensus::{Config, RecoveredLog, Replica};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
 use varve_protocol::message::Message;
 use varve_protocol::metadata::PartitionEntry;
@@ -22,6 +23,7 @@ use crate::event::Effect;
 use crate::group::{Group, Placement, State};
 use crate::mending::Mending;
 use crate::node::Node;
+use crate::node::clients::WRITING_BYTES_MAX;
 use crate::recovery::{RecoveredReplica, decode_operation};
 use crate::tail::Tail;
 use crate::timers::Due;
@@ -41,7 +43,12 @@ impl Node {
         let founder = |node: &NodeId| self.founders.as_ref().and_then(|founders| founders.get(node).copied());
         let members: Vec<NodeId> = self.config.members.keys().copied().collect();
         let directories = members.iter().map(|node| founder(node).unwrap_or_default()).collect();
-        let placement = Placement { members, directories, retention: Retention::FOREVER };
+        let placement = Placement {
+            members,
+            directories,
+            retention: Retention::FOREVER,
+            durability: Durability::QuorumDisk,
+        };
         if self.founders.is_none() {
             self.groups.insert(GroupId::METADATA, Group::new(placement, State::Opening, Tail::default()));
             return;
@@ -63,6 +70,7 @@ impl Node {
             members: partition.replicas.clone(),
             directories: partition.directories.clone(),
             retention: retentions[&partition.group],
+            durability: partition.durability,
         };
         let wanted: BTreeMap<_, _> =
             placed.map(|partition| (partition.group, placement(partition))).collect();
@@ -133,7 +141,7 @@ impl Node {
         recovered: RecoveredReplica,
         tail: VecDeque<Prepare>,
     ) {
-        if let Some(state) = self.why_closed(&placement.members, &recovered) {
+        if let Some(state) = self.why_closed(&placement, &recovered) {
             match &state {
                 State::Mending(mending) => {
                     tracing::warn!(group = %id, problem = mending.problem(), "mending")
@@ -163,12 +171,14 @@ impl Node {
     }
 
     /// What a replica that was here before is instead of open, if it cannot take part now.
-    fn why_closed(&mut self, members: &[NodeId], recovered: &RecoveredReplica) -> Option<State> {
+    fn why_closed(&mut self, placement: &Placement, recovered: &RecoveredReplica) -> Option<State> {
         let RecoveredReplica { superblock, problem, hole, snapshot, .. } = recovered;
         if let Some(problem) = problem {
             return Some(State::Damaged(problem.clone()));
         }
-        if members.len() == 1 && (hole.is_some() || superblock.is_torn) {
+        // What a group acknowledges from memory it may lose, and an operator may say that it did.
+        let is_lost = superblock.is_torn && placement.durability == Durability::QuorumDisk;
+        if placement.members.len() == 1 && (hole.is_some() || is_lost) {
             return Some(State::Damaged(
                 "its log is damaged, and there is no other replica to mend it from".to_owned(),
             ));
@@ -229,7 +239,7 @@ impl Node {
     }
 
     fn replica_config(&self, id: GroupId, placement: &Placement) -> Config {
-        let Placement { members, directories, .. } = placement;
+        let Placement { members, directories, durability, .. } = placement;
         let place = members.iter().position(|member| *member == self.config.node);
         let place = place.expect("only members open a group");
         let as_byte = |number: usize| u8::try_from(number).expect("a group has at most seven members");
@@ -241,6 +251,7 @@ impl Node {
             replica_count: as_byte(members.len()),
             directory: self.directory,
             is_original: directories[place] == self.directory || Mutant::LostDiskVotes.is_on(),
+            durability: *durability,
             timeouts: self.config.timing.consensus,
         }
     }
@@ -327,6 +338,7 @@ impl Node {
         match output {
             Output::Send { to, message } => self.send(id, to, &message),
             Output::Append(prepare) => self.append(id, prepare),
+            Output::Sync => self.submit(Job::Sync { group: id }),
             Output::Truncate { keep } => self.truncate(id, keep),
             Output::TakeSnapshot(snapshot) => self.take_snapshot(id, snapshot),
             Output::SaveSuperblock(superblock) => self.submit(Job::SaveSuperblock(superblock)),
@@ -370,7 +382,17 @@ impl Node {
         group.tail.push(prepare.clone());
         self.writing_bytes += bytes;
         self.tail_bytes += bytes;
-        self.submit(Job::Append { group: id, prepares: vec![prepare] });
+        let prepares = vec![prepare];
+        match group.durability {
+            Durability::QuorumDisk => self.submit(Job::Append { group: id, prepares }),
+            Durability::QuorumMemory => {
+                self.submit(Job::Write { group: id, prepares });
+                if self.writing_bytes > WRITING_BYTES_MAX / 2 {
+                    // What waits for its time to be synced must not keep producers waiting.
+                    self.submit(Job::Sync { group: id });
+                }
+            }
+        }
     }
 
     fn truncate(&mut self, id: GroupId, keep: Op) {

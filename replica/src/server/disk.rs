@@ -97,8 +97,11 @@ impl DiskWorker {
 fn append_bytes(job: &Job) -> usize {
     match job {
         Job::Append { prepares, .. } => prepares.iter().map(|prepare| prepare.header().total_size()).sum(),
-        Job::Mend { prepares, .. } => prepares.iter().map(|prepare| prepare.header().total_size()).sum(),
-        Job::Truncate { .. }
+        Job::Write { prepares, .. } | Job::Mend { prepares, .. } => {
+            prepares.iter().map(|prepare| prepare.header().total_size()).sum()
+        }
+        Job::Sync { .. }
+        | Job::Truncate { .. }
         | Job::SaveSuperblock(_)
         | Job::SaveFounders(_)
         | Job::Read { .. }

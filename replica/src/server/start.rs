@@ -114,6 +114,7 @@ fn timing_of(config: &ClusterConfig) -> Timing {
         ..Timing::default()
     };
     timing.consensus.view_change = config.timing.view_change_timeout;
+    timing.consensus.memory_sync = config.storage.memory_sync;
     timing
 }
 

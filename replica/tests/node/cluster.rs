@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{
     FetchOptions, NodeStatus, Refusal, Request, Response, Role, decode_archive, encode_archive,
 };
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{
     ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp,
@@ -208,6 +209,12 @@ impl Cluster {
         }
     }
 
+    /// Tells a node that its process is about to end.
+    pub(crate) fn stop(&mut self, id: NodeId) {
+        self.input(id, NodeInput::Stop);
+        self.settle();
+    }
+
     /// Loses everything sent from one node to another from now on.
     pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
         self.cut.insert((from, to));
@@ -360,20 +367,40 @@ impl Cluster {
 
     /// Creates the topic `s/t` and waits until all its groups have a primary.
     pub(crate) fn create_topic(&mut self, partitions: u32, replication_factor: u8) -> Vec<GroupId> {
-        self.create_topic_with(partitions, replication_factor, Retention::FOREVER)
+        self.make_topic(partitions, replication_factor, (Durability::QuorumDisk, Retention::FOREVER))
     }
 
     /// The same, for records that are not kept for ever.
-    pub(crate) fn create_topic_with(
+    pub(crate) fn create_topic_keeping(
         &mut self,
         partitions: u32,
         replication_factor: u8,
         retention: Retention,
     ) -> Vec<GroupId> {
+        self.make_topic(partitions, replication_factor, (Durability::QuorumDisk, retention))
+    }
+
+    /// The same, for another durability.
+    pub(crate) fn create_topic_with(
+        &mut self,
+        partitions: u32,
+        replication_factor: u8,
+        durability: Durability,
+    ) -> Vec<GroupId> {
+        self.make_topic(partitions, replication_factor, (durability, Retention::FOREVER))
+    }
+
+    fn make_topic(
+        &mut self,
+        partitions: u32,
+        replication_factor: u8,
+        (durability, retention): (Durability, Retention),
+    ) -> Vec<GroupId> {
         self.change(MetadataOp::CreateStream { stream: "s".to_owned() });
         let (stream, topic) = ("s".to_owned(), "t".to_owned());
         let replication_factor = Some(replication_factor);
-        let operation = MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, retention };
+        let operation =
+            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, durability, retention };
         let outcome = self.change(operation);
         assert_eq!(outcome, MetadataOutcome::Done);
         let leader = self.primary(GroupId::METADATA);

@@ -6,6 +6,7 @@ mod appends;
 mod balance;
 mod liveness;
 mod lost_disks;
+mod memory;
 mod mend;
 mod metadata;
 mod reads;

@@ -21,7 +21,7 @@ const LITTLE: Retention = Retention { bytes: Some(4_000), age_ms: None };
 /// A cluster with small segments, and a group of a topic that keeps little.
 fn start(retention: Retention) -> (Cluster, GroupId) {
     let mut cluster = Cluster::start_with(3, SMALL_SEGMENTS);
-    let group = cluster.create_topic_with(1, 3, retention)[0];
+    let group = cluster.create_topic_keeping(1, 3, retention)[0];
     (cluster, group)
 }
 

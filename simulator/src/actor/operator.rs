@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use varve_protocol::client::{Refusal, Request, Response};
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, NodeId};
 use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome, StreamEntry};
@@ -34,6 +35,7 @@ pub(crate) struct Operator {
     partitions: u32,
     replication_factor: u8,
     retention: Retention,
+    durability: Durability,
     patience: Duration,
     step: Step,
     target: usize,
@@ -52,6 +54,7 @@ impl Operator {
             partitions: scenario.partitions,
             replication_factor: scenario.replication_factor,
             retention: scenario.load.retention,
+            durability: scenario.durability,
             patience: scenario.load.patience.max(Duration::from_millis(500)),
             step: Step::CreateStream,
             target: 0,
@@ -72,6 +75,7 @@ impl Operator {
                 partitions: self.partitions,
                 replication_factor: Some(self.replication_factor),
                 retention: self.retention,
+                durability: self.durability,
             }),
             Step::GetMap | Step::Done => Request::GetMap,
         }

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_consensus::event::{Liveness, Outcome, ReadHandle, ReadOutcome, Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, RecoveredLog, Replica, Timeouts};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
 };
@@ -38,6 +39,8 @@ const TIMEOUTS: Timeouts = Timeouts {
     stall: Duration::from_secs(50_000),
     confirm_view: Duration::from_millis(1),
     handover: Duration::from_secs(50_000),
+    memory_sync: Duration::from_millis(1),
+    memory_rest: Duration::from_millis(1),
 };
 
 /// Something that happens to one replica.
@@ -227,6 +230,8 @@ impl Local {
             | Input::HandOver { .. }
             | Input::ConfirmRead { .. }
             | Input::SaveCommit
+            | Input::Stop
+            | Input::ForceRecover
             | Input::Tick => {}
         }
         self.step(done, plan, effects);
@@ -291,6 +296,7 @@ impl Local {
                 self.disk.jobs.push_back(Job::Append(prepare.clone()));
                 effects.push(Effect::Append { prepare, is_sealed });
             }
+            Output::Sync => unreachable!("the group acknowledges from its disks"),
             Output::Truncate { keep } => {
                 self.disk.jobs.push_back(Job::Truncate(keep));
                 effects.push(Effect::Cut(keep));
@@ -420,6 +426,7 @@ fn config(replica: u8, replica_count: u8) -> Config {
         replica_count,
         directory: DirectoryId::new(u64::from(replica) + 1),
         is_original: true,
+        durability: Durability::QuorumDisk,
         timeouts: TIMEOUTS,
     }
 }

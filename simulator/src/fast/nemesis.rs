@@ -1,14 +1,17 @@
 //! Carries out the strikes of a scenario in the fast world, and takes them back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId};
 
 use super::host::Doom;
 use super::machine::{Ending, Machine};
 use super::universe::{Event, Universe};
 use super::wire::Presence;
+use crate::doubt;
 use crate::oracle::Violation;
 use crate::scenario::{Death, Fault, Reach, Victim};
 use crate::trace::Endpoint;
@@ -74,7 +77,7 @@ impl<M: Machine> Universe<M> {
         self.note(format!("{node} is in the middle of its writes: {doom:?}"));
         let nodes =
             if doom.death == Death::Everybody { self.scenario.node_ids().collect() } else { vec![node] };
-        let undo = Undo { crashed: nodes, ..Undo::default() };
+        let undo = Undo { crashed: self.spared(nodes), ..Undo::default() };
         let ending = if doom.death == Death::Process { Ending::Process } else { Ending::Power };
         self.apply(&undo, ending);
         self.statistics.power_failures += u64::from(doom.death == Death::Everybody);
@@ -100,6 +103,11 @@ impl<M: Machine> Universe<M> {
     pub(crate) fn leave_behind(&mut self) {
         if !self.all_disks_are_good() {
             self.note("nobody is left behind: a majority would lack a disk".to_owned());
+            self.awaits_homecoming = false;
+            return;
+        }
+        if self.scenario.durability == Durability::QuorumMemory && !self.are_all_sound() {
+            self.note("nobody is left behind: somebody is silent already".to_owned());
             self.awaits_homecoming = false;
             return;
         }
@@ -187,11 +195,41 @@ impl<M: Machine> Universe<M> {
                 self.host(node).jump_clock(by_ms);
             }
         }
+        undo.crashed = self.spared(undo.crashed);
         self.apply(&undo, ending);
         if let (Fault::LoseDisk(_), Some(node)) = (fault, undo.crashed.first()) {
             self.host(*node).lose_disk();
         }
         undo
+    }
+
+    /// Whom of these the promise to groups that acknowledge from memory allows to stop now.
+    fn spared(&mut self, victims: Vec<NodeId>) -> Vec<NodeId> {
+        if self.scenario.durability == Durability::QuorumDisk {
+            return victims;
+        }
+        let count = victims.len();
+        let statuses = self.statuses();
+        let spared =
+            doubt::spared(victims, &self.placement, |node, group| self.is_sound(node, group, &statuses));
+        if spared.len() < count {
+            self.note(format!("only {spared:?} of {count} are stopped: a majority must stay sound"));
+        }
+        spared
+    }
+
+    fn are_all_sound(&self) -> bool {
+        let statuses = self.statuses();
+        let mut replicas = self
+            .placement
+            .iter()
+            .flat_map(|(group, members)| members.iter().map(move |node| (*node, *group)));
+        replicas.all(|(node, group)| self.is_sound(node, group, &statuses))
+    }
+
+    fn is_sound(&self, node: NodeId, group: GroupId, statuses: &BTreeMap<NodeId, NodeStatus>) -> bool {
+        let is_whole = self.lost_disk != Some(node) && self.atlas.harmed() != Some(node);
+        is_whole && statuses.get(&node).is_some_and(|status| doubt::is_sound(status, group))
     }
 
     /// Whose disk is lost now, if one may be.
@@ -200,7 +238,12 @@ impl<M: Machine> Universe<M> {
             self.note("no other disk is lost now".to_owned());
             return None;
         }
-        self.lost_disk = Some(self.find(victim));
+        let node = self.find(victim);
+        if self.spared(vec![node]).is_empty() {
+            self.note("no disk is lost now: a majority would be silent".to_owned());
+            return None;
+        }
+        self.lost_disk = Some(node);
         self.statistics.disks_lost += 1;
         self.lost_disk
     }

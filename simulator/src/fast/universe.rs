@@ -169,6 +169,7 @@ impl<M: Machine> Universe<M> {
         statistics.damages = self.atlas.damages;
         statistics.holes_mended = self.atlas.holes_mended;
         statistics.ends_recovered = self.atlas.ends_recovered;
+        statistics.doubts_resolved = self.watch.doubts_resolved();
         for host in self.hosts.values() {
             statistics.truncations += host.work().truncations;
             statistics.let_go += host.work().let_go;

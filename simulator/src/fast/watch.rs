@@ -2,14 +2,16 @@
 //!
 //! * One view of a group has one primary, and only one life of it: a node that restarts never resumes a view that it led.
 //! * Within one life a replica's view and commit do not go back.
-//! * What is durable is written, and what is committed is durable on a quorum of disks.
+//! * What is durable is written, and what is committed is durable on a quorum of disks, or in as many memories where the topic
+//!   is content with that.
 //! * Nobody enters a view without having heard from another replica.
 //! * A primary that hears no quorum takes requests for a moment only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId, View};
 
 use crate::oracle::Violation;
@@ -37,6 +39,9 @@ pub(crate) struct Watch {
     newest_view: BTreeMap<GroupId, View>,
     /// Since when a primary has heard no quorum.
     lonely_since: BTreeMap<(NodeId, GroupId), Duration>,
+    /// Replicas that may lack what they acknowledged from memory.
+    silent: BTreeSet<(NodeId, GroupId)>,
+    doubts_resolved: u64,
     /// Every group has several replicas.
     are_many: bool,
 }
@@ -62,6 +67,7 @@ impl Watch {
             let first_view = before.map_or(replica.view, |before| before.first_view);
             let now = Seen { life, view: replica.view, commit: replica.commit, heard, first_view };
             self.look_at_replica(node, now, replica)?;
+            self.note_doubt(key, replica);
             let seen = self.seen.insert(key, now);
             if seen.map(|seen| seen.view) != Some(replica.view) {
                 news.push((replica.group, replica.view));
@@ -70,6 +76,15 @@ impl Watch {
             *newest = replica.view.max(*newest);
         }
         Ok(news)
+    }
+
+    fn note_doubt(&mut self, key: (NodeId, GroupId), replica: &GroupStatus) {
+        let is_silent = |problem: &String| problem.contains("acknowledged");
+        if replica.problem.as_ref().is_some_and(is_silent) {
+            self.silent.insert(key);
+        } else if matches!(replica.role, Role::Primary | Role::Backup) && self.silent.remove(&key) {
+            self.doubts_resolved += 1;
+        }
     }
 
     fn look_at_replica(&self, node: NodeId, now: Seen, replica: &GroupStatus) -> Result<(), Violation> {
@@ -119,13 +134,17 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks at all replicas of a group at once. Of a replica that does not work now the disk is not known, and it is taken
-    /// to hold everything.
+    /// Looks at all replicas of a group at once. Of a replica that does not work now it is not known what it holds, and it is
+    /// taken to hold everything.
     pub(crate) fn look_at_disks(
-        group: GroupId,
+        (group, durability): (GroupId, Durability),
         members: &[NodeId],
         statuses: &BTreeMap<NodeId, NodeStatus>,
     ) -> Result<(), Violation> {
+        let held = |replica: &GroupStatus| match durability {
+            Durability::QuorumDisk => replica.durable,
+            Durability::QuorumMemory => replica.head,
+        };
         let replica_on = |node: &NodeId| {
             let replicas = statuses.get(node).map(|status| status.groups.iter());
             replicas.and_then(|mut replicas| replicas.find(|replica| replica.group == group))
@@ -133,7 +152,7 @@ impl Watch {
         let working = |node: &NodeId| replica_on(node).filter(|replica| replica.problem.is_none());
         let commit =
             members.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
-        let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| replica.durable >= commit);
+        let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| held(replica) >= commit);
         let holders: Vec<NodeId> = members.iter().filter(is_holder).copied().collect();
         if 2 * holders.len() > members.len() {
             return Ok(());
@@ -176,6 +195,11 @@ impl Watch {
     /// The newest view of a group that was ever seen.
     pub(crate) fn newest_view(&self, group: GroupId) -> View {
         self.newest_view.get(&group).copied().unwrap_or_default()
+    }
+
+    /// Replicas that stopped uncleanly and have a voice again.
+    pub(crate) fn doubts_resolved(&self) -> u64 {
+        self.doubts_resolved
     }
 
     /// Views entered beyond the first, over all groups.

@@ -99,7 +99,12 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         };
         result.as_ref().err().is_none_or(taken)
     };
-    let (partitions, factor) = (around.scenario.partitions, around.scenario.replication_factor);
+    let options = TopicOptions {
+        partitions: around.scenario.partitions,
+        replication_factor: Some(around.scenario.replication_factor),
+        durability: around.scenario.durability,
+        ..TopicOptions::default()
+    };
     loop {
         let made = admin.create_stream(NAME).await;
         if is_there(&made) {
@@ -110,13 +115,7 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         }
     }
     loop {
-        let made = admin
-            .create_topic(
-                NAME,
-                NAME,
-                TopicOptions { partitions, replication_factor: Some(factor), ..TopicOptions::default() },
-            )
-            .await;
+        let made = admin.create_topic(NAME, NAME, options).await;
         match (&made, admin.map().await) {
             (_, Ok(map)) if is_there(&made) && placement(&map).is_some() => {
                 around.board.lock().placement = placement(&map);

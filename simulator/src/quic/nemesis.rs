@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use turmoil::Sim;
 use varve_protocol::client::Role;
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId};
 
 use super::board::Board;
 use super::host::{Host, host_name};
 use super::world::client_name;
+use crate::doubt;
 use crate::fast::machine::Ending;
 use crate::scenario::{Death, Fault, Reach, Scenario, Strike, Victim};
 
@@ -30,6 +32,7 @@ struct Undo {
 #[derive(Debug)]
 pub(crate) struct Nemesis {
     nodes: Vec<NodeId>,
+    durability: Durability,
     clients: u32,
     strikes: Vec<Strike>,
     next: usize,
@@ -51,6 +54,7 @@ impl Nemesis {
     pub(crate) fn new(scenario: &Scenario, clients: u32) -> Self {
         Self {
             nodes: scenario.node_ids().collect(),
+            durability: scenario.durability,
             clients,
             strikes: scenario.strikes.clone(),
             next: 0,
@@ -108,9 +112,7 @@ impl Nemesis {
             let nodes = if death == Death::Everybody { self.nodes.clone() } else { vec![*node] };
             let ending = if death == Death::Process { Ending::Process } else { Ending::Power };
             board.lock().statistics.power_failures += u64::from(death == Death::Everybody);
-            for node in &nodes {
-                self.crash(*node, ending, sim, (board, hosts));
-            }
+            let nodes = self.crash_spared(nodes, ending, sim, (board, hosts));
             self.returns.push((now + lasts, nodes));
         }
     }
@@ -153,6 +155,10 @@ impl Nemesis {
                 .lock()
                 .trace
                 .note(sim.elapsed(), "nobody is left behind: nothing was founded".to_owned());
+        }
+        if self.durability == Durability::QuorumMemory && !are_all_sound(board) {
+            let note = "nobody is left behind: somebody is silent already".to_owned();
+            return board.lock().trace.note(sim.elapsed(), note);
         }
         for (index, (_, fault)) in scenario.left_behind.iter().enumerate() {
             board.lock().trace.note(sim.elapsed(), format!("left behind: {fault:?}"));
@@ -242,9 +248,7 @@ impl Nemesis {
                 sim.partition_oneway(from.as_str(), to.as_str());
             }
         }
-        for node in &undo.crashed {
-            self.crash(*node, ending, sim, (board, hosts));
-        }
+        undo.crashed = self.crash_spared(undo.crashed, ending, sim, (board, hosts));
         for node in &undo.slowed {
             hosts[node].slow_down();
         }
@@ -286,6 +290,21 @@ impl Nemesis {
         }
     }
 
+    /// Stops those of these that may be stopped; says which.
+    fn crash_spared(
+        &mut self,
+        victims: Vec<NodeId>,
+        ending: Ending,
+        sim: &mut Sim<'_>,
+        (board, hosts): (&Board, &BTreeMap<NodeId, Arc<Host>>),
+    ) -> Vec<NodeId> {
+        let nodes = self.spared(victims, board);
+        for node in &nodes {
+            self.crash(*node, ending, sim, (board, hosts));
+        }
+        nodes
+    }
+
     fn crash(
         &mut self,
         node: NodeId,
@@ -306,6 +325,19 @@ impl Nemesis {
         state.statistics.crashes_in_writes += u64::from(was_in_round);
     }
 
+    /// Whom of these the promise to groups that acknowledge from memory allows to stop now, as far as the nodes have told lately.
+    fn spared(&self, victims: Vec<NodeId>, board: &Board) -> Vec<NodeId> {
+        if self.durability == Durability::QuorumDisk {
+            return victims;
+        }
+        let state = board.lock();
+        let Some(placement) = &state.placement else { return victims };
+        let is_sound = |node: NodeId, group: GroupId| {
+            state.statuses.get(&node).is_some_and(|status| doubt::is_sound(status, group))
+        };
+        doubt::spared(victims, placement, is_sound)
+    }
+
     /// Everything from and to a node.
     fn cuts_around(&self, node: NodeId) -> Vec<(String, String)> {
         let node = host_name(node);
@@ -320,6 +352,14 @@ impl Nemesis {
         let all = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
         all.filter(|(a, b)| a != b && is_cut(*a, *b)).map(|(a, b)| (host_name(a), host_name(b))).collect()
     }
+}
+
+fn are_all_sound(board: &Board) -> bool {
+    let state = board.lock();
+    let placement = state.placement.iter().flatten();
+    let mut replicas = placement.flat_map(|(group, members)| members.iter().map(move |node| (*node, *group)));
+    replicas
+        .all(|(node, group)| state.statuses.get(&node).is_some_and(|status| doubt::is_sound(status, group)))
 }
 
 /// Who is meant by a victim, as far as the nodes have told lately.

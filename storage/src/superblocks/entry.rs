@@ -4,10 +4,11 @@
 //! |-------:|-----:|----------------|-------------------------------------------------------------------------|
 //! |      0 |    4 | checksum       | CRC-32 of bytes 4..64                                                   |
 //! |      4 |    4 | magic          | `VRVB`                                                                  |
-//! |      8 |    1 | version        | 2                                                                       |
+//! |      8 |    1 | version        | 3                                                                       |
 //! |      9 |    1 | kind           | 1 the first entry of a file, 2 a superblock, 3 a group was deleted      |
 //! |     10 |    1 | has_log        | kind 2: 1 if the group's log has files, which must be there, else 0     |
-//! |     11 |    1 | is_torn        | kind 2: 1 if the group's log has lost its end, else 0                   |
+//! |     11 |    1 | doubts         | kind 2: 1 if the group's log has lost its end, plus 2 if it may lack    |
+//! |        |      |                | what the replica acknowledges from memory, else 0                       |
 //! |     12 |    4 | place_in_round | entries before this one that were written together with it              |
 //! |     16 |    8 | generation     | of the file, growing with each rewrite                                  |
 //! |     24 |    8 | sequence       | place in the file, from 0                                               |
@@ -29,10 +30,13 @@ use crate::identity::Identity;
 pub(super) const ENTRY_SIZE: usize = 64;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVB");
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const KIND_START: u8 = 1;
 const KIND_SAVE: u8 = 2;
 const KIND_DELETE: u8 = 3;
+
+const DOUBT_TORN: u8 = 1;
+const DOUBT_UNSYNCED: u8 = 2;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -42,7 +46,7 @@ struct Layout {
     version: u8,
     kind: u8,
     has_log: u8,
-    is_torn: u8,
+    doubts: u8,
     place_in_round: U32,
     generation: U64,
     sequence: U64,
@@ -72,12 +76,11 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn encode(&self) -> [u8; ENTRY_SIZE] {
-        let nothing = (false, false);
-        let (kind, (has_log, is_torn), numbers) = match self.content {
+        let nothing = (false, 0);
+        let (kind, (has_log, doubts), numbers) = match self.content {
             Content::Start(identity) => (KIND_START, nothing, numbers_of_identity(identity)),
             Content::Change(Change::Save(Kept { superblock, has_log })) => {
-                let is_torn = superblock.is_torn && !Mutant::TornForgotten.is_on();
-                (KIND_SAVE, (has_log, is_torn), numbers_of_superblock(superblock))
+                (KIND_SAVE, (has_log, doubts_of(superblock)), numbers_of_superblock(superblock))
             }
             Content::Change(Change::Delete(group)) => (KIND_DELETE, nothing, [group.as_raw(), 0, 0, 0]),
         };
@@ -88,7 +91,7 @@ impl Entry {
             version: VERSION,
             kind,
             has_log: has_log.into(),
-            is_torn: is_torn.into(),
+            doubts,
             place_in_round: U32::new(self.place_in_round),
             generation: U64::new(self.generation),
             sequence: U64::new(self.sequence),
@@ -114,7 +117,7 @@ impl Entry {
         let content = match layout.kind {
             KIND_START => Content::Start(identity_of_numbers(numbers)?),
             KIND_SAVE => Content::Change(Change::Save(Kept {
-                superblock: superblock_of_numbers(numbers, layout.is_torn == 1),
+                superblock: superblock_of_numbers(numbers, layout.doubts),
                 has_log: layout.has_log == 1,
             })),
             KIND_DELETE => Content::Change(Change::Delete(GroupId::new(numbers[0]))),
@@ -141,18 +144,26 @@ fn identity_of_numbers(numbers: [u64; 4]) -> Option<Identity> {
     Some(Identity { cluster, node: NodeId::new(u8::try_from(numbers[2]).ok()?) })
 }
 
+fn doubts_of(superblock: Superblock) -> u8 {
+    let is_torn = superblock.is_torn && !Mutant::TornForgotten.is_on();
+    let torn = if is_torn { DOUBT_TORN } else { 0 };
+    let unsynced = if superblock.is_unsynced { DOUBT_UNSYNCED } else { 0 };
+    torn | unsynced
+}
+
 fn numbers_of_superblock(superblock: Superblock) -> [u64; 4] {
-    let Superblock { group, view, log_view, commit, is_torn: _ } = superblock;
+    let Superblock { group, view, log_view, commit, is_torn: _, is_unsynced: _ } = superblock;
     [group.as_raw(), view.as_raw(), log_view.as_raw(), commit.as_raw()]
 }
 
-fn superblock_of_numbers(numbers: [u64; 4], is_torn: bool) -> Superblock {
+fn superblock_of_numbers(numbers: [u64; 4], doubts: u8) -> Superblock {
     Superblock {
         group: GroupId::new(numbers[0]),
         view: View::new(numbers[1]),
         log_view: View::new(numbers[2]),
         commit: Op::new(numbers[3]),
-        is_torn,
+        is_torn: doubts & DOUBT_TORN != 0,
+        is_unsynced: doubts & DOUBT_UNSYNCED != 0,
     }
 }
 
@@ -175,13 +186,14 @@ mod tests {
             log_view: View::new(6),
             commit: Op::new(300),
             is_torn: true,
+            is_unsynced: true,
         };
         let fields = [
-            "62b4aa3c",
+            "37c78edc",
             "56525642",
+            "03",
             "02",
-            "02",
-            "0101",
+            "0103",
             "01000000",
             "0200000000000000",
             "0500000000000000",
@@ -197,11 +209,11 @@ mod tests {
     #[test]
     fn the_other_kinds_have_these_bytes() {
         let deleted = hex(Content::Change(Change::Delete(GroupId::new(7))));
-        assert_eq!(deleted[16..24], *"02030000");
+        assert_eq!(deleted[16..24], *"03030000");
         assert_eq!(deleted[64..], *"0700000000000000000000000000000000000000000000000000000000000000");
         let cluster = ClusterId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
         let start = hex(Content::Start(Identity { cluster, node: NodeId::new(3) }));
-        assert_eq!(start[16..24], *"02010000");
+        assert_eq!(start[16..24], *"03010000");
         assert_eq!(start[64..], *"100f0e0d0c0b0a09080706050403020103000000000000000000000000000000");
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use varve_protocol::client::NodeStatus;
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId};
 
 use super::homecoming::PEACE;
@@ -77,7 +78,11 @@ impl<M: Machine> Universe<M> {
         let emptied = self.lost_disk;
         let emptied = emptied.and_then(|node| Some((node, statuses.remove(&node)?)));
         for (group, members) in &groups {
-            Watch::look_at_disks(*group, members, &statuses)?;
+            let durability = match *group {
+                GroupId::METADATA => Durability::QuorumDisk,
+                _ => self.scenario.durability,
+            };
+            Watch::look_at_disks((*group, durability), members, &statuses)?;
         }
         statuses.extend(emptied);
         statuses.retain(|node, _| self.hosts[node].frozen == 0);
