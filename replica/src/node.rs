@@ -227,7 +227,11 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         let NodeVitals { node, uptime_ms, hears, frames_dropped, .. } = self.vitals();
-        let groups = self.groups.iter().map(|(id, group)| group_status(*id, group)).collect();
+        let mut groups: Vec<GroupStatus> =
+            self.groups.iter().map(|(id, group)| group_status(*id, group)).collect();
+        if let Some(metadata) = groups.first_mut().filter(|first| first.group == GroupId::METADATA) {
+            metadata.problem = metadata.problem.take().or_else(|| self.why_unfounded());
+        }
         NodeStatus { node, uptime_ms, hears, groups, frames_dropped }
     }
 

@@ -100,16 +100,31 @@ impl Node {
         (is_unanimous || Mutant::FoundsAlone.is_on()).then_some(fresh)
     }
 
+    /// The nodes that this one has not heard to be fresh.
+    fn missing_founders(&self) -> String {
+        let fresh = self.fresh_ones();
+        let missing = self.config.members.keys().filter(|node| !fresh.contains_key(node));
+        missing.map(NodeId::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What people are told while nothing is founded.
+    pub(super) fn why_unfounded(&self) -> Option<String> {
+        let missing = self.missing_founders();
+        let is_waiting = self.founders.is_none() && !missing.is_empty();
+        is_waiting.then(|| {
+            format!(
+                "a new cluster starts when all its nodes are up for the first time; not heard yet: {missing}"
+            )
+        })
+    }
+
     fn say_who_is_missing(&mut self) {
         if self.now.since(self.founding_said) < SAY_EVERY {
             return;
         }
         self.founding_said = self.now;
-        let fresh = self.fresh_ones();
-        let missing = self.config.members.keys().filter(|node| !fresh.contains_key(node));
-        let missing: Vec<String> = missing.map(NodeId::to_string).collect();
         tracing::warn!(
-            missing = missing.join(", "),
+            missing = self.missing_founders(),
             "an empty data directory: this node waits until it has heard all nodes, to found the cluster with them, or one \
              that knows the cluster, to join it"
         );

@@ -25,8 +25,14 @@ fn a_cluster_is_founded_by_all_its_nodes() {
     cluster.run_for(Duration::from_secs(5));
     let leads = |cluster: &Cluster, id| cluster.role(id, GroupId::METADATA) == Some(Role::Primary);
     assert!(![n(1), n(2)].into_iter().any(|id| leads(&cluster, id)), "two of three do not found it");
+    let problem = cluster.status(n(1)).groups[0].problem.clone();
+    assert!(
+        problem.is_some_and(|problem| problem.ends_with("not heard yet: n3")),
+        "and say what they wait for"
+    );
     cluster.boot(n(3));
     cluster.run_until("it is founded", |cluster| leads(cluster, n(1)));
+    assert_eq!(cluster.status(n(1)).groups[0].problem, None);
 }
 
 #[test]
