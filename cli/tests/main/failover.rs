@@ -87,12 +87,12 @@ fn an_unsafe_restart_is_told_and_an_operator_decides() {
     cluster.varve(&["stream", "create", "shop"]).ok();
     cluster.varve(&["topic", "create", "shop/clicks", "--durability", "quorum-memory"]).ok();
     let text = sample(500);
-    cluster.varve_with(&["produce", "shop/clicks"], &text).ok();
     let primary = cluster.primary("shop/clicks/0");
     let stopped = [primary, primary % 3 + 1];
-    for node in stopped {
-        send_signal("KILL", cluster.pid(node).unwrap());
-    }
+    let pids = stopped.map(|node| cluster.pid(node).unwrap());
+    cluster.varve_with(&["produce", "shop/clicks"], &text).ok();
+    // At once: a group that was given nothing for two seconds has synced all, and says so.
+    pids.into_iter().for_each(|pid| send_signal("KILL", pid));
     let mut nodes = stopped.map(|node| cluster.start_node(node));
     let says = |problem: &str| {
         let status = cluster.varve(&["cluster", "status", "--output", "json"]);

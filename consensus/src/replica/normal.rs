@@ -85,7 +85,8 @@ impl Replica {
         }
     }
 
-    /// Acknowledges everything durable here, or in memory if the group does that; says nothing unless this replica is a normal backup that has a voice.
+    /// Acknowledges everything durable here, or in memory if the group does that; says nothing unless this replica is a normal
+    /// backup that has a voice.
     pub(super) fn send_prepare_ok(&mut self) {
         let may_acknowledge = self.status == Status::Normal || Mutant::OkInViewChange.is_on();
         if may_acknowledge && !self.leads_view() && self.is_admitted() && !self.has_snapshot_under_way() {
