@@ -189,6 +189,10 @@ impl Replica {
             self.send_start_view(from, nonce);
         } else if view < self.view {
             self.tell_newer_view(from);
+        } else if view > self.view && !self.is_admitted() && self.config.primary(view) == self.config.replica
+        {
+            // It led that view before its disk was lost. The others are not to wait for it.
+            self.ask_start_view(view);
         } else {
             tracing::debug!(group = %self.config.group, %from, %view, "ignore get_start_view: not this replica's to answer");
         }

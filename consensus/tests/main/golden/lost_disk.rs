@@ -125,6 +125,34 @@ fn lost_disk_gives_up_the_view_it_led() {
 }
 
 #[test]
+fn lost_disk_gives_up_a_view_that_it_is_asked_for() {
+    claim("lost_disk_gives_up_a_view_that_it_is_asked_for", 3, |cluster| {
+        quietly(
+            cluster,
+            "r1 and r2 are in v1, which r1 leads; it loses its disk; r0 was away, and is in v0",
+            |cluster| {
+                [1, 2].into_iter().for_each(|node| cluster.liveness(node, Liveness::Suspected));
+                cluster.settle_without(&[0]);
+                assert_eq!(cluster.primary(), 1);
+                cluster.crash(1, 0);
+                cluster.lose_disk(1);
+                cluster.restart(1);
+                cluster.network.clear();
+            },
+        );
+        // r2 follows r1 in v1, and tells r0 so; r1 is asked for it.
+        cluster.liveness(0, Liveness::Suspected);
+        cluster.lose(0, 1);
+        cluster.pass(0, 2);
+        cluster.pass(2, 0);
+        cluster.pass(0, 1);
+        cluster.settle();
+        assert_eq!((cluster.primary(), cluster.replica(0).view()), (2, View::new(2)));
+        quietly(cluster, "it is let in", |cluster| let_in(cluster, 1));
+    });
+}
+
+#[test]
 fn lost_disk_goes_on_with_the_others_only() {
     claim("lost_disk_goes_on_with_the_others_only", 5, |cluster| {
         quietly(cluster, "r0 loses its disk; r1 and r2 miss it meanwhile", |cluster| {
