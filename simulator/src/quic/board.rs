@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) waits: BTreeMap<u32, String>,
     /// How nodes said they are, last.
     pub(crate) statuses: BTreeMap<NodeId, NodeStatus>,
+    /// When each node was stopped last: what an earlier life said may come later.
+    pub(crate) stopped: BTreeMap<NodeId, Duration>,
     /// The newest view of each group that anybody told.
     pub(crate) views: BTreeMap<GroupId, u64>,
     /// Where each replica ended when all was read.
@@ -39,8 +41,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Notes how a node says it is.
-    pub(crate) fn note_status(&mut self, status: NodeStatus) {
+    /// Notes how a node says it is, unless it was stopped since it said so.
+    pub(crate) fn note_status(&mut self, now: Duration, status: NodeStatus) {
+        let life_max = self.stopped.get(&status.node).map(|stopped| now.saturating_sub(*stopped));
+        if life_max.is_some_and(|life_max| Duration::from_millis(status.uptime_ms) > life_max) {
+            return;
+        }
         for replica in &status.groups {
             let newest = self.views.entry(replica.group).or_default();
             *newest = replica.view.as_raw().max(*newest);
@@ -66,6 +72,7 @@ impl Board {
             violation: None,
             waits: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             views: BTreeMap::new(),
             ends: BTreeMap::new(),
         })))

@@ -321,6 +321,7 @@ impl Nemesis {
         let was_in_round = hosts[&node].lose_process(ending);
         let state = &mut *board.lock();
         state.statuses.remove(&node);
+        state.stopped.insert(node, sim.elapsed());
         state.statistics.crashes += 1;
         state.statistics.crashes_in_writes += u64::from(was_in_round);
     }

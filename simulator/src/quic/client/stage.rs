@@ -129,7 +129,7 @@ impl Stage {
             state.streams.clone_from(streams);
         }
         for status in statuses {
-            state.note_status(status);
+            state.note_status(now, status);
         }
         if let Err(violation) = result {
             state.violation.get_or_insert(violation);
