@@ -122,10 +122,9 @@ impl Replica {
 
     fn count_proposal(&mut self) {
         let quorum = if Mutant::ProposalNeedsNobody.is_on() { 1 } else { quorum(self.config.replica_count) };
-        // Who has no voice asks the others to go on, and goes when they do: alone in a later view it would wait for them, and
-        // they for it.
-        let own = usize::from(!self.is_admitted());
-        if self.has_proposed() && self.proposal.standing().count() >= quorum + own {
+        // Who has no voice asks the others to go on, and follows who has gone: it tells no log, so if it went first, alone, it
+        // would wait for them, and they for it.
+        if self.is_admitted() && self.has_proposed() && self.proposal.standing().count() >= quorum {
             self.enter_view(self.proposal.view);
         }
     }
