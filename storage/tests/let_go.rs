@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use varve_protocol::id::{Offset, Op};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use varve_protocol::id::{Offset, Op, View};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::snapshot::Snapshot;
@@ -10,6 +12,7 @@ use varve_storage::{Completion, Disk, DiskFile, Job, MemoryDisk, OpenMode, ReadF
 
 use crate::support::{
     Branch, GROUP, SMALL_SEGMENTS, append, durable, new_store, read, reopen, snapshot_of, summarize,
+    superblock,
 };
 
 const DIR: &str = "groups/0000000007";
@@ -139,4 +142,29 @@ fn what_is_damaged_is_not_let_go() {
     file.write_at(&[vec![0; 64].into()], 4096).unwrap();
     assert_eq!(let_go(&mut store, 7), LogStart::FIRST, "it is there to be mended");
     assert_eq!(snapshot(&mut store), None);
+}
+
+#[test]
+fn a_snapshot_never_survives_without_the_superblock_handed_in_before_it() {
+    let mut outcomes = [0_u64; 2];
+    for calls in 0..40 {
+        for seed in 0..6 {
+            let disk = MemoryDisk::new();
+            let mut store = new_store(disk.clone(), SMALL_SEGMENTS);
+            let mut branch = Branch { view: View::new(2), ..Branch::new(GROUP) };
+            let taken = snapshot_of(&branch.seal_many(&[10; 5]));
+            disk.power_off_after(disk.calls() + calls);
+            store.execute(vec![
+                Job::SaveSuperblock(superblock(GROUP, 2)),
+                Job::TakeSnapshot { group: GROUP, snapshot: taken },
+            ]);
+            drop(store);
+            let disk = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed * 1000 + calls));
+            let (_, recovered, _) = reopen(disk, SMALL_SEGMENTS);
+            let (view, snapshot) = (recovered[0].superblock.view, &recovered[0].snapshot);
+            assert!(snapshot.is_none() || view == View::new(2), "{snapshot:?} and {view}");
+            outcomes[usize::from(snapshot.is_none())] += 1;
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 0), "the cuts are before, in and after it: {outcomes:?}");
 }

@@ -641,6 +641,9 @@ impl Cluster {
     /// All safety properties that can be judged from outside at any time.
     pub(crate) fn assert_safe(&self) {
         self.oracle.assert_durable(&self.disks());
+        for replica in self.nodes.iter().filter_map(|node| node.replica.as_ref()) {
+            self.oracle.assert_log_start(replica.commit().op, replica.log_start());
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use varve_consensus::event::{Outcome, ReadHandle, ReadOutcome};
 use varve_consensus::snapshot::SnapshotBuilder;
 use varve_protocol::id::{Offset, Op, ProducerId, RequestNumber, Timestamp, View};
-use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::log_start::LogStart;
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::snapshot::Snapshot;
 
 use crate::disk::Disk;
@@ -47,6 +48,20 @@ impl Oracle {
     pub(crate) fn offset_of(&self, op: Op) -> Offset {
         let before = usize::try_from(op.as_raw()).unwrap().checked_sub(2);
         before.map_or(Offset::ZERO, |index| self.committed[index].next_offset())
+    }
+
+    /// A replica that has committed so far says where its log starts: not before what those commits say, and not behind what any
+    /// commit has ever said.
+    pub(crate) fn assert_log_start(&self, commit: Op, start: LogStart) {
+        let said = |until: usize| {
+            let entries =
+                self.committed[..until].iter().filter(|header| header.kind() == PrepareKind::LogStart);
+            let starts = entries.map(|header| LogStart::decode(self.prepare(header.op()).body()).unwrap());
+            starts.max().unwrap_or(LogStart::FIRST)
+        };
+        let known = usize::try_from(commit.as_raw()).unwrap();
+        assert!(start >= said(known), "a committed log start is taken to heart");
+        assert!(start <= said(self.committed.len()), "nothing is let go that no committed entry lets go");
     }
 
     /// What is committed at an op.

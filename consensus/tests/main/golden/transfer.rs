@@ -185,3 +185,31 @@ fn snapshot_of_what_is_here_is_ignored() {
         assert_eq!(cluster.replica(2).commit(), before);
     });
 }
+
+#[test]
+fn log_start_of_an_entry_that_was_cut_moves_nothing() {
+    claim("log_start_of_an_entry_that_was_cut_moves_nothing", 3, |cluster| {
+        quietly(
+            cluster,
+            "op1 and op2 commit; r0 alone wants to let go of op1; r1 leads others in place of that",
+            |cluster| {
+                cluster.request(0);
+                cluster.request(0);
+                cluster.settle();
+                cluster.move_log_start(0, 1);
+                cluster.network.clear();
+                cluster.sync(0);
+                [1, 2].into_iter().for_each(|node| cluster.liveness(node, Liveness::Suspected));
+                cluster.settle_without(&[0]);
+                cluster.request(1);
+                cluster.settle_without(&[0]);
+                assert_eq!((cluster.primary(), cluster.replica(0).head().op), (1, Op::new(3)));
+            },
+        );
+        cluster.pulse(1);
+        cluster.lose(1, 2);
+        cluster.settle();
+        assert_eq!(cluster.replica(0).commit(), cluster.replica(1).commit());
+        assert_eq!(cluster.replica(0).log_start(), LogStart::FIRST, "nobody has committed that");
+    });
+}
