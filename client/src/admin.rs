@@ -191,7 +191,7 @@ impl Admin {
                     Err(error) => return Err(error),
                 }
             }
-            backoff.wait(&self.shared).await;
+            backoff.wait_and_relearn(&self.shared).await;
         }
         Err(ClientError::TimedOut { what: "the transfer of a primary", limit: TRANSFER_MAX, reason })
     }
@@ -238,17 +238,15 @@ impl Admin {
         let mut backoff = Backoff::new();
         let mut tried = None;
         while !is_over(start, CHANGE_MAX) {
-            match self.shared.find_leader(group, tried).await {
-                Some(leader) => match self.shared.latest_offsets(&leader.address, group).await {
+            if let Some(leader) = self.shared.find_leader(group, tried).await {
+                match self.shared.latest_offsets(&leader.address, group).await {
                     Ok(offsets) => return Ok(offsets),
                     // It may have been replaced without knowing: a later view is looked for first.
                     Err(error) if error.is_retryable() => tried = Some(leader.view),
                     Err(error) => return Err(error),
-                },
-                // The map may be older than the group; if there is none to be had, the next try asks again.
-                None => drop(self.shared.recent_map().await),
+                }
             }
-            backoff.wait(&self.shared).await;
+            backoff.wait_and_relearn(&self.shared).await;
         }
         Err(Refusal::NoPrimary { group }.into())
     }
@@ -267,7 +265,7 @@ impl Admin {
             if is_over(start, CHANGE_MAX) {
                 return Err(Refusal::NoPrimary { group }.into());
             }
-            backoff.wait(&self.shared).await;
+            backoff.wait_and_relearn(&self.shared).await;
         }
     }
 
@@ -366,7 +364,7 @@ async fn try_change(
                 Err(error) => return Err(error),
             }
         }
-        backoff.wait(shared).await;
+        backoff.wait_and_relearn(shared).await;
     }
     Err(ClientError::TimedOut { what: "a change of the metadata", limit, reason })
 }

@@ -344,6 +344,14 @@ impl Backoff {
         tokio::time::sleep(shared.jittered(self.wait)).await;
         self.wait = (self.wait * 2).min(Self::MAX);
     }
+
+    /// Waits and looks at the map again. What has failed may have failed because of the map: a node that was asked for it early
+    /// may have known only where the others were in an earlier life.
+    pub(crate) async fn wait_and_relearn(&mut self, shared: &Arc<Shared>) {
+        self.wait(shared).await;
+        // Where no node has one, the known one is as good as any.
+        drop(shared.recent_map().await);
+    }
 }
 
 /// Whether `limit` has passed since `start`.

@@ -53,6 +53,8 @@ pub struct Consumer {
     topic: String,
     group: GroupId,
     next: Offset,
+    /// It began at the oldest record kept and has read nothing yet.
+    at_first: bool,
     /// The node that serves.
     address: Option<String>,
     /// Counts up to try another replica when there is no primary to be found.
@@ -72,7 +74,8 @@ impl Consumer {
             From::First => Admin::new(shared.clone()).offsets_as_known(group).await?.log_start,
             From::Last => Admin::new(shared.clone()).offsets(group).await?.high_watermark,
         };
-        Ok(Self { shared, topic: topic.to_owned(), group, next, address: None, rotation: 0 })
+        let at_first = from == From::First;
+        Ok(Self { shared, topic: topic.to_owned(), group, next, at_first, address: None, rotation: 0 })
     }
 
     /// The offset of the next record.
@@ -128,11 +131,21 @@ impl Consumer {
         let answer = self.shared.nodes.call(&address, frame, WAIT + ANSWER_MAX).await?;
         self.address = Some(address);
         if answer.header.command != Command::FetchOk {
-            return Err(read_refusal(&answer).into());
+            let refusal = read_refusal(&answer);
+            if let Refusal::OffsetOutOfRange { earliest, .. } = refusal
+                && self.at_first
+                && earliest > self.next
+            {
+                // What was the oldest record when it was asked for has been let go since.
+                self.next = earliest;
+                return Ok(None);
+            }
+            return Err(refusal.into());
         }
         let records = read_records(&answer, self.next)?;
         let Some((last, _)) = records.last() else { return Ok(None) };
         self.next = last.next();
+        self.at_first = false;
         Ok(Some(Fetched { records, high_watermark: Offset::new(answer.header.commit) }))
     }
 

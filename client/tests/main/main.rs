@@ -1,0 +1,7 @@
+//! The client against nodes that answer what a test wants them to answer.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a failed test panics")]
+
+mod node;
+mod old_maps;
+mod old_starts;
