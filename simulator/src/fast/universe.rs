@@ -1,5 +1,7 @@
 //! The fast world itself: takes the next event, lets it happen, and moves through the three phases.
 
+mod clients;
+mod event;
 mod homecoming;
 mod phases;
 
@@ -11,24 +13,22 @@ use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, NodeId};
 
 use super::heap::EventHeap;
-use super::host::{Doom, Host};
+use super::host::Host;
 use super::machine::{Effect, Input, Machine, Setup};
 use super::nemesis::Undo;
 use super::rot::Atlas;
 use super::watch::Watch;
 use super::wire::{Delivery, Presence, Wire, WireEvent};
-use crate::actor::balancer::Balancer;
-use crate::actor::operator::Operator;
-use crate::actor::producer::Producer;
-use crate::actor::reader::Wanderer;
-use crate::actor::surveyor::Surveyor;
-use crate::actor::tinkerer::Tinkerer;
-use crate::actor::{Actor, Happening, Orders, Placement};
+use crate::actor::{Happening, Placement};
 use crate::oracle::{Oracle, Violation};
 use crate::random::{duration_between, long_tail, stream};
 use crate::report::{Report, Statistics, Verdict};
 use crate::scenario::{Phase, Scenario};
 use crate::trace::{ConnectionState, Endpoint, Event as Trail, Printing, Trace};
+
+use clients::{Client, clients};
+pub(crate) use event::Event;
+use event::receiver;
 
 /// How often the nodes are looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(5);
@@ -41,51 +41,6 @@ const START_MAX: Duration = Duration::from_millis(20);
 
 /// Events of one nanosecond that are too many: something goes round in circles.
 const EVENTS_PER_INSTANT_MAX: u64 = 1_000_000;
-
-/// Something that is going to happen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Event {
-    /// Something on the wire.
-    Wire(WireEvent),
-    /// A node's timer, for a life and a moment.
-    Tick(NodeId, u64, Duration),
-    /// A round of so many writes of a life is done.
-    DiskRound(NodeId, u64, usize),
-    /// A process starts, after that life.
-    Start(NodeId, u64),
-    /// A client's timer, for a moment.
-    Wake(u32, Duration),
-    /// A strike of the schedule begins.
-    Strike(usize),
-    /// It ends.
-    Relief(usize),
-    /// A process dies in the middle of a round of writes of that life.
-    Doom(NodeId, u64, Doom),
-    /// A connection breaks without a reason.
-    Reset,
-    /// The nodes are looked at.
-    Watch,
-    /// The faults are over.
-    Heal,
-    /// Those who were left behind come back.
-    Homecoming,
-    /// They have been back for a while.
-    SettledIn,
-    /// The phase should be over by now.
-    Deadline(Phase),
-}
-
-impl From<WireEvent> for Event {
-    fn from(event: WireEvent) -> Self {
-        Self::Wire(event)
-    }
-}
-
-/// A client and its timer.
-pub(crate) struct Client {
-    actor: Box<dyn Actor>,
-    armed: Option<Duration>,
-}
 
 /// A fast world with nodes of some kind.
 pub(crate) struct Universe<M: Machine> {
@@ -391,49 +346,6 @@ impl<M: Machine> Universe<M> {
         }
     }
 
-    /// Tells a client what happened and carries out what it orders.
-    fn tell(&mut self, client: u32, happening: Happening) -> Result<(), Violation> {
-        if let Happening::Lost(node) = &happening {
-            self.oracle.disconnected(client, *node);
-        }
-        let mut orders = Orders::new(self.heap.now(), client, &mut self.oracle);
-        let actor = &mut self.clients[client as usize].actor;
-        actor.handle(happening, &mut orders)?;
-        let Orders {
-            frames,
-            wake_at,
-            records_read,
-            sessions_forgotten,
-            changes_made,
-            handovers,
-            ends_confirmed,
-            ..
-        } = orders;
-        self.statistics.ends_confirmed += ends_confirmed;
-        self.statistics.changes_made += changes_made;
-        self.statistics.handovers += handovers;
-        self.statistics.records_read += records_read;
-        self.statistics.sessions_forgotten += sessions_forgotten;
-        for (node, frame) in frames {
-            let ends = (Endpoint::Client(client), Endpoint::Node(node));
-            let lane = frame.header.group.as_raw();
-            self.wire.send(ends, lane, frame, &mut self.heap);
-        }
-        if let Some(at) = wake_at {
-            self.arm_client(client, at);
-        }
-        self.advance()
-    }
-
-    fn arm_client(&mut self, client: u32, at: Duration) {
-        let at = at.max(self.heap.now());
-        let armed = &mut self.clients[client as usize].armed;
-        if armed.is_none_or(|armed| at < armed) {
-            *armed = Some(at);
-            self.heap.push(at, Event::Wake(client, at));
-        }
-    }
-
     /// Moves on when all clients have what they wait for.
     pub(crate) fn advance(&mut self) -> Result<(), Violation> {
         if self.placement.is_empty() {
@@ -454,13 +366,6 @@ impl<M: Machine> Universe<M> {
         }
     }
 
-    fn tell_all(&mut self, happening: &Happening) -> Result<(), Violation> {
-        for client in 0..u32::try_from(self.clients.len()).expect("there are few clients") {
-            self.tell(client, happening.clone())?;
-        }
-        Ok(())
-    }
-
     fn reset_later(&mut self) {
         if !self.scenario.link.reset_every.is_zero() {
             let wait = long_tail(&mut self.rng, self.scenario.link.reset_every);
@@ -479,62 +384,4 @@ impl From<Violation> for Stop {
     fn from(violation: Violation) -> Self {
         Self::Violation(violation)
     }
-}
-
-/// The node that has to be awake for an event.
-fn receiver(event: &Event) -> Option<NodeId> {
-    match event {
-        Event::Wire(event) => match event.receiver() {
-            Some(Endpoint::Node(node)) => Some(node),
-            Some(Endpoint::Client(_)) | None => None,
-        },
-        Event::Tick(node, ..) | Event::DiskRound(node, ..) => Some(*node),
-        Event::Start(..)
-        | Event::Wake(..)
-        | Event::Strike(_)
-        | Event::Relief(_)
-        | Event::Doom(..)
-        | Event::Reset
-        | Event::Watch
-        | Event::Heal
-        | Event::Homecoming
-        | Event::SettledIn
-        | Event::Deadline(_) => None,
-    }
-}
-
-/// The clients of a scenario: the operator, the producers, the readers, the surveyor.
-fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
-    let nodes: Vec<NodeId> = scenario.node_ids().collect();
-    let load = &scenario.load;
-    let mut actors: Vec<Box<dyn Actor>> = vec![Box::new(Operator::new(cluster, scenario))];
-    for index in 0..load.producers + load.amnesiacs {
-        let client = u32::try_from(actors.len()).expect("there are few clients");
-        let rng = stream(scenario.seed, &format!("producer {index}"));
-        let cluster = (cluster, nodes.clone());
-        actors.push(if index < load.producers {
-            Box::new(Producer::new(client, cluster, load.clone(), rng))
-        } else {
-            Box::new(Producer::without_session(client, cluster, load.clone(), rng))
-        });
-    }
-    for index in 0..load.readers {
-        let rng = stream(scenario.seed, &format!("reader {index}"));
-        actors.push(Box::new(Wanderer::new(cluster, rng)));
-    }
-    if load.tinkers {
-        let rng = stream(scenario.seed, "tinkerer");
-        actors.push(Box::new(Tinkerer::new(cluster, nodes, scenario.replication_factor, rng)));
-    }
-    if load.balances {
-        let rng = stream(scenario.seed, "balancer");
-        actors.push(Box::new(Balancer::new(
-            cluster,
-            scenario.node_ids().collect(),
-            scenario.partitions,
-            rng,
-        )));
-    }
-    actors.push(Box::new(Surveyor::new(cluster, stream(scenario.seed, "surveyor"))));
-    actors.into_iter().map(|actor| Client { actor, armed: None }).collect()
 }

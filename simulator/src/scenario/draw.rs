@@ -1,0 +1,225 @@
+//! How a seed draws a scenario.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::durability::Durability;
+use varve_protocol::id::NodeId;
+use varve_protocol::retention::Retention;
+use varve_replica::Timing;
+
+use super::fault::{Death, Fault, Reach, Strike, Victim};
+use super::weather::{draw_strikes, draw_victim};
+use super::{Disk, Link, Load, Scenario, World};
+use crate::random::{chance, duration_between, pick, stream};
+
+/// Universes in which somebody changes the metadata all the time, in a thousand.
+const TINKERERS_PERMILLE: u32 = 400;
+
+/// Universes in which somebody has primaries moved all the time, in a thousand.
+const BALANCERS_PERMILLE: u32 = 400;
+
+/// Universes in which records are not kept for ever, in a thousand.
+const BOUNDED_PERMILLE: u32 = 300;
+/// Universes whose topic acknowledges from memory, in a thousand.
+const FROM_MEMORY_PERMILLE: u32 = 300;
+
+/// The clockwork of the nodes of a universe: primaries are restored sooner than in real clusters, or never.
+#[must_use]
+pub fn timing(seed: u64) -> Timing {
+    let rng = &mut stream(seed, "timing");
+    let restore_primaries_after = Duration::from_millis(pick(rng, &[0, 300, 1000, 3000]));
+    let is_bounded = retention(seed).is_bounded();
+    let retention_check = Duration::from_millis(if is_bounded { 200 } else { 10_000 });
+    let mut timing = Timing { restore_primaries_after, retention_check, ..Timing::default() };
+    let rng = &mut stream(seed, "memory timing");
+    timing.consensus.memory_sync = Duration::from_millis(pick(rng, &[5, 30, 100, 1000]));
+    timing.consensus.memory_rest = Duration::from_millis(pick(rng, &[20, 200, 2000]));
+    timing
+}
+
+/// Drawn apart. A single replica has no minority that it could lose.
+fn draw_durability(seed: u64, replication_factor: u8) -> Durability {
+    let is_from_memory = chance(&mut stream(seed, "durability"), FROM_MEMORY_PERMILLE);
+    if is_from_memory && replication_factor >= 3 { Durability::QuorumMemory } else { Durability::QuorumDisk }
+}
+
+/// How long the records of a universe of the fast world are kept. Drawn apart.
+#[must_use]
+pub fn retention(seed: u64) -> Retention {
+    let rng = &mut stream(seed, "retention");
+    if !chance(rng, BOUNDED_PERMILLE) {
+        return Retention::FOREVER;
+    }
+    let bytes = pick(rng, &[0, 2_000, 20_000, 200_000]);
+    let age_ms = pick(rng, &[0, 500, 3_000, 20_000]);
+    match pick(rng, &[1, 2, 3]) {
+        1 => Retention { bytes: Some(bytes), age_ms: None },
+        2 => Retention { bytes: None, age_ms: Some(age_ms) },
+        _ => Retention { bytes: Some(bytes), age_ms: Some(age_ms) },
+    }
+}
+
+impl Scenario {
+    /// The scenario of `seed` in `world`.
+    #[must_use]
+    pub fn draw(seed: u64, world: World) -> Self {
+        let rng = &mut stream(seed, "scenario");
+        let nodes = pick(rng, &[1, 3, 3, 3, 3, 3, 5, 5]);
+        let factors: &[u8] = match nodes {
+            1 => &[1],
+            3 => &[3, 3, 3, 1],
+            _ => &[5, 5, 3, 3, 1],
+        };
+        let safety_s: u64 = match world {
+            World::Fast => rng.random_range(5..=60),
+            World::Quic => rng.random_range(4..=12),
+        };
+        let safety = Duration::from_secs(safety_s);
+        let partitions = pick(rng, &[1, 1, 2, 3, 6]);
+        let replication_factor = pick(rng, factors);
+        Self {
+            seed,
+            world,
+            nodes,
+            partitions,
+            replication_factor,
+            durability: draw_durability(seed, replication_factor),
+            load: Load {
+                retention: if world == World::Fast { retention(seed) } else { Retention::FOREVER },
+                tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
+                balances: chance(&mut stream(seed, "balances"), BALANCERS_PERMILLE),
+                ..Load::draw(rng, world, partitions)
+            },
+            link: Link::draw(rng),
+            disk: Disk::draw(rng),
+            clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
+            safety,
+            strikes: draw_strikes(rng, nodes, partitions, safety),
+            left_behind: Vec::new(),
+        }
+        .with_deaths_in_writes()
+        .with_lost_disks()
+        .with_some_left_behind()
+    }
+
+    /// Keeps a minority out of the liveness phase, in some universes. Drawn apart.
+    fn with_some_left_behind(mut self) -> Self {
+        let rng = &mut stream(self.seed, "left behind");
+        let is_safe = self.replication_factor >= 3;
+        if !is_safe || !chance(rng, 400) {
+            return self;
+        }
+        // With fewer replicas than nodes, two absent nodes may be the majority of a partition.
+        let count = if self.replication_factor == 5 { rng.random_range(1..=2) } else { 1 };
+        let first = rng.random_range(0..self.nodes);
+        for index in 0..count {
+            let node = NodeId::new((first + index) % self.nodes + 1);
+            let victim = Victim::Node(node);
+            let isolated = Fault::Isolate(victim, Reach::NodesAndClients);
+            let (mute, deaf) = (Fault::Mute(victim), Fault::Deafen(victim));
+            let faults = [Fault::Crash(victim), isolated, mute, deaf, Fault::HangDisk(victim)];
+            self.left_behind.push((node, pick(rng, &faults)));
+        }
+        self
+    }
+
+    /// Adds lost disks, in some universes of the fast world. Drawn apart.
+    fn with_lost_disks(mut self) -> Self {
+        let rng = &mut stream(self.seed, "lost disks");
+        let is_possible = self.world == World::Fast && self.replication_factor >= 3;
+        if !chance(rng, 300) || !is_possible {
+            return self;
+        }
+        let pause_max = Duration::from_millis(pick(rng, &[3_000, 10_000]));
+        let mut at = duration_between(rng, Duration::from_millis(500), pause_max);
+        while at < self.safety {
+            let victim = draw_victim(rng, self.nodes, self.partitions);
+            let lasts = duration_between(rng, Duration::from_millis(5), Duration::from_millis(3_000));
+            self.strikes.push(Strike { at, lasts, fault: Fault::LoseDisk(victim) });
+            at += lasts + duration_between(rng, Duration::from_millis(20), pause_max);
+        }
+        self.strikes.sort_by_key(|strike| strike.at);
+        self
+    }
+
+    /// Adds deaths in the middle of writes, in some universes. Drawn apart, like whether somebody tinkers.
+    fn with_deaths_in_writes(mut self) -> Self {
+        let rng = &mut stream(self.seed, "deaths in writes");
+        if !chance(rng, 400) {
+            return self;
+        }
+        let pause_max = Duration::from_millis(pick(rng, &[1_000, 5_000]));
+        let rounds_max = pick(rng, &[3, 30]);
+        let mut at = duration_between(rng, Duration::ZERO, pause_max);
+        while at < self.safety {
+            let victim = draw_victim(rng, self.nodes, self.partitions);
+            let rounds = rng.random_range(0..=rounds_max);
+            let death = pick(rng, &[Death::Process, Death::Computer, Death::Computer, Death::Everybody]);
+            let lasts = duration_between(rng, Duration::from_millis(5), Duration::from_millis(1_000));
+            self.strikes.push(Strike { at, lasts, fault: Fault::DieInWrites { victim, rounds, death } });
+            at += lasts + duration_between(rng, Duration::from_millis(20), pause_max);
+        }
+        self.strikes.sort_by_key(|strike| strike.at);
+        self
+    }
+}
+
+impl Load {
+    fn draw(rng: &mut ChaCha8Rng, world: World, partitions: u32) -> Self {
+        let think_us: u64 = match world {
+            World::Fast => pick(rng, &[500, 2_000, 10_000, 50_000]),
+            World::Quic => pick(rng, &[5_000, 20_000, 50_000]),
+        };
+        let mut load = Self {
+            producers: rng.random_range(1..=3),
+            amnesiacs: rng.random_range(0..=1),
+            readers: rng.random_range(1..=2),
+            window: pick(rng, &[1, 2, 8, 32]),
+            batch_records_max: pick(rng, &[1, 4, 32]),
+            payload_bytes_max: pick(rng, &[32, 256, 2048]),
+            think: Duration::from_micros(think_us),
+            patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
+            tinkers: false,
+            balances: false,
+            retention: Retention::FOREVER,
+        };
+        load.think = load.think.max(load.think_min(partitions));
+        load
+    }
+
+    /// The pause that keeps all producers together below a few hundred thousand bytes and a few hundred appends per
+    /// second: more of the same finds nothing more, and takes long.
+    fn think_min(&self, partitions: u32) -> Duration {
+        let lanes = u64::from(self.producers + self.amnesiacs) * u64::from(partitions);
+        let append_bytes = u64::from(self.batch_records_max) * u64::from(self.payload_bytes_max) / 4;
+        Duration::from_micros(lanes * append_bytes * 2 + lanes * 1_000)
+    }
+}
+
+impl Link {
+    fn draw(rng: &mut ChaCha8Rng) -> Self {
+        let permilles = |rng: &mut ChaCha8Rng, choices: &[u32]| pick(rng, choices);
+        Self {
+            latency: Duration::from_micros(pick(rng, &[50, 100, 500, 2_000, 10_000])),
+            latency_tail: Duration::from_micros(pick(rng, &[0, 100, 1_000, 5_000])),
+            bandwidth: pick(rng, &[5, 50, 500, 5_000]) * 1_000_000,
+            reset_every: Duration::from_millis(pick(rng, &[0, 0, 1_000, 5_000])),
+            idle_timeout: Duration::from_millis(pick(rng, &[1_000, 2_000, 3_000])),
+            loss_permille: permilles(rng, &[0, 0, 2, 10, 50]),
+            duplicate_permille: permilles(rng, &[0, 0, 10, 50]),
+            reorder_permille: permilles(rng, &[0, 0, 20, 100]),
+        }
+    }
+}
+
+impl Disk {
+    fn draw(rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            latency: Duration::from_micros(pick(rng, &[20, 100, 500, 4_000])),
+            spike_permille: pick(rng, &[0, 0, 1, 20]),
+            spike_max: Duration::from_millis(pick(rng, &[10, 200, 2_000])),
+        }
+    }
+}
