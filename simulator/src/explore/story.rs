@@ -8,27 +8,19 @@ use varve_protocol::prepare::PrepareHeader;
 use super::catalog::{Catalog, Happening};
 use super::local::{Effect, Envelope};
 use super::state::{Act, State, Step};
-
-const COLUMN_WIDTH: usize = 10;
-const MARGIN: usize = 5;
-
-#[derive(Debug)]
-enum Row {
-    At { replica: u8, what: String },
-    Arrow { from: u8, to: u8, what: String, arrives: bool },
-}
+use crate::diagram::Diagram;
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Story {
-    replicas: u8,
     steps: usize,
-    rows: Vec<Row>,
+    diagram: Diagram,
 }
 
 impl Story {
     pub(super) fn new(replicas: u8) -> Self {
-        Self { replicas, steps: 0, rows: Vec::new() }
+        let heads = (0..replicas).map(|replica| format!("r{replica}"));
+        Self { steps: 0, diagram: Diagram::new(heads.collect()) }
     }
 
     /// How many steps it has.
@@ -85,52 +77,23 @@ impl Story {
     }
 
     fn at(&mut self, replica: u8, what: String) {
-        self.rows.push(Row::At { replica, what });
+        self.diagram.at(usize::from(replica), what);
     }
 
     fn arrow(&mut self, envelope: &Envelope, arrives: bool) {
         let Envelope { from, to, message } = envelope;
-        self.rows.push(Row::Arrow { from: *from, to: *to, what: describe(message), arrives });
+        let ends = (usize::from(*from), usize::from(*to));
+        if arrives {
+            self.diagram.arrow(ends, describe(message));
+        } else {
+            self.diagram.lost(ends, describe(message));
+        }
     }
 
     /// The diagram.
     #[must_use]
     pub fn render(&self) -> String {
-        let head: String = (0..self.replicas)
-            .map(|replica| {
-                let width = if replica == 0 { MARGIN + 1 } else { COLUMN_WIDTH };
-                format!("{:>width$}", format!("r{replica}"))
-            })
-            .collect();
-        std::iter::once(format!("{head}\n")).chain(self.rows.iter().map(|row| self.render_row(row))).collect()
-    }
-
-    fn render_row(&self, row: &Row) -> String {
-        let column = |replica: u8| MARGIN + usize::from(replica) * COLUMN_WIDTH;
-        let mut line = vec![' '; column(self.replicas - 1) + 1];
-        for replica in 0..self.replicas {
-            line[column(replica)] = '│';
-        }
-        let what = match row {
-            Row::At { replica, what } => {
-                line[column(*replica)] = '●';
-                what
-            }
-            Row::Arrow { from, to, what, arrives } => {
-                let (start, end) = (column(*from), column(*to));
-                let tip = if *arrives { end } else { usize::midpoint(start, end) };
-                line[start.min(tip)..=start.max(tip)].fill('─');
-                line[start] = if end > start { '├' } else { '┤' };
-                line[tip] = match (arrives, end > start) {
-                    (false, _) => '╳',
-                    (true, true) => '▶',
-                    (true, false) => '◀',
-                };
-                what
-            }
-        };
-        let line: String = line.into_iter().collect();
-        format!("{line}        {what}\n")
+        self.diagram.render()
     }
 }
 
