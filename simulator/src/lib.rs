@@ -17,6 +17,7 @@
 //! The same seed gives the same universe, event by event: two runs print the same `trace`.
 
 mod actor;
+pub mod case;
 pub mod diagram;
 mod doubt;
 pub mod entropy;

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use simulator::case;
 use simulator::explore;
 #[cfg(feature = "mutants")]
 use simulator::mutants;
+use simulator::report::Verdict;
 use simulator::run::{AfterFailure, Outcome, Plan, play_all};
 use simulator::scenario::World;
 use simulator::trace::Printing;
@@ -55,6 +57,9 @@ enum Command {
     /// within bounds, breadth first, with the real consensus core. Exit code: 0 all promises kept in every state visited, 1
     /// one broken, with a shortest story of how.
     Explore(explore::Plan),
+    /// Plays a scenario from a file, and says whether it is the same universe as when the file was written. Exit code: as
+    /// without a command.
+    Replay(case::Plan),
     /// Plays deliberate mistakes, each until a check finds it. Exit code: 0 all were found, 1 one was not, 2 one could not
     /// be judged.
     #[cfg(feature = "mutants")]
@@ -104,6 +109,7 @@ fn main() -> ExitCode {
     }
     match arguments.command {
         Some(Command::Explore(plan)) => return explore(plan),
+        Some(Command::Replay(plan)) => return exit_code(case::replay(&plan)),
         #[cfg(feature = "mutants")]
         Some(Command::Mutants(plan)) => return mutants::run(&plan),
         None => {}
@@ -116,6 +122,16 @@ fn main() -> ExitCode {
     summarise(&outcome, began.elapsed(), out).unwrap_or_default();
     let worst = outcome.failures.iter().map(|(_, _, verdict)| verdict.exit_code()).max();
     ExitCode::from(worst.unwrap_or_default())
+}
+
+fn exit_code(verdict: anyhow::Result<Verdict>) -> ExitCode {
+    match verdict {
+        Ok(verdict) => ExitCode::from(verdict.exit_code()),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn explore(plan: explore::Plan) -> ExitCode {

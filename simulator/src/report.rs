@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use crate::oracle::{Tally, Violation};
 use crate::scenario::{Scenario, World};
+use crate::trace::{Event, line};
+
+/// Events that are told of a universe that failed.
+const EVENTS_TOLD: usize = 60;
 
 /// How a universe ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -186,8 +190,8 @@ pub struct Report {
     pub statistics: Statistics,
     /// The digest of all events.
     pub trace: u64,
-    /// The last events, in words.
-    pub last: Vec<String>,
+    /// The last events.
+    pub last: Vec<(Duration, Event)>,
 }
 
 impl Report {
@@ -196,6 +200,27 @@ impl Report {
     /// # Errors
     /// When nobody listens any more.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        self.print_outcome(out)?;
+        if self.verdict == Verdict::Pass {
+            return Ok(());
+        }
+        let (seed, world) = (self.seed, self.world.name());
+        writeln!(out, "  {}", Scenario::draw(seed, self.world).summary())?;
+        writeln!(out, "  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}")?;
+        if self.world == World::Fast {
+            writeln!(
+                out,
+                "  make it smaller with: cargo run --release -p simulator -- minimize --seed {seed}"
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The same without where it came from.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    pub fn print_outcome(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { seed, verdict, statistics, .. } = self;
         let world = self.world.name();
         writeln!(out, "{world} seed {seed}: {verdict}")?;
@@ -205,10 +230,9 @@ impl Report {
             return Ok(());
         }
         writeln!(out, "  at {:.6}s of simulated time; the last events:", statistics.simulated.as_secs_f64())?;
-        for line in &self.last {
-            writeln!(out, "    {line}")?;
+        for (at, event) in &self.last[self.last.len().saturating_sub(EVENTS_TOLD)..] {
+            writeln!(out, "    {}", line(*at, event))?;
         }
-        writeln!(out, "  {}", Scenario::draw(*seed, self.world).summary())?;
-        writeln!(out, "  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}")
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use crate::report::{Report, Statistics, Verdict};
-use crate::scenario::World;
+use crate::scenario::{Scenario, World};
 use crate::trace::Printing;
 
 /// What is to be played.
@@ -64,10 +64,15 @@ impl Plan {
 /// Plays one seed.
 #[must_use]
 pub fn play(world: World, seed: u64, printing: Printing) -> Report {
-    let scenario = crate::scenario::Scenario::draw(seed, world);
-    match world {
+    play_scenario(Scenario::draw(seed, world), printing)
+}
+
+/// Plays a scenario in its world, wherever it comes from.
+#[must_use]
+pub fn play_scenario(scenario: Scenario, printing: Printing) -> Report {
+    match scenario.world {
         World::Fast => crate::fast::run(scenario, printing),
-        World::Quic => crate::entropy::with_seed(seed, || crate::quic::run(scenario, printing)),
+        World::Quic => crate::entropy::with_seed(scenario.seed, || crate::quic::run(scenario, printing)),
     }
 }
 

@@ -1,26 +1,35 @@
-//! What a seed draws: the cluster, its weather, its load, and the schedule of its misfortunes.
+//! The whole cause of a universe, as a seed draws it: the cluster, its weather, its load, and the schedule of its misfortunes.
 //!
 //! Swarm testing: each seed switches every kind of fault on or off and redraws its rates, zero included, because a rare
 //! combination is found sooner by a run that has only that combination.
+//!
+//! A scenario is a value. A world plays it whether it was drawn, edited, or read from a file, and the same value is the same
+//! universe. What is neither load nor misfortune (the clockwork of the nodes, the sizes of segments, the bytes that clients
+//! write, the order of ties) is drawn from its seed while it is played.
 //!
 //! A [`Strike`] names whom it hits in words that both worlds understand ("the primary of the second partition"); the
 //! world finds out at that moment who that is.
 
 mod draw;
 mod fault;
+mod format;
+mod soundness;
 mod weather;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
 
 pub use draw::{retention, timing};
 pub use fault::{Death, Fault, Reach, Strike, Victim};
+pub use soundness::Unsound;
 
 /// Which of the two worlds a seed runs in.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum World {
     /// Deterministic nodes on an event heap, with messages for a wire.
     Fast,
@@ -53,7 +62,8 @@ pub enum Phase {
 }
 
 /// Everything that is decided before a universe starts.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// The seed that drew it.
     pub seed: u64,
@@ -67,6 +77,7 @@ pub struct Scenario {
     pub replication_factor: u8,
     /// When an append to it counts as done. From memory: then no more than a minority of a group's replicas is stopped
     /// uncleanly at once.
+    #[serde(with = "format::durability")]
     pub durability: Durability,
     /// What the clients do.
     pub load: Load,
@@ -77,15 +88,45 @@ pub struct Scenario {
     /// Parts per million by which a clock may run fast or slow.
     pub clock_drift_ppm_max: u32,
     /// How long faults strike.
+    #[serde(with = "format::time")]
     pub safety: Duration,
     /// The faults, by time.
     pub strikes: Vec<Strike>,
     /// Nodes that are kept out, and how, while the others must already work again.
-    pub left_behind: Vec<(NodeId, Fault)>,
+    pub left_behind: Vec<LeftBehind>,
+    /// How often disks forget what they had synced (fast world).
+    pub rot: Rot,
+}
+
+/// Who is kept out while the others must already work again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftBehind {
+    /// Who.
+    #[serde(with = "format::node")]
+    pub node: NodeId,
+    /// By what.
+    pub fault: Fault,
+}
+
+/// Disks that forget, when their computer stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rot {
+    /// Stops after which something is harmed, in a thousand.
+    pub crashes_permille: u32,
+    /// Logs of the node that are then harmed, in a thousand.
+    pub groups_permille: u32,
+}
+
+impl Rot {
+    /// Disks that remember.
+    pub const NONE: Self = Self { crashes_permille: 0, groups_permille: 0 };
 }
 
 /// What the clients do.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Load {
     /// Producers with a session, which retry until they know the outcome.
     pub producers: u32,
@@ -100,29 +141,37 @@ pub struct Load {
     /// Most bytes in a record's payload.
     pub payload_bytes_max: u32,
     /// Mean pause between two appends of a producer to a partition.
+    #[serde(with = "format::time")]
     pub think: Duration,
     /// How long a client waits for an answer before it asks elsewhere.
+    #[serde(with = "format::time")]
     pub patience: Duration,
     /// Whether somebody creates and deletes streams and topics all the time.
     pub tinkers: bool,
     /// Whether somebody has primaries moved all the time.
     pub balances: bool,
     /// How long records are kept.
+    #[serde(with = "format::RetentionFormat")]
     pub retention: Retention,
 }
 
 /// The network between any two.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Link {
     /// One-way delay that nothing gets below.
+    #[serde(with = "format::time")]
     pub latency: Duration,
     /// Mean of what comes on top.
+    #[serde(with = "format::time")]
     pub latency_tail: Duration,
     /// Bytes per second, each way.
     pub bandwidth: u64,
     /// Mean time between resets of connections without a visible cause; zero: never (fast world).
+    #[serde(with = "format::time")]
     pub reset_every: Duration,
     /// Silence after which an end gives a connection up.
+    #[serde(with = "format::time")]
     pub idle_timeout: Duration,
     /// Packets lost, in a thousand (QUIC world).
     pub loss_permille: u32,
@@ -133,13 +182,16 @@ pub struct Link {
 }
 
 /// The disks.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Time of one round of writes and syncs.
+    #[serde(with = "format::time")]
     pub latency: Duration,
     /// Rounds that take much longer, in a thousand.
     pub spike_permille: u32,
     /// The longest of those.
+    #[serde(with = "format::time")]
     pub spike_max: Duration,
 }
 
@@ -165,11 +217,12 @@ impl Scenario {
             safety,
             strikes,
             left_behind,
+            rot,
             ..
         } = self;
         format!(
             "{nodes} nodes, {partitions} partitions x {replication_factor}, {durability}, {} strikes in {safety:?}, then without \
-             {left_behind:?}, {load:?}, {link:?}, {disk:?}",
+             {left_behind:?}, {load:?}, {link:?}, {disk:?}, {rot:?}",
             strikes.len()
         )
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use varve_protocol::frame::FrameHeader;
 use varve_protocol::id::{GroupId, NodeId};
 
-/// How many events are kept for the report of a failure.
-const KEPT: usize = 60;
+/// How many events are kept for those who ask how it ended.
+const KEPT: usize = 600;
 
 /// One end of a wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -34,7 +34,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A frame reached its receiver.
     Frame {
@@ -228,14 +228,16 @@ impl Trace {
         self.digest.finish()
     }
 
-    /// The last events, in words.
+    /// The last events.
     #[must_use]
-    pub fn last_lines(&self) -> Vec<String> {
-        self.last.iter().map(|(at, event)| line(*at, event)).collect()
+    pub fn last(&self) -> Vec<(Duration, Event)> {
+        self.last.iter().cloned().collect()
     }
 }
 
-fn line(at: Duration, event: &Event) -> String {
+/// An event in words, with its time.
+#[must_use]
+pub fn line(at: Duration, event: &Event) -> String {
     format!("{:>14.6}s  {event}", at.as_secs_f64())
 }
 

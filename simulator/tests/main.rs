@@ -5,6 +5,7 @@ mod explore;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod replay;
 mod seeds;
 mod socket;
 mod tidy;

@@ -13,7 +13,7 @@ use super::universe::{Event, Universe};
 use super::wire::Presence;
 use crate::doubt;
 use crate::oracle::Violation;
-use crate::scenario::{Death, Fault, Reach, Victim};
+use crate::scenario::{Death, Fault, LeftBehind, Reach, Victim};
 use crate::trace::Endpoint;
 
 /// The first index of the faults that outlast the others.
@@ -111,7 +111,7 @@ impl<M: Machine> Universe<M> {
             self.awaits_homecoming = false;
             return;
         }
-        for (index, (node, fault)) in self.scenario.left_behind.clone().into_iter().enumerate() {
+        for (index, LeftBehind { node, fault }) in self.scenario.left_behind.clone().into_iter().enumerate() {
             if self.atlas.harmed().is_some_and(|harmed| harmed != node) {
                 // The others would have to do without two.
                 continue;

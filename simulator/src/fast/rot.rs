@@ -19,21 +19,17 @@ use varve_storage::{Disk, DiskFile, MemoryDisk, OpenMode};
 use super::machine::Machine;
 use super::universe::Universe;
 use crate::random::{chance, pick, stream};
+use crate::scenario::Rot;
 
 /// Bytes of the local block of a segment file.
 const BLOCK: u64 = 4096;
 const SECTOR: usize = 512;
-/// Logs of a node that are harmed at once, in a thousand.
-const GROUPS_PERMILLE: [u32; 3] = [150, 500, 1000];
-/// Crashes after which something is harmed, in a thousand; in most universes none.
-const CRASHES_PERMILLE: [u32; 5] = [0, 0, 0, 300, 800];
 
 /// The disks that forget.
 #[derive(Debug)]
 pub(crate) struct Atlas {
     rng: ChaCha8Rng,
-    crashes_permille: u32,
-    groups_permille: u32,
+    rot: Rot,
     harmed: Option<NodeId>,
     /// The harmed groups of that node that do not take part yet, and what they said is the matter.
     ill: BTreeMap<GroupId, Option<String>>,
@@ -43,23 +39,12 @@ pub(crate) struct Atlas {
 }
 
 impl Atlas {
-    /// The disks of a universe whose groups have at least so many replicas.
-    pub(crate) fn draw(seed: u64, replicas_min: u8) -> Self {
+    /// The disks of a universe.
+    pub(crate) fn new(seed: u64, rot: Rot) -> Self {
         let mut rng = stream(seed, "rot");
-        let drawn = pick(&mut rng, &CRASHES_PERMILLE);
-        let groups_permille = pick(&mut rng, &GROUPS_PERMILLE);
-        let crashes_permille = if replicas_min >= 3 { drawn } else { 0 };
-        let (harmed, ill) = (None, BTreeMap::new());
-        Self {
-            rng,
-            crashes_permille,
-            groups_permille,
-            harmed,
-            ill,
-            damages: 0,
-            holes_mended: 0,
-            ends_recovered: 0,
-        }
+        // What a seed draws first from this stream is how much its disks forget; what they forget comes after it.
+        let _ = Rot::draw(&mut rng);
+        Self { rng, rot, harmed: None, ill: BTreeMap::new(), damages: 0, holes_mended: 0, ends_recovered: 0 }
     }
 
     /// The node of which not everything works that was harmed.
@@ -95,10 +80,10 @@ impl Atlas {
     /// Perhaps harms the disk of a node that has just stopped; says what it did.
     fn harm(&mut self, node: NodeId, harm: impl FnOnce(&mut ChaCha8Rng, u32) -> Vec<Harm>) -> Vec<Harm> {
         let is_spared = self.harmed.is_some_and(|harmed| harmed != node);
-        if is_spared || self.crashes_permille == 0 || !chance(&mut self.rng, self.crashes_permille) {
+        if is_spared || self.rot.crashes_permille == 0 || !chance(&mut self.rng, self.rot.crashes_permille) {
             return Vec::new();
         }
-        let done = harm(&mut self.rng, self.groups_permille);
+        let done = harm(&mut self.rng, self.rot.groups_permille);
         for Harm { group, .. } in &done {
             self.harmed = Some(node);
             self.ill.insert(*group, None);

@@ -92,7 +92,7 @@ impl<M: Machine> Universe<M> {
             placement: Vec::new(),
             undo: BTreeMap::new(),
             dooms: 0,
-            atlas: Atlas::draw(seed, scenario.replication_factor),
+            atlas: Atlas::new(seed, scenario.rot),
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),
             watch: Watch::over(scenario.replication_factor),
@@ -139,7 +139,7 @@ impl<M: Machine> Universe<M> {
             verdict,
             statistics,
             trace: self.trace.digest(),
-            last: self.trace.last_lines(),
+            last: self.trace.last(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::host::{Host, host_name};
 use super::world::client_name;
 use crate::doubt;
 use crate::fast::machine::Ending;
-use crate::scenario::{Death, Fault, Reach, Scenario, Strike, Victim};
+use crate::scenario::{Death, Fault, LeftBehind, Reach, Scenario, Strike, Victim};
 
 /// What has to be taken back when a fault ends.
 #[derive(Debug, Default)]
@@ -160,7 +160,7 @@ impl Nemesis {
             let note = "nobody is left behind: somebody is silent already".to_owned();
             return board.lock().trace.note(sim.elapsed(), note);
         }
-        for (index, (_, fault)) in scenario.left_behind.iter().enumerate() {
+        for (index, LeftBehind { fault, .. }) in scenario.left_behind.iter().enumerate() {
             board.lock().trace.note(sim.elapsed(), format!("left behind: {fault:?}"));
             let undo = self.inflict((*fault, Duration::MAX), sim, board, hosts);
             self.left_behind.insert(index, undo);

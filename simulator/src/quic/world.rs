@@ -103,7 +103,7 @@ impl World<'_> {
             verdict,
             statistics,
             trace: state.trace.digest(),
-            last: state.trace.last_lines(),
+            last: state.trace.last(),
         }
     }
 

@@ -11,7 +11,7 @@ use varve_replica::Timing;
 
 use super::fault::{Death, Fault, Reach, Strike, Victim};
 use super::weather::{draw_strikes, draw_victim};
-use super::{Disk, Link, Load, Scenario, World};
+use super::{Disk, LeftBehind, Link, Load, Rot, Scenario, World};
 use crate::random::{chance, duration_between, pick, stream};
 
 /// Universes in which somebody changes the metadata all the time, in a thousand.
@@ -22,6 +22,13 @@ const BALANCERS_PERMILLE: u32 = 400;
 
 /// Universes in which records are not kept for ever, in a thousand.
 const BOUNDED_PERMILLE: u32 = 300;
+
+/// Stops after which a disk has forgotten something, in a thousand; in most universes none.
+const ROT_CRASHES_PERMILLE: [u32; 5] = [0, 0, 0, 300, 800];
+
+/// Logs of a node that are harmed at once, in a thousand.
+const ROT_GROUPS_PERMILLE: [u32; 3] = [150, 500, 1000];
+
 /// Universes whose topic acknowledges from memory, in a thousand.
 const FROM_MEMORY_PERMILLE: u32 = 300;
 
@@ -43,6 +50,12 @@ pub fn timing(seed: u64) -> Timing {
 fn draw_durability(seed: u64, replication_factor: u8) -> Durability {
     let is_from_memory = chance(&mut stream(seed, "durability"), FROM_MEMORY_PERMILLE);
     if is_from_memory && replication_factor >= 3 { Durability::QuorumMemory } else { Durability::QuorumDisk }
+}
+
+/// Drawn apart. A group of fewer than three replicas has no majority of others to learn from.
+fn draw_rot(seed: u64, world: World, replication_factor: u8) -> Rot {
+    let is_possible = world == World::Fast && replication_factor >= 3;
+    if is_possible { Rot::draw(&mut stream(seed, "rot")) } else { Rot::NONE }
 }
 
 /// How long the records of a universe of the fast world are kept. Drawn apart.
@@ -98,6 +111,7 @@ impl Scenario {
             safety,
             strikes: draw_strikes(rng, nodes, partitions, safety),
             left_behind: Vec::new(),
+            rot: draw_rot(seed, world, replication_factor),
         }
         .with_deaths_in_writes()
         .with_lost_disks()
@@ -120,7 +134,7 @@ impl Scenario {
             let isolated = Fault::Isolate(victim, Reach::NodesAndClients);
             let (mute, deaf) = (Fault::Mute(victim), Fault::Deafen(victim));
             let faults = [Fault::Crash(victim), isolated, mute, deaf, Fault::HangDisk(victim)];
-            self.left_behind.push((node, pick(rng, &faults)));
+            self.left_behind.push(LeftBehind { node, fault: pick(rng, &faults) });
         }
         self
     }
@@ -195,6 +209,15 @@ impl Load {
         let lanes = u64::from(self.producers + self.amnesiacs) * u64::from(partitions);
         let append_bytes = u64::from(self.batch_records_max) * u64::from(self.payload_bytes_max) / 4;
         Duration::from_micros(lanes * append_bytes * 2 + lanes * 1_000)
+    }
+}
+
+impl Rot {
+    /// The first that the stream `rot` of a seed brings.
+    pub(crate) fn draw(rng: &mut ChaCha8Rng) -> Self {
+        let crashes_permille = pick(rng, &ROT_CRASHES_PERMILLE);
+        let groups_permille = pick(rng, &ROT_GROUPS_PERMILLE);
+        Self { crashes_permille, groups_permille }
     }
 }
 

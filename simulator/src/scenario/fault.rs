@@ -2,30 +2,38 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varve_protocol::id::NodeId;
 
+use super::format;
+
 /// One misfortune.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Strike {
     /// When, since the start.
+    #[serde(with = "format::time")]
     pub at: Duration,
     /// How long.
+    #[serde(with = "format::time")]
     pub lasts: Duration,
     /// What.
     pub fault: Fault,
 }
 
 /// Whom a fault hits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Victim {
     /// This node.
-    Node(NodeId),
+    Node(#[serde(with = "format::node")] NodeId),
     /// Whoever leads the metadata group (0) or the partition with this number less one at that moment.
     Primary(u32),
 }
 
 /// What can go wrong. But for [`Fault::LoseDisk`] none of it harms data that a disk has synced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// Cuts one node off from all others, and from the clients too if they are to notice.
     Isolate(Victim, Reach),
@@ -43,8 +51,10 @@ pub enum Fault {
     /// Cuts one direction between two nodes.
     OneWay {
         /// Whose words are lost.
+        #[serde(with = "format::node")]
         from: NodeId,
         /// Who does not hear them.
+        #[serde(with = "format::node")]
         to: NodeId,
     },
     /// Stops a process at once; the kernel keeps what it has written. It starts again when the fault ends.
@@ -83,7 +93,8 @@ pub enum Fault {
 }
 
 /// Who dies in the middle of a round of writes, and how.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Death {
     /// The process; the kernel keeps what it has written.
     Process,
@@ -94,7 +105,8 @@ pub enum Death {
 }
 
 /// How far a network partition reaches.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// Between nodes only.
     Nodes,

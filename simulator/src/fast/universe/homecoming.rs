@@ -31,7 +31,7 @@ pub(super) struct Settled(BTreeMap<GroupId, (NodeId, View)>);
 impl Settled {
     /// The groups that are settled without the nodes that were left behind.
     fn note<M: Machine>(universe: &Universe<M>) -> Self {
-        let left_behind: Vec<NodeId> = universe.scenario.left_behind.iter().map(|(node, _)| *node).collect();
+        let left_behind: Vec<NodeId> = universe.scenario.left_behind.iter().map(|left| left.node).collect();
         if universe.scenario.load.balances {
             return Self(BTreeMap::new());
         }
@@ -92,7 +92,7 @@ impl<M: Machine> Universe<M> {
     /// They have been back for long enough.
     pub(super) fn on_settled_in(&mut self) -> Result<(), Violation> {
         self.awaits_homecoming = false;
-        let returned: Vec<NodeId> = self.scenario.left_behind.iter().map(|(node, _)| *node).collect();
+        let returned: Vec<NodeId> = self.scenario.left_behind.iter().map(|left| left.node).collect();
         self.settled.as_ref().map_or(Ok(()), |settled| settled.verify(&self.watch, &returned))?;
         self.advance()
     }

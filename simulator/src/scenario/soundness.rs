@@ -1,0 +1,132 @@
+//! What a scenario that somebody has edited must still be, so that it can be played.
+
+use super::{Fault, Scenario, Victim};
+
+/// The most nodes there may be.
+const NODES_MAX: u8 = 5;
+
+/// Why a scenario cannot be played.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unsound {
+    /// No nodes, or too many.
+    #[error("there are 1 to {NODES_MAX} nodes, not {0}")]
+    Nodes(u8),
+    /// No replicas, or more than nodes.
+    #[error("a partition has a replica, and no more of them than there are nodes: not {0}")]
+    ReplicationFactor(u8),
+    /// Nothing to write to, or nobody who writes, or nothing that they write.
+    #[error("{0} is at least {1}")]
+    TooSmall(&'static str, u32),
+    /// A fault names a node that there is not.
+    #[error("{0} is no node of this scenario")]
+    Stranger(varve_protocol::id::NodeId),
+    /// A mask of halves names nodes that there are not, or puts all on one side.
+    #[error("a mask of {0:#b} does not split the nodes in two")]
+    Mask(u32),
+    /// The faults are not in the order of their times.
+    #[error("strike {0} comes before the one that is listed before it")]
+    Order(usize),
+}
+
+impl Scenario {
+    /// Whether it can be played.
+    ///
+    /// # Errors
+    /// When it cannot; why.
+    pub fn verify(&self) -> Result<(), Unsound> {
+        if !(1..=NODES_MAX).contains(&self.nodes) {
+            return Err(Unsound::Nodes(self.nodes));
+        }
+        if !(1..=self.nodes).contains(&self.replication_factor) {
+            return Err(Unsound::ReplicationFactor(self.replication_factor));
+        }
+        let load = &self.load;
+        let least = [
+            ("the number of partitions", self.partitions, 1),
+            ("the window", load.window, 1),
+            ("the number of records in a batch", load.batch_records_max, 1),
+            ("the size of a payload", load.payload_bytes_max, 32),
+        ];
+        if let Some((name, _, least)) = least.into_iter().find(|(_, value, least)| value < least) {
+            return Err(Unsound::TooSmall(name, least));
+        }
+        let strikes = self.strikes.iter().map(|strike| strike.fault);
+        strikes
+            .chain(self.left_behind.iter().map(|left| left.fault))
+            .try_for_each(|fault| self.knows(fault))?;
+        let is_late = |pair: &[super::Strike]| pair[0].at > pair[1].at;
+        self.strikes.windows(2).position(is_late).map_or(Ok(()), |index| Err(Unsound::Order(index + 1)))
+    }
+
+    fn knows(&self, fault: Fault) -> Result<(), Unsound> {
+        let named = match fault {
+            Fault::Halves { mask } if mask == 0 || mask >= (1 << self.nodes) - 1 => {
+                return Err(Unsound::Mask(mask));
+            }
+            Fault::OneWay { from, to } => vec![from, to],
+            Fault::Halves { .. } | Fault::Ring | Fault::PowerFailure | Fault::ResetConnections => Vec::new(),
+            Fault::Isolate(victim, _)
+            | Fault::Mute(victim)
+            | Fault::Deafen(victim)
+            | Fault::Kill(victim)
+            | Fault::Crash(victim)
+            | Fault::LoseDisk(victim)
+            | Fault::DieInWrites { victim, .. }
+            | Fault::Pause(victim)
+            | Fault::SlowDisk(victim)
+            | Fault::HangDisk(victim)
+            | Fault::JumpClock { victim, .. } => match victim {
+                Victim::Node(node) => vec![node],
+                Victim::Primary(_) => Vec::new(),
+            },
+        };
+        let stranger = named.into_iter().find(|node| !(1..=self.nodes).contains(&node.as_raw()));
+        stranger.map_or(Ok(()), |node| Err(Unsound::Stranger(node)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Reach, Strike, World};
+    use super::*;
+    use std::time::Duration;
+    use varve_protocol::id::NodeId;
+
+    #[test]
+    fn whatever_is_drawn_is_sound() {
+        for seed in 0..2_000 {
+            for world in [World::Fast, World::Quic] {
+                assert_eq!(Scenario::draw(seed, world).verify(), Ok(()), "{} seed {seed}", world.name());
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_played_is_told_apart() {
+        let sound = Scenario::draw(0, World::Fast);
+        let refused = |edit: &dyn Fn(&mut Scenario)| {
+            let mut scenario = sound.clone();
+            edit(&mut scenario);
+            scenario.verify().expect_err("it is unsound")
+        };
+        assert_eq!(refused(&|scenario| scenario.nodes = 0), Unsound::Nodes(0));
+        assert_eq!(refused(&|scenario| scenario.replication_factor = 9), Unsound::ReplicationFactor(9));
+        assert_eq!(refused(&|scenario| scenario.load.window = 0), Unsound::TooSmall("the window", 1));
+        let strike = |at: u64, fault| Strike { at: Duration::from_secs(at), lasts: Duration::ZERO, fault };
+        let far = Victim::Node(NodeId::new(9));
+        let faults = [Fault::Crash(far), Fault::Isolate(far, Reach::Nodes)];
+        for fault in faults {
+            assert_eq!(
+                refused(&|scenario| scenario.strikes = vec![strike(1, fault)]),
+                Unsound::Stranger(NodeId::new(9))
+            );
+        }
+        let everybody = Fault::Halves { mask: u32::MAX };
+        assert_eq!(
+            refused(&|scenario| scenario.strikes = vec![strike(1, everybody)]),
+            Unsound::Mask(u32::MAX)
+        );
+        let swapped = vec![strike(2, Fault::PowerFailure), strike(1, Fault::PowerFailure)];
+        assert_eq!(refused(&|scenario| scenario.strikes = swapped.clone()), Unsound::Order(1));
+    }
+}
