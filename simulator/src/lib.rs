@@ -23,6 +23,7 @@ mod doubt;
 pub mod entropy;
 pub mod explore;
 pub mod fast;
+pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod oracle;

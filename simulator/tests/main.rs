@@ -2,6 +2,7 @@
 
 mod determinism;
 mod explore;
+mod minimize;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;

@@ -28,27 +28,27 @@ use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::time::Moment;
 
 const NO_BUG: u8 = 0;
-const ACK_BEFORE_SYNC: u8 = 1;
+pub(super) const ACK_BEFORE_SYNC: u8 = 1;
 const APPEND_RETRIES_AGAIN: u8 = 2;
 const WRONG_OFFSET: u8 = 3;
 const REFUSE_AND_APPEND: u8 = 4;
 const PHANTOM: u8 = 5;
-const RESUME_VIEW: u8 = 6;
-const PANIC: u8 = 7;
+pub(super) const RESUME_VIEW: u8 = 6;
+pub(super) const PANIC: u8 = 7;
 const SILENT: u8 = 8;
 const SWAP: u8 = 9;
 const LATE_END: u8 = 10;
 const EARLY_END: u8 = 11;
 
 #[derive(Clone, Default)]
-struct State {
+pub(super) struct State {
     view: u64,
     producers: u64,
     topic: Option<(u32, u8)>,
     logs: BTreeMap<GroupId, Vec<Prepare>>,
 }
 
-struct Toy<const BUG: u8> {
+pub(super) struct Toy<const BUG: u8> {
     setup: Setup,
     state: State,
     synced: State,
@@ -303,7 +303,7 @@ impl<const BUG: u8> Machine for Toy<BUG> {
 }
 
 /// A scenario with one node and many crashes.
-fn crashes(seed: u64) -> Scenario {
+pub(super) fn crashes(seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed, World::Fast);
     scenario.nodes = 1;
     scenario.replication_factor = 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use varve_protocol::id::NodeId;
 
-use super::format;
+use super::{Unsound, format};
 
 /// One misfortune.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -112,4 +112,59 @@ pub enum Reach {
     Nodes,
     /// Clients are cut off too.
     NodesAndClients,
+}
+
+impl Fault {
+    /// Its kind, in a word or a few.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Isolate(..) => "isolation",
+            Self::Halves { .. } => "halves",
+            Self::Ring => "ring",
+            Self::Mute(_) => "mute",
+            Self::Deafen(_) => "deaf",
+            Self::OneWay { .. } => "one way",
+            Self::Kill(_) => "kill",
+            Self::Crash(_) => "crash",
+            Self::LoseDisk(_) => "lost disk",
+            Self::PowerFailure => "power failure",
+            Self::DieInWrites { .. } => "death in writes",
+            Self::Pause(_) => "pause",
+            Self::ResetConnections => "reset of connections",
+            Self::SlowDisk(_) => "slow disk",
+            Self::HangDisk(_) => "hung disk",
+            Self::JumpClock { .. } => "jump of a clock",
+        }
+    }
+
+    /// Whether it can strike a cluster of so many nodes.
+    ///
+    /// # Errors
+    /// When it names a node that there is not.
+    pub fn fits(self, nodes: u8) -> Result<(), Unsound> {
+        let named = match self {
+            Self::Halves { mask } if mask == 0 || mask >= (1 << nodes) - 1 => {
+                return Err(Unsound::Mask(mask));
+            }
+            Self::OneWay { from, to } => vec![from, to],
+            Self::Halves { .. } | Self::Ring | Self::PowerFailure | Self::ResetConnections => Vec::new(),
+            Self::Isolate(victim, _)
+            | Self::Mute(victim)
+            | Self::Deafen(victim)
+            | Self::Kill(victim)
+            | Self::Crash(victim)
+            | Self::LoseDisk(victim)
+            | Self::DieInWrites { victim, .. }
+            | Self::Pause(victim)
+            | Self::SlowDisk(victim)
+            | Self::HangDisk(victim)
+            | Self::JumpClock { victim, .. } => match victim {
+                Victim::Node(node) => vec![node],
+                Victim::Primary(_) => Vec::new(),
+            },
+        };
+        let stranger = named.into_iter().find(|node| !(1..=nodes).contains(&node.as_raw()));
+        stranger.map_or(Ok(()), |node| Err(Unsound::Stranger(node)))
+    }
 }

@@ -1,6 +1,6 @@
 //! What a scenario that somebody has edited must still be, so that it can be played.
 
-use super::{Fault, Scenario, Victim};
+use super::Scenario;
 
 /// The most nodes there may be.
 const NODES_MAX: u8 = 5;
@@ -45,7 +45,6 @@ impl Scenario {
             ("the number of partitions", self.partitions, 1),
             ("the window", load.window, 1),
             ("the number of records in a batch", load.batch_records_max, 1),
-            ("the size of a payload", load.payload_bytes_max, 32),
         ];
         if let Some((name, _, least)) = least.into_iter().find(|(_, value, least)| value < least) {
             return Err(Unsound::TooSmall(name, least));
@@ -53,41 +52,15 @@ impl Scenario {
         let strikes = self.strikes.iter().map(|strike| strike.fault);
         strikes
             .chain(self.left_behind.iter().map(|left| left.fault))
-            .try_for_each(|fault| self.knows(fault))?;
+            .try_for_each(|fault| fault.fits(self.nodes))?;
         let is_late = |pair: &[super::Strike]| pair[0].at > pair[1].at;
         self.strikes.windows(2).position(is_late).map_or(Ok(()), |index| Err(Unsound::Order(index + 1)))
-    }
-
-    fn knows(&self, fault: Fault) -> Result<(), Unsound> {
-        let named = match fault {
-            Fault::Halves { mask } if mask == 0 || mask >= (1 << self.nodes) - 1 => {
-                return Err(Unsound::Mask(mask));
-            }
-            Fault::OneWay { from, to } => vec![from, to],
-            Fault::Halves { .. } | Fault::Ring | Fault::PowerFailure | Fault::ResetConnections => Vec::new(),
-            Fault::Isolate(victim, _)
-            | Fault::Mute(victim)
-            | Fault::Deafen(victim)
-            | Fault::Kill(victim)
-            | Fault::Crash(victim)
-            | Fault::LoseDisk(victim)
-            | Fault::DieInWrites { victim, .. }
-            | Fault::Pause(victim)
-            | Fault::SlowDisk(victim)
-            | Fault::HangDisk(victim)
-            | Fault::JumpClock { victim, .. } => match victim {
-                Victim::Node(node) => vec![node],
-                Victim::Primary(_) => Vec::new(),
-            },
-        };
-        let stranger = named.into_iter().find(|node| !(1..=self.nodes).contains(&node.as_raw()));
-        stranger.map_or(Ok(()), |node| Err(Unsound::Stranger(node)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Reach, Strike, World};
+    use super::super::{Fault, Reach, Strike, Victim, World};
     use super::*;
     use std::time::Duration;
     use varve_protocol::id::NodeId;
