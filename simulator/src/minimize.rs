@@ -34,6 +34,9 @@ pub struct Plan {
     /// Most universes to play.
     #[arg(long, default_value_t = 1000)]
     tries: u64,
+    /// When nothing more can be taken away, try each thing again with so many other seeds behind the same scenario.
+    #[arg(long, default_value_t = 3)]
+    shakes: u64,
     /// Begin no further universe after this many minutes.
     #[arg(long)]
     minutes: Option<f64>,
@@ -74,7 +77,8 @@ pub fn run(plan: &Plan, out: &mut impl Write) -> anyhow::Result<Outcome> {
     }
     let began = Instant::now();
     let minutes = plan.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
-    let bounds = Bounds { tries: plan.tries, deadline: minutes.map(|minutes| began + minutes) };
+    let bounds =
+        Bounds { tries: plan.tries, shakes: plan.shakes, deadline: minutes.map(|minutes| began + minutes) };
     let drawn = Scenario::draw(plan.seed, World::Fast);
     let report = play_scenario(drawn.clone(), Printing::Off);
     let Some(failure) = Failure::of(&report) else {

@@ -8,7 +8,7 @@ use simulator::trace::Printing;
 
 use super::toy::{ACK_BEFORE_SYNC, PANIC, RESUME_VIEW, Toy, crashes};
 
-const BOUNDS: Bounds = Bounds { tries: 300, deadline: None };
+const BOUNDS: Bounds = Bounds { tries: 300, shakes: 0, deadline: None };
 
 fn judge<const BUG: u8>(scenario: &Scenario) -> Option<Failure> {
     Failure::of(&run_with::<Toy<BUG>>(scenario.clone(), Printing::Off))
@@ -29,6 +29,7 @@ fn made_smaller<const BUG: u8>(bounds: Bounds) -> Vec<(Scenario, Failure, Smalle
         let again = judge::<BUG>(&smallest.scenario);
         assert_eq!(again.as_ref(), Some(&smallest.failure), "what is left fails as it is said to");
         assert!(smallest.tries <= bounds.tries);
+        assert_eq!((drawn.verify(), smallest.scenario.verify()), (Ok(()), Ok(())));
         assert!(smallest.scenario.strikes.len() <= drawn.strikes.len());
     }
     told
@@ -74,7 +75,7 @@ fn nothing_that_is_left_can_be_taken_away() {
 
 #[test]
 fn bounds_are_kept_and_what_was_found_by_then_is_told() {
-    for (_, _, smallest) in made_smaller::<RESUME_VIEW>(Bounds { tries: 2, deadline: None }) {
+    for (_, _, smallest) in made_smaller::<RESUME_VIEW>(Bounds { tries: 2, shakes: 0, deadline: None }) {
         assert_eq!((smallest.end, smallest.tries), (End::Bounds, 2));
     }
 }

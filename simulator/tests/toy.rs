@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use simulator::fast::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use simulator::fast::run_with;
 use simulator::report::{Report, Verdict};
-use simulator::scenario::{Fault, Scenario, Strike, Victim, World};
+use simulator::scenario::{Fault, Rot, Scenario, Strike, Victim, World};
 use simulator::trace::Printing;
 use std::time::Duration;
 use varve_protocol::client::{
@@ -307,6 +307,8 @@ pub(super) fn crashes(seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed, World::Fast);
     scenario.nodes = 1;
     scenario.replication_factor = 1;
+    scenario.durability = Durability::QuorumDisk;
+    scenario.rot = Rot::NONE;
     scenario.left_behind.clear();
     // A toy has one topic, made once.
     scenario.load.tinkers = false;

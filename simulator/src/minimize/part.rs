@@ -166,7 +166,8 @@ pub fn with_nodes(scenario: &Scenario, nodes: u8) -> Option<Scenario> {
     let fits = |fault: Fault| fault.fits(nodes).is_ok();
     left.strikes.retain(|strike| fits(strike.fault));
     left.left_behind.retain(|behind| fits(behind.fault));
-    Some(left)
+    // Fewer nodes may be too few for what befalls them.
+    left.verify().is_ok().then_some(left)
 }
 
 fn with_partitions(scenario: &Scenario, partitions: u32) -> Option<Scenario> {

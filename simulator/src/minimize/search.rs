@@ -8,7 +8,9 @@
 //! Numbers come before single strikes: with few nodes and clients a universe is played sooner, and there are many to play.
 //!
 //! A scenario that has lost something is another universe: clients draw other things, frames meet other faults. So it counts
-//! only if it breaks the same promise, and a panic only if it is at the same place.
+//! only if it breaks the same promise, and a panic only if it is at the same place. And what fails by a coincidence passes
+//! without things that have nothing to do with it, because the coincidence is gone. So when nothing more can be taken, each
+//! try is repeated with a few other seeds behind the same scenario: shaken.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -58,6 +60,8 @@ impl Failure {
 pub struct Bounds {
     /// Most universes played.
     pub tries: u64,
+    /// Other seeds with which a try that passes is repeated.
+    pub shakes: u64,
     /// When no further one is begun.
     pub deadline: Option<Instant>,
 }
@@ -104,6 +108,7 @@ pub fn minimize(
         best: scenario,
         failure,
         bounds,
+        shakes: 0,
         tries: 0,
         end: End::Minimal,
         known: BTreeMap::new(),
@@ -115,8 +120,11 @@ pub fn minimize(
         search.take_parts();
         search.take_numbers();
         search.take_strikes();
-        if search.best == before || search.end == End::Bounds {
+        if search.end == End::Bounds || search.best == before && search.shakes == bounds.shakes {
             break;
+        }
+        if search.best == before {
+            search.shakes = bounds.shakes;
         }
     }
     Smallest { scenario: search.best, failure: search.failure, tries: search.tries, end: search.end }
@@ -126,6 +134,8 @@ struct Search<J> {
     best: Scenario,
     failure: Failure,
     bounds: Bounds,
+    /// How many other seeds a try has at the moment.
+    shakes: u64,
     tries: u64,
     end: End,
     /// What scenarios that were tried came to.
@@ -134,8 +144,13 @@ struct Search<J> {
 }
 
 impl<J: FnMut(&Scenario) -> Option<Failure>> Search<J> {
-    /// Whether a scenario fails in the same way. If it does it is the best so far.
+    /// Whether a scenario fails in the same way, shaken or not. If it does it is the best so far.
     fn fails(&mut self, scenario: Scenario) -> bool {
+        let shaken = |shake: u64| Scenario { seed: scenario.seed.wrapping_add(shake), ..scenario.clone() };
+        (0..=self.shakes).any(|shake| self.fails_unshaken(shaken(shake)))
+    }
+
+    fn fails_unshaken(&mut self, scenario: Scenario) -> bool {
         let name = serde_json::to_string(&scenario).expect("a scenario has no maps with odd keys");
         if let Some(fails) = self.known.get(&name) {
             return *fails && scenario == self.best;
@@ -182,5 +197,62 @@ impl<J: FnMut(&Scenario) -> Option<Failure>> Search<J> {
         for shrink in SHRINKS {
             while shrink(&self.best).is_some_and(|smaller| self.fails(smaller)) {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Fault, Strike, World};
+
+    /// A failure that takes a power failure and a coincidence, which one of four seeds brings for each number of strikes.
+    #[test]
+    fn a_coincidence_is_found_again_by_shaking() {
+        let strike = |second: u64| Strike {
+            at: Duration::from_secs(second),
+            lasts: Duration::from_secs(1),
+            fault: Fault::PowerFailure,
+        };
+        let mut drawn = Scenario::draw(6, World::Fast);
+        drawn.strikes = (0..14).map(strike).collect();
+        drawn.safety = Duration::from_secs(14);
+        let failure = Failure { property: "a coincidence", place: None, at: Duration::from_secs(9) };
+        let judge = |scenario: &Scenario| {
+            let is_there = scenario.strikes.iter().any(|strike| strike.fault == Fault::PowerFailure);
+            let is_met = (scenario.seed + scenario.strikes.len() as u64).is_multiple_of(4);
+            (is_there && is_met).then(|| failure.clone())
+        };
+        assert!(judge(&drawn).is_some(), "what is drawn fails");
+        let left = |shakes: u64| {
+            let bounds = Bounds { tries: 1000, shakes, deadline: None };
+            minimize(drawn.clone(), failure.clone(), bounds, judge)
+        };
+        let (still, shaken) = (left(0), left(3));
+        assert_eq!((still.end, shaken.end), (End::Minimal, End::Minimal));
+        assert!(still.scenario.strikes.len() > 1, "one strike alone passes with the seed that was drawn");
+        assert_eq!(shaken.scenario.strikes.len(), 1, "and fails with another");
+        assert!(judge(&shaken.scenario).is_some());
+    }
+
+    /// What is at another place or breaks another promise is not the failure that is looked for.
+    #[test]
+    fn another_failure_does_not_count() {
+        let drawn = Scenario::draw(1, World::Fast);
+        let stopped = |place: &str| Failure {
+            property: "a node stopped",
+            place: Some(place.to_owned()),
+            at: Duration::from_secs(1),
+        };
+        let failure = stopped("here.rs:1:1");
+        let bounds = Bounds { tries: 200, shakes: 0, deadline: None };
+        let is_drawn = |scenario: &Scenario| *scenario == drawn;
+        let elsewhere = |scenario: &Scenario| {
+            Some(if is_drawn(scenario) { failure.clone() } else { stopped("there.rs:1:1") })
+        };
+        let smallest = minimize(drawn.clone(), failure.clone(), bounds, elsewhere);
+        assert_eq!((smallest.scenario, smallest.end), (drawn.clone(), End::Minimal));
+        let anything = |_: &Scenario| Some(failure.clone());
+        let smallest = minimize(drawn.clone(), failure.clone(), bounds, anything);
+        assert!(smallest.scenario.strikes.is_empty() && Part::all_of(&smallest.scenario).is_empty());
     }
 }

@@ -29,7 +29,11 @@ pub struct Story<'a> {
 impl fmt::Display for Story<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { drawn, left, report } = self;
-        writeln!(f, "fast seed {}, made smaller\n", left.seed)?;
+        write!(f, "fast seed {}, made smaller", drawn.seed)?;
+        if left.seed != drawn.seed {
+            write!(f, " and played as by seed {}", left.seed)?;
+        }
+        writeln!(f, "\n")?;
         self.write_cluster(f)?;
         self.write_clients(f)?;
         self.write_weather(f)?;

@@ -1,9 +1,15 @@
-//! What a scenario that somebody has edited must still be, so that it can be played.
+//! What a scenario that somebody has edited must still be: one that can be played, and in which nothing happens that no cluster
+//! is promised to survive. Else a broken promise would be no finding.
 
-use super::Scenario;
+use varve_protocol::durability::Durability;
+
+use super::{Fault, Rot, Scenario};
 
 /// The most nodes there may be.
 const NODES_MAX: u8 = 5;
+
+/// The fewest replicas of which one may lose what it had synced.
+const REPLICAS_TO_LOSE_FROM: u8 = 3;
 
 /// Why a scenario cannot be played.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -23,6 +29,12 @@ pub enum Unsound {
     /// A mask of halves names nodes that there are not, or puts all on one side.
     #[error("a mask of {0:#b} does not split the nodes in two")]
     Mask(u32),
+    /// A group so small may have no minority that could do what is asked of it.
+    #[error("{0}: that takes {REPLICAS_TO_LOSE_FROM} replicas")]
+    TooFewReplicas(&'static str),
+    /// More nodes are left behind than a group can do without.
+    #[error("{0} nodes left behind are the majority of a group")]
+    TooManyLeftBehind(usize),
     /// The faults are not in the order of their times.
     #[error("strike {0} comes before the one that is listed before it")]
     Order(usize),
@@ -53,14 +65,33 @@ impl Scenario {
         strikes
             .chain(self.left_behind.iter().map(|left| left.fault))
             .try_for_each(|fault| fault.fits(self.nodes))?;
+        self.verify_promises()?;
         let is_late = |pair: &[super::Strike]| pair[0].at > pair[1].at;
         self.strikes.windows(2).position(is_late).map_or(Ok(()), |index| Err(Unsound::Order(index + 1)))
+    }
+
+    /// Whether the groups are large enough for what befalls them.
+    fn verify_promises(&self) -> Result<(), Unsound> {
+        let is_lost = |fault: Fault| matches!(fault, Fault::LoseDisk(_));
+        let befalls = [
+            ("disks that forget", self.rot != Rot::NONE),
+            ("a lost disk", self.strikes.iter().any(|strike| is_lost(strike.fault))),
+            ("acknowledging from memory", self.durability == Durability::QuorumMemory),
+            ("nodes left behind", !self.left_behind.is_empty()),
+        ];
+        if self.replication_factor < REPLICAS_TO_LOSE_FROM {
+            let asked = befalls.into_iter().find(|(_, is_asked)| *is_asked);
+            return asked.map_or(Ok(()), |(name, _)| Err(Unsound::TooFewReplicas(name)));
+        }
+        let left_behind = self.left_behind.len();
+        let is_too_many = 2 * left_behind >= usize::from(self.replication_factor);
+        if is_too_many { Err(Unsound::TooManyLeftBehind(left_behind)) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fault, Reach, Strike, Victim, World};
+    use super::super::{LeftBehind, Reach, Strike, Victim, World};
     use super::*;
     use std::time::Duration;
     use varve_protocol::id::NodeId;
@@ -98,6 +129,33 @@ mod tests {
         assert_eq!(
             refused(&|scenario| scenario.strikes = vec![strike(1, everybody)]),
             Unsound::Mask(u32::MAX)
+        );
+        let alone = |scenario: &mut Scenario| {
+            (scenario.replication_factor, scenario.durability) = (1, Durability::QuorumDisk);
+            (scenario.rot, scenario.strikes, scenario.left_behind) = (Rot::NONE, Vec::new(), Vec::new());
+        };
+        let first = Victim::Node(NodeId::new(1));
+        assert_eq!(
+            refused(&|scenario| {
+                alone(scenario);
+                scenario.strikes = vec![strike(1, Fault::LoseDisk(first))];
+            }),
+            Unsound::TooFewReplicas("a lost disk")
+        );
+        assert_eq!(
+            refused(&|scenario| {
+                alone(scenario);
+                scenario.rot.crashes_permille = 300;
+            }),
+            Unsound::TooFewReplicas("disks that forget")
+        );
+        let left = |node| LeftBehind { node: NodeId::new(node), fault: Fault::Crash(first) };
+        assert_eq!(
+            refused(&|scenario| {
+                scenario.replication_factor = 3;
+                scenario.left_behind = vec![left(1), left(2)];
+            }),
+            Unsound::TooManyLeftBehind(2)
         );
         let swapped = vec![strike(2, Fault::PowerFailure), strike(1, Fault::PowerFailure)];
         assert_eq!(refused(&|scenario| scenario.strikes = swapped.clone()), Unsound::Order(1));
