@@ -10,6 +10,7 @@
 //! There is no runtime and no thread; simulated time jumps from event to event. A simulated second costs as many steps as
 //! something happens in it.
 
+pub mod chronicle;
 mod heap;
 mod host;
 pub mod machine;
@@ -19,6 +20,8 @@ mod rot;
 mod universe;
 mod watch;
 mod wire;
+
+use chronicle::Chronicle;
 
 use crate::report::Report;
 use crate::scenario::Scenario;
@@ -36,4 +39,13 @@ pub fn run_with<M: Machine>(scenario: Scenario, printing: Printing) -> Report {
 #[must_use]
 pub fn run(scenario: Scenario, printing: Printing) -> Report {
     run_with::<real::RealNode>(scenario, printing)
+}
+
+/// Plays a scenario with the real node, and keeps what the nodes showed.
+#[must_use]
+pub fn run_with_chronicle(scenario: Scenario) -> (Report, Chronicle) {
+    let mut universe = Universe::<real::RealNode>::new(scenario, Printing::Off);
+    universe.chronicle = Some(Chronicle::default());
+    let report = universe.run();
+    (report, universe.chronicle.unwrap_or_default())
 }

@@ -34,4 +34,5 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod trace;
+pub mod visualize;
 pub mod workload;

@@ -13,6 +13,7 @@ use simulator::mutants;
 use simulator::run::{AfterFailure, Outcome, Plan, play_all};
 use simulator::scenario::World;
 use simulator::trace::Printing;
+use simulator::visualize;
 
 /// One seed, one universe: plays Varve's real nodes on simulated networks and disks, breaks things, and checks that no
 /// promise is broken. Exit code: 0 all promises kept, 1 one broken, 2 the simulator itself failed.
@@ -63,6 +64,9 @@ enum Command {
     /// Plays a scenario from a file, and says whether it is the same universe as when the file was written. Exit code: as
     /// without a command.
     Replay(case::Plan),
+    /// Draws a universe of the fast world as a page: what each replica was and when, faults and commits. Exit code: as without a
+    /// command.
+    Visualize(visualize::Plan),
     /// Plays deliberate mistakes, each until a check finds it. Exit code: 0 all were found, 1 one was not, 2 one could not
     /// be judged.
     #[cfg(feature = "mutants")]
@@ -115,6 +119,9 @@ fn main() -> ExitCode {
         Some(Command::Minimize(plan)) => return exit_code(minimize::run_aloud(&plan)),
         Some(Command::Replay(plan)) => {
             return exit_code(case::replay(&plan).map(|verdict| verdict.exit_code()));
+        }
+        Some(Command::Visualize(plan)) => {
+            return exit_code(visualize::run(&plan).map(|verdict| verdict.exit_code()));
         }
         #[cfg(feature = "mutants")]
         Some(Command::Mutants(plan)) => return mutants::run(&plan),

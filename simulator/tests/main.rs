@@ -11,3 +11,4 @@ mod seeds;
 mod socket;
 mod tidy;
 mod toy;
+mod visualize;

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::{Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 
+use super::chronicle::Process;
 use super::heap::EventHeap;
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use super::universe::Event;
@@ -103,6 +104,15 @@ impl<M: Machine> Host<M> {
     /// Whether there is a process, frozen or not.
     pub(crate) fn is_up(&self) -> bool {
         self.machine.is_some()
+    }
+
+    /// What it does.
+    pub(crate) fn process(&self) -> Process {
+        match (self.is_up(), self.frozen) {
+            (false, _) => Process::Down,
+            (true, 0) => Process::Running,
+            (true, _) => Process::Frozen,
+        }
     }
 
     /// Whether there is a process with a round of writes under way.

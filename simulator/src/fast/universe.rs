@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, NodeId};
 
+use super::chronicle::Chronicle;
 use super::heap::EventHeap;
 use super::host::Host;
 use super::machine::{Effect, Input, Machine, Setup};
@@ -57,6 +58,8 @@ pub(crate) struct Universe<M: Machine> {
     pub(crate) dooms: usize,
     /// What the disks have forgotten.
     pub(crate) atlas: Atlas,
+    /// What the nodes show, if anybody wants to know.
+    pub(super) chronicle: Option<Chronicle>,
     rng: ChaCha8Rng,
     trace: Trace,
     watch: Watch,
@@ -93,6 +96,7 @@ impl<M: Machine> Universe<M> {
             undo: BTreeMap::new(),
             dooms: 0,
             atlas: Atlas::new(seed, scenario.rot),
+            chronicle: None,
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),
             watch: Watch::over(scenario.replication_factor),
@@ -107,7 +111,7 @@ impl<M: Machine> Universe<M> {
     }
 
     /// Lets everything happen.
-    pub(crate) fn run(mut self) -> Report {
+    pub(crate) fn run(&mut self) -> Report {
         self.begin();
         let verdict = match self.play() {
             Ok(()) if self.oracle.tally().acked == 0 => Verdict::NothingHappened,
@@ -145,6 +149,9 @@ impl<M: Machine> Universe<M> {
 
     /// Writes a line into the trace.
     pub(crate) fn note(&mut self, text: String) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.notes.push((self.heap.now(), text.clone()));
+        }
         self.trace.note(self.heap.now(), text);
     }
 

@@ -72,6 +72,11 @@ impl<M: Machine> Universe<M> {
             self.watch.look_at_primaries(*node, host.life, status)?;
         }
         let groups = self.watched_groups();
+        if let Some(chronicle) = &mut self.chronicle {
+            let nodes = self.hosts.iter().map(|(node, host)| (*node, host.process()));
+            let watched: Vec<GroupId> = groups.iter().map(|(group, _)| *group).collect();
+            chronicle.look(now, &watched, nodes, &statuses);
+        }
         if self.lost_disk.is_some() && self.all_disks_are_good() {
             self.lost_disk = None;
         }
