@@ -12,6 +12,9 @@
 //! network partitions loses no acknowledged record, doubles none, reorders none, and the cluster works again when the
 //! faults end.
 //!
+//! A scenario is a value: it can be written to a file, edited, and played again (a [`case`]). [`minimize`] takes away what a failing
+//! one fails without and tells the rest as a story, and [`visualize`] draws a universe as a page.
+//!
 //! Beside the seeds, [`explore`] visits every state of a small group, with nothing but the consensus core.
 //!
 //! The same seed gives the same universe, event by event: two runs print the same `trace`.
