@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role};
 use varve_protocol::id::{GroupId, NodeId, Op};
-use varve_protocol::metadata::{ClusterMap, NodeEntry};
+use varve_protocol::metadata::{ClusterMap, NodeEntry, PartitionEntry};
 
 /// How all of it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -68,6 +68,8 @@ pub(crate) struct GroupHealth {
     pub(crate) replicas: Vec<u8>,
     /// The replicas that work in that view.
     pub(crate) working: Vec<u8>,
+    /// From where to where a replica is being moved, if one is.
+    pub(crate) moving: Option<(u8, u8)>,
     /// What a replica says that keeps it from working: the node and its words.
     pub(crate) problems: Vec<(u8, String)>,
 }
@@ -91,8 +93,10 @@ impl Summary {
         }
         let everybody: Vec<NodeId> = answers.iter().map(|(entry, _)| entry.node).collect();
         let mut groups = vec![GroupHealth::new(GroupId::METADATA, "metadata".to_owned(), &everybody, &said)];
-        for (name, group, replicas) in partitions(map) {
-            groups.push(GroupHealth::new(group, name, replicas, &said));
+        for (name, partition) in partitions(map) {
+            let health = GroupHealth::new(partition.group, name, &partition.replicas, &said);
+            let moving = partition.moving.map(|moving| (moving.from.as_raw(), moving.to.as_raw()));
+            groups.push(GroupHealth { moving, ..health });
         }
         let all_well = nodes.iter().all(NodeHealth::is_well);
         let health = match groups.iter().all(|group| group.available) {
@@ -119,13 +123,13 @@ impl Summary {
     }
 }
 
-/// Every partition of a map: its full name, its group, and the nodes that hold it.
-fn partitions(map: &ClusterMap) -> impl Iterator<Item = (String, GroupId, &[NodeId])> {
+/// Every partition of a map, and its full name.
+fn partitions(map: &ClusterMap) -> impl Iterator<Item = (String, &PartitionEntry)> {
     map.streams.iter().flat_map(|stream| {
         stream.topics.iter().flat_map(move |topic| {
             topic.partitions.iter().enumerate().map(move |(number, partition)| {
                 let name = format!("{}/{}/{number}", stream.name, topic.name);
-                (name, partition.group, partition.replicas.as_slice())
+                (name, partition)
             })
         })
     })
@@ -185,6 +189,7 @@ impl GroupHealth {
             view: view.as_raw(),
             replicas: raw(replicas),
             working: raw(&working),
+            moving: None,
             problems: said().filter_map(problem).collect(),
         }
     }
@@ -203,7 +208,7 @@ fn raw(nodes: &[NodeId]) -> Vec<u8> {
 mod tests {
     use varve_protocol::durability::Durability;
     use varve_protocol::id::{Offset, View};
-    use varve_protocol::metadata::{PartitionEntry, StreamEntry, TopicEntry};
+    use varve_protocol::metadata::{StreamEntry, TopicEntry};
 
     use super::*;
 
@@ -211,6 +216,8 @@ mod tests {
         let replicas = [2, 3, 1].map(NodeId::new).to_vec();
         let partitions = vec![PartitionEntry {
             directories: Vec::new(),
+            arrived: Vec::new(),
+            moving: None,
             group: GroupId::new(1),
             replicas,
             durability: Durability::QuorumDisk,

@@ -12,5 +12,7 @@ mod data;
 mod failover;
 #[path = "main/mistakes.rs"]
 mod mistakes;
+#[path = "main/moves.rs"]
+mod moves;
 #[path = "main/tour.rs"]
 mod tour;

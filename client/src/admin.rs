@@ -14,7 +14,7 @@ use varve_protocol::client::{
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumber};
-use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, NodeEntry};
+use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome, Move, NodeEntry};
 use varve_protocol::retention::Retention;
 
 use crate::cluster::{AdminSession, Backoff, Shared, is_over, nonsense, read_response};
@@ -194,6 +194,35 @@ impl Admin {
             backoff.wait_and_relearn(&self.shared).await;
         }
         Err(ClientError::TimedOut { what: "the transfer of a primary", limit: TRANSFER_MAX, reason })
+    }
+
+    /// Has another node take the place of one that holds a replica of a group. It takes the log first, while the group goes on;
+    /// see [`Self::moving`] for when it is done.
+    ///
+    /// # Errors
+    /// When it is not possible, as the error says, or the cluster cannot be changed at the moment.
+    pub async fn move_replica(&self, group: GroupId, from: NodeId, to: NodeId) -> Result<(), ClientError> {
+        self.change(MetadataOp::MoveReplica { group, from, to }).await
+    }
+
+    /// Gives up a move: who holds the replica keeps it.
+    ///
+    /// # Errors
+    /// When no replica of the group is being moved, or the cluster cannot be changed at the moment.
+    pub async fn cancel_move(&self, group: GroupId) -> Result<(), ClientError> {
+        self.change(MetadataOp::CancelMove { group }).await
+    }
+
+    /// The move of a replica of a group that is under way, if there is one.
+    ///
+    /// # Errors
+    /// When no node answers, or there is no such group.
+    pub async fn moving(&self, group: GroupId) -> Result<Option<Move>, ClientError> {
+        let map = self.shared.fresh_map().await?;
+        let mut partitions =
+            map.streams.iter().flat_map(|stream| &stream.topics).flat_map(|topic| &topic.partitions);
+        let found = partitions.find(|partition| partition.group == group);
+        found.map(|partition| partition.moving).ok_or_else(|| MetadataError::GroupUnknown(group).into())
     }
 
     /// What each replica of a group holds, and whether it may lack what it acknowledged; or why that cannot be learnt.

@@ -10,7 +10,7 @@ use varve_consensus::event::{Request, RequestHandle};
 use varve_consensus::{Config, Input, Output, Replica, Timeouts};
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{
-    ClusterId, DirectoryId, Epoch, GroupId, ProducerId, ReplicaIndex, RequestNumber, Timestamp,
+    ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp,
 };
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::prepare::PrepareKind;
@@ -35,6 +35,7 @@ impl Group {
                 replica: ReplicaIndex::new(index),
                 replica_count: 3,
                 directory: DirectoryId::new(u64::from(index) + 1),
+                arrived: Op::ZERO,
                 is_original: true,
                 durability: Durability::QuorumDisk,
                 timeouts: Timeouts::default(),

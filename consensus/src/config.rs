@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use varve_protocol::durability::Durability;
-use varve_protocol::id::{ClusterId, DirectoryId, Epoch, GroupId, ReplicaIndex, View};
+use varve_protocol::id::{ClusterId, DirectoryId, Epoch, GroupId, Op, ReplicaIndex, View};
 use varve_protocol::limits::REPLICAS_MAX;
 
 /// Who a replica is, in which group.
@@ -21,6 +21,9 @@ pub struct Config {
     pub replica_count: u8,
     /// The data directory of this replica.
     pub directory: DirectoryId,
+    /// The op of the metadata that brought this replica here; zero if it is here from the start. It may have been here before,
+    /// and have forgotten that: an entry of the log that is older does not put it in its place.
+    pub arrived: Op,
     /// Whether that directory stood in this replica's place when the group was made. One that did not is mute until an entry
     /// of the log puts it there.
     pub is_original: bool,

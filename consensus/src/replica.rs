@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::{Offset, Op, ReplicaIndex, View};
+use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::log_start::LogStart;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
@@ -303,6 +304,7 @@ impl Replica {
         let stands = match self.own_replacement() {
             Some((op, entry)) => {
                 entry.directory == self.config.directory
+                    && (entry.known_at >= self.config.arrived || Mutant::EarlierStayCounts.is_on())
                     && (*op <= self.saved.commit || Mutant::VoiceNotSaved.is_on())
             }
             None => self.config.is_original,
@@ -322,10 +324,29 @@ impl Replica {
         self.replacements.newest(replica, self.log.head().op).map(|(_, entry)| *entry)
     }
 
+    /// The op of that entry; zero if there is none.
+    #[must_use]
+    pub fn generation(&self, replica: ReplicaIndex) -> Op {
+        self.replacements.newest(replica, self.log.head().op).map_or(Op::ZERO, |(op, _)| *op)
+    }
+
+    /// The op of the log that gave this replica its voice; zero if it was there from the start, or has none.
+    #[must_use]
+    pub fn own_generation(&self) -> Op {
+        let own = self.own_replacement().filter(|_| self.is_admitted());
+        own.map_or(Op::ZERO, |(op, _)| *op)
+    }
+
     /// Whether the log replaces a replica above the commit.
     #[must_use]
     pub fn is_replacing(&self) -> bool {
         self.replacements.is_pending(self.commit)
+    }
+
+    /// Whether a replica, this one or a peer, has acknowledged all of the log here but a window, as this primary has heard.
+    #[must_use]
+    pub fn is_close(&self, replica: ReplicaIndex) -> bool {
+        self.log.head().op.since(self.acknowledged_by(replica)) <= PREPARES_IN_FLIGHT_MAX
     }
 
     /// Whether this replica has reason to want another primary.

@@ -136,7 +136,7 @@ impl SnapshotBuilder {
 
 #[cfg(test)]
 mod tests {
-    use varve_protocol::id::{DirectoryId, ReplicaIndex};
+    use varve_protocol::id::{DirectoryId, NodeId, ReplicaIndex};
 
     use super::*;
 
@@ -148,6 +148,7 @@ mod tests {
         }
         let replacement = Replacement {
             replica: ReplicaIndex::new(2),
+            node: NodeId::new(3),
             directory: DirectoryId::new(77),
             known_at: Op::new(5),
         };
@@ -193,7 +194,8 @@ mod tests {
             "01000000",
             "0400000000000000",
             "02",
-            "00000000000000",
+            "03",
+            "000000000000",
             "4d00000000000000",
             "0500000000000000",
         ];

@@ -5,9 +5,10 @@
 //! |      0 |    4 | checksum        | CRC-32 of bytes 4..96                                                   |
 //! |      4 |    4 | body_checksum   | CRC-32 of the body                                                      |
 //! |      8 |    4 | magic           | `VRVF`                                                                  |
-//! |     12 |    1 | version         | 1                                                                       |
+//! |     12 |    1 | version         | 2                                                                       |
 //! |     13 |    1 | command         | see [`Command`]                                                         |
-//! |     14 |    2 | reserved        | zero                                                                    |
+//! |     14 |    1 | replica         | between nodes: the sender's place in the group                          |
+//! |     15 |    1 | reserved        | zero                                                                    |
 //! |     16 |   16 | cluster         | identity of the cluster; zero only in a client's first `Hello`          |
 //! |     32 |    8 | group           | the group concerned, or zero                                            |
 //! |     40 |    8 | view            | sender's view of that group                                             |
@@ -17,17 +18,16 @@
 //! |     72 |    4 | commit_checksum | checksum part of that name                                              |
 //! |     76 |    4 | body_size       | bytes that follow                                                       |
 //! |     80 |    8 | correlation     | chosen by a client, echoed in the answer; between nodes by command      |
-//! |     88 |    4 | epoch           | version of the group's member list                                      |
-//! |     92 |    4 | reserved        | zero                                                                    |
+//! |     88 |    8 | generation      | between nodes: the op that put the sender there; see [`Voice`]          |
 //!
 //! [`crate::message`] and [`crate::client`] say what each command puts into which field.
 
 use bytes::Bytes;
-use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
+use zerocopy::byteorder::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::{checksum, checksum_chunks};
-use crate::id::{ClusterId, Epoch, GroupId, Op, View};
+use crate::id::{ClusterId, GroupId, Op, ReplicaIndex, View};
 use crate::limits::FRAME_BODY_BYTES_MAX;
 
 /// Bytes of a frame header.
@@ -117,7 +117,8 @@ struct Layout {
     magic: U32,
     version: u8,
     command: u8,
-    reserved: U16,
+    replica: u8,
+    reserved: u8,
     cluster: U128,
     group: U64,
     view: U64,
@@ -127,11 +128,19 @@ struct Layout {
     commit_checksum: U32,
     body_size: U32,
     correlation: U64,
-    epoch: U32,
-    reserved_end: U32,
+    generation: U64,
 }
 
 const _: () = assert!(size_of::<Layout>() == FRAME_HEADER_SIZE, "the byte table is the struct");
+
+/// In whose name a replica speaks to another of its group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Voice {
+    /// Its place in the member list.
+    pub replica: ReplicaIndex,
+    /// The op of the group's log that put it there; zero if it is there from the start, or has no voice yet.
+    pub generation: Op,
+}
 
 /// The fields of a frame header that mean something to sender and receiver; the rest is filled in when the frame is
 /// encoded.
@@ -155,8 +164,8 @@ pub struct FrameHeader {
     pub commit_checksum: u32,
     /// Chosen by a client and echoed.
     pub correlation: u64,
-    /// Version of the member list.
-    pub epoch: Epoch,
+    /// In whose name a replica speaks.
+    pub voice: Voice,
 }
 
 impl FrameHeader {
@@ -173,7 +182,7 @@ impl FrameHeader {
             commit_view: View::ZERO,
             commit_checksum: 0,
             correlation: 0,
-            epoch: Epoch::ZERO,
+            voice: Voice::default(),
         }
     }
 }
@@ -275,7 +284,10 @@ impl IncomingHeader {
             commit_view: View::new(layout.commit_view.get()),
             commit_checksum: layout.commit_checksum.get(),
             correlation: layout.correlation.get(),
-            epoch: Epoch::new(layout.epoch.get()),
+            voice: Voice {
+                replica: ReplicaIndex::new(layout.replica),
+                generation: Op::new(layout.generation.get()),
+            },
         };
         Ok(Self { header, body_size, body_checksum: layout.body_checksum.get() })
     }
@@ -374,7 +386,8 @@ impl Frame {
             magic: U32::new(MAGIC),
             version: FRAME_VERSION,
             command: header.command as u8,
-            reserved: U16::ZERO,
+            replica: header.voice.replica.as_raw(),
+            reserved: 0,
             cluster: U128::new(header.cluster.as_raw()),
             group: U64::new(header.group.as_raw()),
             view: U64::new(header.view.as_raw()),
@@ -384,8 +397,7 @@ impl Frame {
             commit_checksum: U32::new(header.commit_checksum),
             body_size: U32::new(u32::try_from(body_size).expect("a body within limits fits 32 bits")),
             correlation: U64::new(header.correlation),
-            epoch: U32::new(header.epoch.as_raw()),
-            reserved_end: U32::ZERO,
+            generation: U64::new(header.voice.generation.as_raw()),
         };
         layout.checksum = U32::new(checksum(&layout.as_bytes()[4..]));
         let mut chunks = Vec::with_capacity(1 + self.body.chunks.len());

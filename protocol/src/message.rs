@@ -3,7 +3,7 @@
 //! Names are those of "Viewstamped Replication Revisited" (Liskov and Cowling, 2012). `view` in an envelope is always the
 //! sender's current view; the view inside a prepare header is the one in which that op was first prepared.
 //!
-//! | message         | frame fields used beside group, view, epoch                    | body                              |
+//! | message         | frame fields used beside group, view, voice                    | body                              |
 //! |-----------------|----------------------------------------------------------------|-----------------------------------|
 //! | Prepare         | commit name                                                    | header + body of the prepare      |
 //! | PrepareOk       | op, commit_view, commit_checksum: name of the prepare          | -                                 |
@@ -25,8 +25,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::frame::{Body, Command, Frame, FrameError, FrameHeader};
-use crate::id::{ClusterId, Epoch, GroupId, Op, Round, View};
+use crate::frame::{Body, Command, Frame, FrameError, FrameHeader, Voice};
+use crate::id::{ClusterId, GroupId, Op, Round, View};
 use crate::limits::HEADERS_PER_MESSAGE_MAX;
 use crate::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareHeader, PrepareId};
 use crate::replacement::Generations;
@@ -227,10 +227,10 @@ impl Message {
 
     /// The frame that carries this message.
     #[must_use]
-    pub fn to_frame(&self, cluster: ClusterId, group: GroupId, epoch: Epoch) -> Frame {
+    pub fn to_frame(&self, cluster: ClusterId, group: GroupId, voice: Voice) -> Frame {
         let mut header = FrameHeader::new(self.command(), cluster);
         header.group = group;
-        header.epoch = epoch;
+        header.voice = voice;
         header.view = self.view();
         let body = match self {
             Self::Prepare { commit, prepare, .. } => {

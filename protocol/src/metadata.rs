@@ -61,6 +61,28 @@ pub enum MetadataOp {
         /// Its name.
         topic: String,
     },
+    /// Has a node take the place of another that holds a replica of a partition.
+    MoveReplica {
+        /// The group of the partition.
+        group: GroupId,
+        /// Who holds a replica.
+        from: NodeId,
+        /// Who is to hold it instead.
+        to: NodeId,
+    },
+    /// Gives up a move. Who was to come may have taken the place by now, so that is turned round: who held the replica takes it
+    /// again.
+    CancelMove {
+        /// The group of the partition.
+        group: GroupId,
+    },
+    /// The replica that was moved has a voice: who held it before need not keep it.
+    FinishMove {
+        /// The group of the partition.
+        group: GroupId,
+        /// The op that began the move.
+        since: Op,
+    },
 }
 
 /// What a committed [`MetadataOp`] brought about.
@@ -113,6 +135,48 @@ pub enum MetadataError {
     /// Every node is at its limit of partitions.
     #[error("the cluster has no room for {0} more partitions; add nodes or delete topics")]
     TooManyPartitions(u32),
+    /// No such partition.
+    #[error("{0} is no partition: its topic was deleted; see `varve topic list`")]
+    GroupUnknown(GroupId),
+    /// There is nothing to move.
+    #[error("{node} holds no replica of {group}; see `varve topic describe`")]
+    NoReplica {
+        /// The group.
+        group: GroupId,
+        /// Who holds none.
+        node: NodeId,
+    },
+    /// A node holds one replica of a group at most.
+    #[error("{node} holds a replica of {group} already; choose another node")]
+    ReplicaExists {
+        /// The group.
+        group: GroupId,
+        /// Who holds one.
+        node: NodeId,
+    },
+    /// Not a node of this cluster.
+    #[error("there is no {0} in this cluster; see `varve cluster status`")]
+    NodeUnknown(NodeId),
+    /// Replicas are moved one after the other.
+    #[error(
+        "a replica of {group} is being moved from {from} to {to}; wait until it is, or give that up with --cancel"
+    )]
+    MoveUnderWay {
+        /// The group.
+        group: GroupId,
+        /// From where.
+        from: NodeId,
+        /// To where.
+        to: NodeId,
+    },
+    /// There is nothing to give up.
+    #[error("no replica of {0} is being moved")]
+    NoMove(GroupId),
+    /// Nobody would be left to say who holds the log.
+    #[error(
+        "{0} has one replica only, and a move is agreed on by the others; a topic with 3 replicas can be moved"
+    )]
+    OneReplica(GroupId),
 }
 
 /// Whether `name` may name a stream or a topic.
@@ -181,8 +245,36 @@ pub struct PartitionEntry {
     pub group: GroupId,
     /// The nodes that hold it; the first leads view 0.
     pub replicas: Vec<NodeId>,
-    /// The data directories that those nodes had when the partition was made.
+    /// The data directories that those nodes had when the partition was made; zero for one that has come later.
     pub directories: Vec<DirectoryId>,
+    /// Which op brought each of those nodes here; zero for one that is here from the start.
+    pub arrived: Vec<Op>,
+    /// The replica that is being moved.
+    pub moving: Option<Move>,
     /// When an append counts as done; never changes.
     pub durability: Durability,
+}
+
+impl PartitionEntry {
+    /// The place of a node that holds it.
+    ///
+    /// # Panics
+    /// If it holds none.
+    #[must_use]
+    pub fn place_of(&self, node: NodeId) -> usize {
+        self.replicas.iter().position(|holder| *holder == node).expect("a replica is moved from who holds it")
+    }
+}
+
+/// A replica on its way from one node to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct Move {
+    /// Who holds it.
+    pub from: NodeId,
+    /// Who is to hold it.
+    pub to: NodeId,
+    /// The op that began this.
+    pub since: Op,
+    /// The op that brought `to` here: the same, unless it has been here all the time and a move away from it was given up.
+    pub arrived: Op,
 }

@@ -117,6 +117,12 @@ mutants! {
     VoiceNotSaved, "voice-not-saved", "S4", "A replica that was let in votes before it will know that after a restart.";
     ReplacedTaleCounts, "replaced-tale-counts", "S4", "What a replica told before it lost its disk counts after it was replaced.";
     FoundsAlone, "founds-alone", "S4", "A node with an empty disk founds its cluster without asking the others.";
+    FormerHeard, "former-heard", "E2", "A replica that another has taken the place of is heard in its name.";
+    SuccessorHeard, "successor-heard", "E1", "A replica that is to take a place is heard before it has it.";
+    EarlierStayCounts, "earlier-stay-counts", "E2", "A replica that has come again takes an entry of its earlier stay for its voice.";
+    ArrivalNotSaved, "arrival-not-saved", "E2", "A replica comes to a node before that will know so after a restart.";
+    PendingHeard, "pending-heard", "E2", "Whom an uncommitted entry puts in a place is heard there.";
+    ReplacedCounts, "replaced-counts", "E2", "A replica that an entry puts in a place acknowledges that entry.";
     FormerDiskReturns, "former-disk-returns", "S4", "A data directory whose place another one took takes its place back.";
     ReadUnconfirmed, "read-unconfirmed", "D2", "A primary says where the log ends without asking whether it is still the primary.";
     ReadOldRoundCounts, "read-old-round-counts", "D2", "An answer to a question of before the read counts for it.";

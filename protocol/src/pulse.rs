@@ -9,6 +9,8 @@
 //! |      8 |    1 | is_fresh      | 1 if that directory belongs to no cluster yet, else 0             |
 //! |      9 |    1 | founder_count | founders that follow                                              |
 //! |     10 |  9 k | founders      | node (1 byte) and its directory (8 bytes); see [`Pulse::founders`] |
+//! |      - |    1 | moving_count  | replicas on their way to the sender that follow                   |
+//! |      - | 25 m | moving        | group, the op that began the move, the newest op that is committed and durable here (8 bytes each); 1 if it has a voice, else 0 |
 //!
 //! Then comes one entry of 36 bytes per group with news:
 //!
@@ -30,7 +32,11 @@ use crate::prepare::PrepareId;
 
 const SENDER_SIZE: usize = 10;
 const FOUNDER_SIZE: usize = 9;
+const MOVING_SIZE: usize = 25;
 const ENTRY_SIZE: usize = 36;
+
+/// Replicas on their way that one pulse tells of.
+pub const PULSE_MOVING_MAX: usize = 32;
 
 /// News of one group, told by its primary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +47,19 @@ pub struct PulseEntry {
     pub view: View,
     /// Its newest committed prepare.
     pub commit: PrepareId,
+}
+
+/// How far a replica is that is being moved to the sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PulseMoving {
+    /// The group.
+    pub group: GroupId,
+    /// The op of the metadata that began the move.
+    pub since: Op,
+    /// The newest op that is committed, and durable there.
+    pub reached: Op,
+    /// Whether it stands in its place, and will know that after any restart.
+    pub has_voice: bool,
 }
 
 /// Nodes with their data directories.
@@ -62,6 +81,8 @@ pub struct Pulse {
     /// From a fresh sender: itself and the nodes that it has heard to be fresh. From another, to a fresh receiver: the
     /// directories that the cluster was founded with.
     pub founders: Founders,
+    /// Replicas on their way to the sender, at most [`PULSE_MOVING_MAX`].
+    pub moving: Vec<PulseMoving>,
     /// Groups with news.
     pub entries: Vec<PulseEntry>,
 }
@@ -74,7 +95,11 @@ impl Pulse {
         header.op = Op::new(self.sequence);
         header.commit = self.echo;
         header.correlation = self.incarnation.as_raw();
-        let size = SENDER_SIZE + self.founders.len() * FOUNDER_SIZE + self.entries.len() * ENTRY_SIZE;
+        let size = SENDER_SIZE
+            + self.founders.len() * FOUNDER_SIZE
+            + 1
+            + self.moving.len() * MOVING_SIZE
+            + self.entries.len() * ENTRY_SIZE;
         let mut body = BytesMut::with_capacity(size);
         body.put_u64_le(self.directory.as_raw());
         body.put_u8(self.is_fresh.into());
@@ -82,6 +107,13 @@ impl Pulse {
         for (node, directory) in &self.founders {
             body.put_u8(node.as_raw());
             body.put_u64_le(directory.as_raw());
+        }
+        body.put_u8(u8::try_from(self.moving.len()).expect("a pulse tells of a few moves"));
+        for moving in &self.moving {
+            body.put_u64_le(moving.group.as_raw());
+            body.put_u64_le(moving.since.as_raw());
+            body.put_u64_le(moving.reached.as_raw());
+            body.put_u8(moving.has_voice.into());
         }
         for entry in &self.entries {
             body.put_u64_le(entry.group.as_raw());
@@ -105,12 +137,22 @@ impl Pulse {
         let (founders, rest) = rest
             .split_at_checked(usize::from(sender[9]) * FOUNDER_SIZE)
             .ok_or_else(|| refuse("it has fewer founders than it says"))?;
+        let (moving, rest) = rest
+            .split_first()
+            .and_then(|(count, rest)| rest.split_at_checked(usize::from(*count) * MOVING_SIZE))
+            .ok_or_else(|| refuse("it tells of fewer moves than it says"))?;
         let pieces = rest.chunks_exact(ENTRY_SIZE);
         if !pieces.remainder().is_empty() {
             return Err(refuse("its size is no multiple of an entry's"));
         }
         let u64_at = |piece: &[u8], at: usize| {
             u64::from_le_bytes(piece[at..at + 8].try_into().expect("eight bytes make a u64"))
+        };
+        let moved = |piece: &[u8]| PulseMoving {
+            group: GroupId::new(u64_at(piece, 0)),
+            since: Op::new(u64_at(piece, 8)),
+            reached: Op::new(u64_at(piece, 16)),
+            has_voice: piece[24] == 1,
         };
         let founder = |piece: &[u8]| (NodeId::new(piece[0]), DirectoryId::new(u64_at(piece, 1)));
         let entries = pieces.map(|piece| PulseEntry {
@@ -129,6 +171,7 @@ impl Pulse {
             directory: DirectoryId::new(u64_at(sender, 0)),
             is_fresh: sender[8] == 1,
             founders: founders.chunks_exact(FOUNDER_SIZE).map(founder).collect(),
+            moving: moving.chunks_exact(MOVING_SIZE).map(moved).collect(),
             entries: entries.collect(),
         })
     }

@@ -1,14 +1,15 @@
-//! A replica that has lost its disk: the entry of a group's log that puts another in its place, and what replicas tell each
-//! other of that in a view change.
+//! A replica that has lost its disk, or is to be moved: the entry of a group's log that puts another in its place, and what
+//! replicas tell each other of that in a view change.
 //!
 //! The body of a prepare of kind `Replacement` is 24 bytes, little-endian:
 //!
 //! | offset | size | name      | meaning                                                      |
 //! |-------:|-----:|-----------|--------------------------------------------------------------|
 //! |      0 |    1 | replica   | whose place in the member list                               |
-//! |      1 |    7 | reserved  | zero                                                         |
-//! |      8 |    8 | directory | the data directory whose replica stands there from now on    |
-//! |     16 |    8 | known_at  | the op of the metadata that made the directory known         |
+//! |      1 |    1 | node      | the node whose replica stands there from now on              |
+//! |      2 |    6 | reserved  | zero                                                         |
+//! |      8 |    8 | directory | the data directory of that replica                           |
+//! |     16 |    8 | known_at  | the op of the metadata that made it so                       |
 //!
 //! The op of the entry is the *generation* of the replica that it puts there; who was there when the group was made has
 //! generation zero.
@@ -17,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::id::{DirectoryId, Op, ReplicaIndex};
+use crate::id::{DirectoryId, NodeId, Op, ReplicaIndex};
 use crate::limits::REPLICAS_MAX;
 
 /// Which replica is replaced, and by whom.
@@ -25,10 +26,12 @@ use crate::limits::REPLICAS_MAX;
 pub struct Replacement {
     /// Its place in the member list.
     pub replica: ReplicaIndex,
-    /// The data directory of the new one.
+    /// The node of the new one: the same as before if that has lost its disk, another if the replica is moved.
+    pub node: NodeId,
+    /// Its data directory.
     pub directory: DirectoryId,
-    /// The op of the metadata that made that directory known: who knows the metadata only up to an older one does not
-    /// replace it by what stood there before.
+    /// The op of the metadata that made that directory known, or wanted it here: who knows the metadata only up to an older
+    /// one does not replace it by what stood there before.
     pub known_at: Op,
 }
 
@@ -36,7 +39,8 @@ pub struct Replacement {
 #[repr(C)]
 struct Layout {
     replica: u8,
-    reserved: [u8; 7],
+    node: u8,
+    reserved: [u8; 6],
     directory: U64,
     known_at: U64,
 }
@@ -47,7 +51,8 @@ impl Replacement {
     pub fn encode(&self) -> Bytes {
         let layout = Layout {
             replica: self.replica.as_raw(),
-            reserved: [0; 7],
+            node: self.node.as_raw(),
+            reserved: [0; 6],
             directory: U64::new(self.directory.as_raw()),
             known_at: U64::new(self.known_at.as_raw()),
         };
@@ -58,12 +63,13 @@ impl Replacement {
     #[must_use]
     pub fn decode(body: &[u8]) -> Option<Self> {
         let layout = Layout::read_from_bytes(body).ok()?;
-        let directory = DirectoryId::new(layout.directory.get());
+        let (node, directory) = (NodeId::new(layout.node), DirectoryId::new(layout.directory.get()));
         let is_sound = usize::from(layout.replica) < REPLICAS_MAX
-            && layout.reserved == [0; 7]
+            && layout.reserved == [0; 6]
+            && node != NodeId::ZERO
             && directory != DirectoryId::ZERO;
         let known_at = Op::new(layout.known_at.get());
-        is_sound.then_some(Self { replica: ReplicaIndex::new(layout.replica), directory, known_at })
+        is_sound.then_some(Self { replica: ReplicaIndex::new(layout.replica), node, directory, known_at })
     }
 }
 
@@ -114,11 +120,11 @@ mod tests {
     #[test]
     fn a_replacement_has_these_bytes() {
         let (replica, directory) = (ReplicaIndex::new(2), DirectoryId::new(0x0102));
-        let replacement = Replacement { replica, directory, known_at: Op::new(9) };
+        let replacement = Replacement { replica, node: NodeId::new(5), directory, known_at: Op::new(9) };
         let bytes = replacement.encode();
         assert_eq!(
             bytes[..],
-            [[2, 0, 0, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0, 0, 0]].concat()
+            [[2, 5, 0, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0, 0, 0]].concat()
         );
         assert_eq!(Replacement::decode(&bytes), Some(replacement));
         let mut spoilt = bytes.to_vec();

@@ -1,11 +1,16 @@
 //! One replica of one group, as its node keeps it.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use varve_consensus::Replica;
 use varve_protocol::durability::Durability;
+use varve_protocol::frame::Voice;
 use varve_protocol::id::{DirectoryId, NodeId, Op, ReplicaIndex, View};
+use varve_protocol::metadata::Move;
+use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::PrepareId;
+use varve_protocol::replacement::Replacement;
 use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
 
@@ -26,34 +31,93 @@ pub(crate) enum State {
     Damaged(String),
 }
 
-/// Where the replicas of a group were placed when it was made.
-#[derive(Clone, Debug)]
+/// Where the metadata wants the replicas of a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Placement {
-    /// The nodes that hold replicas, by replica index.
-    pub(crate) members: Vec<NodeId>,
-    /// Their data directories at that time.
+    /// The nodes that are to hold replicas, by replica index.
+    pub(crate) nodes: Vec<NodeId>,
+    /// The data directories that they had when the group was made; zero for one that has come later.
     pub(crate) directories: Vec<DirectoryId>,
+    /// The op of the metadata that brought each there.
+    pub(crate) arrived: Vec<Op>,
+    /// The replica that is being moved.
+    pub(crate) moving: Option<Move>,
     /// How long its records are kept.
     pub(crate) retention: Retention,
     /// When an append counts as done.
     pub(crate) durability: Durability,
 }
 
+impl Placement {
+    /// The place of a node: its own, or the one that it is to take.
+    pub(crate) fn place_of(&self, node: NodeId) -> Option<ReplicaIndex> {
+        let holder = match self.moving {
+            Some(moving) if moving.to == node => moving.from,
+            Some(_) | None => node,
+        };
+        place_in(&self.nodes, holder)
+    }
+
+    /// Which place a node has or is to take, and the op of the metadata that brought it there.
+    pub(crate) fn stay_of(&self, node: NodeId) -> Option<(ReplicaIndex, Op)> {
+        Some((self.place_of(node)?, self.arrived(node)))
+    }
+
+    /// The op of the metadata that brought a node to its place, or is bringing it.
+    pub(crate) fn arrived(&self, node: NodeId) -> Op {
+        match (self.moving, place_in(&self.nodes, node)) {
+            (Some(moving), _) if moving.to == node => moving.arrived,
+            (_, Some(place)) => self.arrived[usize::from(place.as_raw())],
+            (_, None) => Op::ZERO,
+        }
+    }
+
+    /// Who is to take a place, if somebody is.
+    pub(crate) fn successor(&self, replica: ReplicaIndex) -> Option<Move> {
+        self.moving.filter(|moving| place_in(&self.nodes, moving.from) == Some(replica))
+    }
+}
+
+fn place_in(nodes: &[NodeId], node: NodeId) -> Option<ReplicaIndex> {
+    let place = nodes.iter().position(|member| *member == node)?;
+    Some(ReplicaIndex::new(u8::try_from(place).expect("a group has at most seven members")))
+}
+
+/// Who stands in a place, as far as the log here tells, committed or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seat {
+    pub(crate) node: NodeId,
+    /// Its data directory.
+    pub(crate) directory: DirectoryId,
+    /// The op of the metadata that made it so; zero for one that the group was made with.
+    pub(crate) since: Op,
+}
+
+/// What is made of the word of a node that speaks for a place of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// It is heard.
+    Voice,
+    /// It is answered, and not heard: it is to take that place, or has held it and may not know that another does.
+    Listener,
+    /// It has nothing to do with that place, as far as is known here.
+    Stranger,
+}
+
 /// One replica of one group.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The nodes that hold replicas, by replica index.
+    /// Where the metadata wants the replicas.
+    pub(crate) placement: Placement,
+    /// The nodes that hold replicas, by replica index, as far as the log here tells. As long as the replica here has no voice its
+    /// log may be old, and this is where the metadata wants them.
     pub(crate) members: Vec<NodeId>,
-    /// The data directories that they had when the group was made.
-    pub(crate) directories: Vec<DirectoryId>,
-    /// How long its records are kept.
-    pub(crate) retention: Retention,
+    /// Who is answered at the moment, and what place it speaks for.
+    pub(crate) answering: Option<(ReplicaIndex, NodeId)>,
     /// What the last survey of its segments has shown.
     pub(crate) surveyed: Option<Surveyed>,
     /// The op before the first one on the disk.
     pub(crate) base: Op,
-    /// When an append counts as done.
-    pub(crate) durability: Durability,
     pub(crate) state: State,
     pub(crate) tail: Tail,
     /// When its timer is set to.
@@ -68,31 +132,35 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(placement: Placement, state: State, tail: Tail) -> Self {
-        let Placement { members, directories, retention, durability } = placement;
-        Self {
-            members,
-            directories,
-            retention,
+        let mut group = Self {
+            members: placement.nodes.clone(),
+            placement,
+            answering: None,
             surveyed: None,
             base: Op::ZERO,
-            durability,
             state,
             tail,
             armed: None,
             view_seen: None,
             view_led: None,
             writing: VecDeque::new(),
+        };
+        group.look_who_is_seated();
+        group
+    }
+
+    /// Looks in the log who holds the replicas.
+    pub(crate) fn look_who_is_seated(&mut self) {
+        let is_told_by_log = self.replica().is_some_and(Replica::is_admitted);
+        for (replica, place) in (0..).map(ReplicaIndex::new).zip(0..self.members.len()) {
+            let node = if is_told_by_log { self.seat(replica).node } else { self.placement.nodes[place] };
+            self.members[place] = node;
         }
     }
 
     /// The same, with a log that begins behind this op.
     pub(crate) fn behind(self, base: Op) -> Self {
         Self { base, ..self }
-    }
-
-    pub(crate) fn placement(&self) -> Placement {
-        let (members, directories) = (self.members.clone(), self.directories.clone());
-        Placement { members, directories, retention: self.retention, durability: self.durability }
     }
 
     pub(crate) fn replica(&self) -> Option<&Replica> {
@@ -123,19 +191,73 @@ impl Group {
         self.members[usize::from(replica.as_raw())]
     }
 
-    /// The data directory that stands in a place, as far as the log here tells, committed or not, and the op of the
-    /// metadata that made it known there, if it is not the one that the group was made with.
-    pub(crate) fn seated(&self, replica: ReplicaIndex) -> (DirectoryId, Op) {
+    /// Who stands in a place, as far as the log here tells, committed or not.
+    pub(crate) fn seat(&self, replica: ReplicaIndex) -> Seat {
         match self.replica().and_then(|here| here.replacement(replica)) {
-            Some(replacement) => (replacement.directory, replacement.known_at),
-            None => (self.directories[usize::from(replica.as_raw())], Op::ZERO),
+            Some(Replacement { node, directory, known_at, .. }) => Seat { node, directory, since: known_at },
+            None => {
+                let place = usize::from(replica.as_raw());
+                let (node, directory) = (self.placement.nodes[place], self.placement.directories[place]);
+                Seat { node, directory, since: Op::ZERO }
+            }
         }
     }
 
     /// The replica index of a node, if it is a member.
     pub(crate) fn index_of(&self, node: NodeId) -> Option<ReplicaIndex> {
-        let place = self.members.iter().position(|member| *member == node)?;
-        Some(ReplicaIndex::new(u8::try_from(place).expect("a group has at most seven members")))
+        place_in(&self.members, node)
+    }
+
+    /// What is made of the word of a node in the name of `voice`. Whoever another has taken the place of, in the log here, has
+    /// an older generation than that entry. Until that is committed nobody is heard in that place.
+    pub(crate) fn standing(&self, node: NodeId, voice: Voice) -> Standing {
+        let Some(holder) = self.members.get(usize::from(voice.replica.as_raw())).copied() else {
+            return Standing::Stranger;
+        };
+        let known = self.replica().map_or(Op::ZERO, |here| here.generation(voice.replica));
+        let may_speak = node == holder
+            || node == self.placement.nodes[usize::from(voice.replica.as_raw())]
+            || self.placement.successor(voice.replica).is_some_and(|moving| moving.to == node);
+        let commit = self.replica().map_or(Op::ZERO, |here| here.commit().op);
+        let is_heard = match voice.generation.cmp(&known) {
+            // Who has a generation knows its entry to be committed.
+            Ordering::Greater => true,
+            Ordering::Equal => node == holder || Mutant::SuccessorHeard.is_on(),
+            // Who stands there and has lost its disk again, or does not know yet, speaks for itself.
+            Ordering::Less if node == holder => known <= commit || Mutant::PendingHeard.is_on(),
+            Ordering::Less => Mutant::FormerHeard.is_on(),
+        };
+        match may_speak {
+            true if is_heard => Standing::Voice,
+            true => Standing::Listener,
+            false => Standing::Stranger,
+        }
+    }
+
+    /// Everybody who may stand in a place: as the log here tells, as the metadata wants it, and who is to come.
+    pub(crate) fn candidates(&self, replica: ReplicaIndex) -> [Option<NodeId>; 3] {
+        let holder = self.node(replica);
+        let wanted = self.placement.nodes[usize::from(replica.as_raw())];
+        let successor = self.placement.successor(replica).map(|moving| moving.to);
+        [
+            Some(holder),
+            Some(wanted).filter(|wanted| *wanted != holder),
+            successor.filter(|successor| *successor != holder && *successor != wanted),
+        ]
+    }
+
+    /// The node that is to take a place and has not taken it, as far as the log here tells. It may have had that place before.
+    pub(crate) fn successor(&self, replica: ReplicaIndex) -> Option<NodeId> {
+        let Move { to, since, .. } = self.placement.successor(replica)?;
+        let seat = self.seat(replica);
+        (seat.node != to || seat.since < since).then_some(to)
+    }
+
+    /// Every node that is told how the log goes on.
+    pub(crate) fn audience(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let successor = self.placement.moving.map(|moving| moving.to);
+        let successor = successor.filter(|successor| !self.members.contains(successor));
+        self.members.iter().copied().chain(successor)
     }
 
     /// The node that leads the replica's view; the first member while it is not open.

@@ -6,6 +6,8 @@
 //!
 //! Group ids count up and are never given out twice, also not after a topic is deleted.
 
+mod moves;
+
 use std::collections::BTreeMap;
 
 use varve_protocol::durability::Durability;
@@ -141,6 +143,12 @@ impl Metadata {
         self.streams.values().flat_map(BTreeMap::values).flat_map(|topic| &topic.partitions)
     }
 
+    /// The partition that a group replicates.
+    #[must_use]
+    pub fn partition(&self, group: GroupId) -> Option<&PartitionEntry> {
+        self.partitions().find(|partition| partition.group == group)
+    }
+
     /// Every partition of every topic, and how long its records are kept.
     pub fn retentions(&self) -> impl Iterator<Item = (GroupId, Retention)> {
         let topics = self.streams.values().flat_map(BTreeMap::values);
@@ -197,6 +205,9 @@ impl Metadata {
                 self.create_topic((&stream, topic), replicas, durability, retention)
             }
             MetadataOp::DeleteTopic { stream, topic } => self.delete_topic(&stream, topic),
+            MetadataOp::MoveReplica { group, from, to } => self.move_replica(group, from, to),
+            MetadataOp::CancelMove { group } => self.cancel_move(group),
+            MetadataOp::FinishMove { group, since } => self.finish_move(group, since),
         }
     }
 
@@ -305,7 +316,14 @@ impl Metadata {
             let replicas = nodes.iter().cycle().skip(self.placement_cursor).take(replication_factor.into());
             let replicas: Vec<NodeId> = replicas.copied().collect();
             let directories = replicas.iter().map(|node| self.nodes[node].directory).collect();
-            entries.push(PartitionEntry { group: self.next_group, replicas, directories, durability });
+            entries.push(PartitionEntry {
+                group: self.next_group,
+                arrived: vec![Op::ZERO; replicas.len()],
+                replicas,
+                directories,
+                moving: None,
+                durability,
+            });
             self.next_group = self.next_group.next();
             self.placement_cursor = (self.placement_cursor + 1) % nodes.len();
         }

@@ -9,6 +9,7 @@
 //!                        ├─ balance    who leads what
 //!                        ├─ founding   how a cluster begins
 //!                        ├─ seats      lost disks
+//!                        ├─ moves      replicas that go from node to node
 //!                        ├─ doubt      unclean stops
 //!                        └─ disk       completions ──▶ Effects
 //! ```
@@ -24,6 +25,7 @@ mod founding;
 mod groups;
 mod liveness;
 mod mend;
+mod moves;
 mod offsets;
 pub(crate) mod retention;
 mod seats;
@@ -89,6 +91,8 @@ pub struct Node {
     metadata_floor: Op,
     /// Deleted groups whose files are still there, by the metadata op after which they were found to be deleted.
     deleting: BTreeMap<Op, Vec<GroupId>>,
+    /// Those whose files the disk is deleting.
+    being_deleted: BTreeSet<GroupId>,
     /// Groups whose first superblock is on its way to the disk, and since when.
     opening: BTreeMap<GroupId, Moment>,
     /// The placement that the groups were last opened and closed by.
@@ -117,6 +121,10 @@ pub struct Node {
     founding_said: Moment,
     /// Groups in which a replica may stand with another data directory than its node has.
     unseated: BTreeSet<GroupId>,
+    /// Whether a group is wanted here that may not be opened yet.
+    is_awaited: bool,
+    /// Groups of which a replica is being moved here.
+    arriving: BTreeSet<GroupId>,
     /// The data directories that the groups were last compared with.
     directories_seen: u64,
     /// Bytes of appends on their way to the disk, over all groups.
@@ -151,6 +159,7 @@ impl Node {
             metadata_tail: VecDeque::new(),
             metadata_floor,
             deleting: BTreeMap::new(),
+            being_deleted: BTreeSet::new(),
             opening: BTreeMap::new(),
             placement_seen: None,
             peers,
@@ -169,6 +178,8 @@ impl Node {
             patient_until: None,
             founding_said: now,
             unseated: BTreeSet::new(),
+            is_awaited: false,
+            arriving: BTreeSet::new(),
             directories_seen: 0,
             writing_bytes: 0,
             tail_bytes: 0,

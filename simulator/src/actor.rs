@@ -4,6 +4,7 @@
 //! knows no connection (frames to a node without one make the wire dial) and tells the oracle what it learns.
 
 pub(crate) mod balancer;
+pub(crate) mod mover;
 pub(crate) mod operator;
 pub(crate) mod producer;
 pub(crate) mod reader;
@@ -68,6 +69,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) changes_made: u64,
     /// Handovers of primaries that were begun.
     pub(crate) handovers: u64,
+    /// Moves of replicas that were begun, or given up.
+    pub(crate) moves: u64,
     /// Latest ends of partitions that were told.
     pub(crate) ends_confirmed: u64,
     /// How nodes said they are.
@@ -87,6 +90,7 @@ impl<'a> Orders<'a> {
             sessions_forgotten: 0,
             changes_made: 0,
             handovers: 0,
+            moves: 0,
             ends_confirmed: 0,
             statuses: Vec::new(),
         }
@@ -116,6 +120,11 @@ pub(crate) trait Actor {
 
     /// The placement it has found out, if that is its task.
     fn placement(&self) -> Option<&Placement> {
+        None
+    }
+
+    /// Where the partitions are after all that was moved, if that is its task.
+    fn moved(&self) -> Option<&Placement> {
         None
     }
 

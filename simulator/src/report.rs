@@ -67,6 +67,8 @@ pub struct Statistics {
     pub changes_made: u64,
     /// Handovers of primaries that somebody asked for and that were begun.
     pub handovers: u64,
+    /// Moves of replicas that were begun, or given up.
+    pub moves: u64,
     /// Latest ends of partitions that were told.
     pub ends_confirmed: u64,
     /// Answers to a session within its window that it is not remembered.
@@ -120,6 +122,7 @@ impl AddAssign for Statistics {
         self.records_read += other.records_read;
         self.changes_made += other.changes_made;
         self.handovers += other.handovers;
+        self.moves += other.moves;
         self.ends_confirmed += other.ends_confirmed;
         self.sessions_forgotten += other.sessions_forgotten;
         self.crashes += other.crashes;
@@ -156,7 +159,7 @@ impl fmt::Display for Statistics {
         write!(f, " records={} read={}", tally.records_acked, self.records_read)?;
         write!(f, " ends={}", self.ends_confirmed)?;
         write!(f, " refused={} unknown={}", tally.refused, tally.unknown)?;
-        write!(f, " changes={} handovers={}", self.changes_made, self.handovers)?;
+        write!(f, " changes={} handovers={} moves={}", self.changes_made, self.handovers, self.moves)?;
         write!(f, " sessions_forgotten={}", self.sessions_forgotten)?;
         write!(f, " crashes={} (in writes {})", self.crashes, self.crashes_in_writes)?;
         write!(f, " disks_lost={}", self.disks_lost)?;

@@ -150,6 +150,9 @@ pub struct Load {
     pub tinkers: bool,
     /// Whether somebody has primaries moved all the time.
     pub balances: bool,
+    /// Whether somebody has replicas moved all the time. A replica that goes leaves its group without one for a moment: there
+    /// no disk forgets anything then, and nobody stays away.
+    pub moves: bool,
     /// How long records are kept.
     #[serde(with = "format::RetentionFormat")]
     pub retention: Retention,

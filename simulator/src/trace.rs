@@ -123,7 +123,7 @@ impl Event {
                 digest.write_u8(0);
                 (from, to, header.command, header.group, header.view, header.op).hash(digest);
                 (header.commit, header.commit_view, header.commit_checksum).hash(digest);
-                (header.correlation, header.epoch, body_size, body_checksum).hash(digest);
+                (header.correlation, header.voice, body_size, body_checksum).hash(digest);
             }
             Self::Packet { from, to, size, fate } => {
                 digest.write_u8(1);

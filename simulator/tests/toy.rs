@@ -169,6 +169,8 @@ impl<const BUG: u8> Toy<BUG> {
     fn map(&self) -> ClusterMap {
         let partition = |number| PartitionEntry {
             directories: Vec::new(),
+            arrived: Vec::new(),
+            moving: None,
             group: GroupId::new(u64::from(number) + 1),
             replicas: vec![self.setup.node],
             durability: Durability::QuorumDisk,

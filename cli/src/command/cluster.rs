@@ -1,6 +1,7 @@
 //! `varve cluster`: how the cluster is, and who leads what.
 
 mod force;
+mod moving;
 mod transfer;
 
 use anyhow::anyhow;
@@ -42,6 +43,15 @@ enum Verb {
         /// Which node
         node: u8,
     },
+    /// Move a replica of a partition to another node, which takes the log first, while the partition goes on
+    ///
+    /// Waits until it is done; Ctrl-C ends the waiting and not the move.
+    Move {
+        /// STREAM/TOPIC/PARTITION
+        group: String,
+        #[command(flatten)]
+        way: moving::Way,
+    },
     /// Let a group go on with what is left, when most of its replicas stopped without syncing what they had acknowledged
     ///
     /// Topics made with `--durability quorum-memory` need it after a power failure of all their nodes: `varve cluster status`
@@ -60,6 +70,7 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Verb::Status => status(context).await,
         Verb::Transfer { group, to } => transfer::transfer(context, group, *to).await,
         Verb::Drain { node } => transfer::drain(context, *node).await,
+        Verb::Move { group, way } => moving::move_replica(context, group, *way).await,
         Verb::ForceRecover { group, risk } => force::force_recover(context, group, *risk).await,
     }
 }
@@ -142,6 +153,8 @@ fn node_row(node: &NodeHealth) -> Vec<String> {
 
 fn group_row(group: &GroupHealth) -> Vec<String> {
     let problem = |(node, problem): &(u8, String)| format!("node {node}: {problem}");
+    let moving = group.moving.map(|(from, to)| format!("a replica moves from node {from} to node {to}"));
+    let problems: Vec<String> = moving.into_iter().chain(group.problems.iter().map(problem)).collect();
     vec![
         group.group.to_string(),
         group.name.clone(),
@@ -149,7 +162,7 @@ fn group_row(group: &GroupHealth) -> Vec<String> {
         group.primary.map_or_else(|| "-".to_owned(), |primary| primary.to_string()),
         group.view.to_string(),
         format!("{} of {}", group.working.len(), group.replicas.len()),
-        group.problems.iter().map(problem).collect::<Vec<_>>().join("; "),
+        problems.join("; "),
     ]
 }
 

@@ -106,29 +106,36 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A cluster of three nodes.
+/// A cluster, of three nodes unless told otherwise.
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
     dev: Child,
+    nodes: u16,
 }
 
 impl Cluster {
     pub(crate) fn start() -> Self {
+        Self::start_of(3)
+    }
+
+    pub(crate) fn start_of(nodes: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let dev = Self::dev(folder.path());
-        Self { folder, dev }
+        let dev = Self::dev(folder.path(), nodes);
+        Self { folder, dev, nodes }
     }
 
     /// Starts `varve dev` and waits until it says that it is ready. Another process may take the ports in between.
-    fn dev(folder: &Path) -> Child {
+    fn dev(folder: &Path, nodes: u16) -> Child {
         for _ in 0..5 {
-            let base = free_ports(3).to_string();
-            let mut dev = command(folder, &["dev", "--base-port", &base, "--output", "json"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
+            let base = free_ports(nodes).to_string();
+            let count = nodes.to_string();
+            let mut dev =
+                command(folder, &["dev", "--nodes", &count, "--base-port", &base, "--output", "json"])
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap();
             let stdout = dev.stdout.take().unwrap();
             let (told, ready) = mpsc::channel();
             std::thread::spawn(move || {
@@ -140,7 +147,7 @@ impl Cluster {
                 Ok(_) => return dev,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     let _ = dev.kill();
-                    let logs: String = (1..=3)
+                    let logs: String = (1..=nodes)
                         .map(|node| {
                             std::fs::read_to_string(folder.join(format!("varve-data/node-{node}.log")))
                         })
@@ -201,7 +208,7 @@ impl Cluster {
 
     /// Starts it again after it was stopped.
     pub(crate) fn start_again(&mut self) {
-        self.dev = Self::dev(self.folder.path());
+        self.dev = Self::dev(self.folder.path(), self.nodes);
     }
 
     /// Starts a node that has died, until its stdin ends.
@@ -222,7 +229,7 @@ impl Cluster {
         let file = self.folder.path().join("varve-data/cluster.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, format!("{text}\n{table}\n")).unwrap();
-        self.dev = Self::dev(self.folder.path());
+        self.dev = Self::dev(self.folder.path(), self.nodes);
     }
 
     /// Stops it as a user does.

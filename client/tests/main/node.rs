@@ -116,6 +116,8 @@ pub(crate) fn map(op: u64, address: &str) -> ClusterMap {
         group: ORDERS,
         replicas: vec![NODE],
         directories: Vec::new(),
+        arrived: Vec::new(),
+        moving: None,
         durability: Durability::QuorumDisk,
     };
     let topic = TopicEntry {

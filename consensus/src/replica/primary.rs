@@ -164,7 +164,15 @@ impl Replica {
         self.continue_handover();
     }
 
+    /// The newest op that a replica has acknowledged. One that an entry puts in its place says nothing on that entry, nor does
+    /// who was there before, until it is committed.
     pub(super) fn acknowledged_by(&self, replica: ReplicaIndex) -> Op {
+        let pending = self.replacements.newest(replica, self.log.head().op).map(|(op, _)| *op);
+        let last = pending.filter(|op| *op > self.commit && !Mutant::ReplacedCounts.is_on());
+        last.map_or(self.acknowledged(replica), |op| self.acknowledged(replica).min(op.previous()))
+    }
+
+    fn acknowledged(&self, replica: ReplicaIndex) -> Op {
         if replica == self.config.replica {
             if Mutant::OwnVoteBeforeSync.is_on() { self.log.head().op } else { self.held() }
         } else {

@@ -10,7 +10,8 @@ use varve_consensus::event::{Liveness, Outcome, ReadHandle, ReadOutcome, Request
 use varve_consensus::{Config, Input, Output, Replica, Status, Timeouts};
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{
-    ClusterId, DirectoryId, Epoch, GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View,
+    ClusterId, DirectoryId, Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp,
+    View,
 };
 use varve_protocol::log_start::LogStart;
 use varve_protocol::message::{Message, SuffixSlot};
@@ -307,6 +308,7 @@ impl Cluster {
         let directory = directory(node, self.nodes[node].wipes);
         let replacement = Replacement {
             replica: replica_index(node),
+            node: NodeId::new(replica_index(node).as_raw() + 1),
             directory,
             known_at: Op::new(self.nodes[node].wipes),
         };
@@ -669,6 +671,7 @@ fn config((node, count): (usize, usize), wipes: u64, durability: Durability) -> 
         replica: replica_index(node),
         replica_count: u8::try_from(count).unwrap(),
         directory: directory(node, wipes),
+        arrived: Op::ZERO,
         is_original: wipes == 0,
         durability,
         timeouts: Timeouts { memory_rest: Duration::from_millis(300), ..Timeouts::default() },

@@ -5,7 +5,9 @@ use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
-use varve_protocol::metadata::{ClusterMap, MetadataOp, NodeEntry, PartitionEntry, StreamEntry, TopicEntry};
+use varve_protocol::metadata::{
+    ClusterMap, MetadataOp, Move, NodeEntry, PartitionEntry, StreamEntry, TopicEntry,
+};
 use varve_protocol::retention::Retention;
 
 use crate::single_bit_flips;
@@ -15,6 +17,13 @@ fn sample_map() -> ClusterMap {
         group: GroupId::new(3),
         replicas: vec![NodeId::new(1), NodeId::new(2)],
         directories: vec![DirectoryId::new(71), DirectoryId::new(72)],
+        arrived: vec![Op::ZERO, Op::new(6)],
+        moving: Some(Move {
+            from: NodeId::new(1),
+            to: NodeId::new(3),
+            since: Op::new(8),
+            arrived: Op::new(8),
+        }),
         durability: Durability::QuorumMemory,
     };
     let retention = Retention { bytes: Some(5), age_ms: None };

@@ -1,14 +1,14 @@
 //! Prepares, frames and messages survive the trip, and nothing damaged passes for whole.
 
 use bytes::{Bytes, BytesMut};
-use varve_protocol::frame::{Command, Frame, FrameError, FrameHeader};
+use varve_protocol::frame::{Command, Frame, FrameError, FrameHeader, Voice};
 use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, Incarnation, NodeId, Op, ReplicaIndex, Round, View,
 };
 use varve_protocol::limits::{FRAME_BODY_BYTES_MAX, HEADERS_PER_MESSAGE_MAX};
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
-use varve_protocol::pulse::{Pulse, PulseEntry};
+use varve_protocol::pulse::{Pulse, PulseEntry, PulseMoving};
 use varve_protocol::replacement::Generations;
 use varve_protocol::snapshot::Snapshot;
 
@@ -82,10 +82,11 @@ fn every_message() -> Vec<Message> {
 
 #[test]
 fn every_message_survives_the_trip() {
+    let voice = Voice { replica: ReplicaIndex::new(2), generation: Op::new(300) };
     for message in every_message() {
-        let bytes = message.to_frame(CLUSTER, GROUP, Epoch::new(2)).encode().concat();
+        let bytes = message.to_frame(CLUSTER, GROUP, voice).encode().concat();
         let frame = Frame::decode(&bytes.into()).expect("the frame is sound");
-        assert_eq!((frame.header.group, frame.header.epoch), (GROUP, Epoch::new(2)));
+        assert_eq!((frame.header.group, frame.header.voice), (GROUP, voice));
         assert_eq!(Message::from_frame(&frame), Some(Ok(message)));
     }
 }
@@ -94,6 +95,7 @@ fn every_message_survives_the_trip() {
 fn a_pulse_survives_the_trip() {
     let entry = PulseEntry { group: GROUP, view: View::new(3), commit: sample_prepare(b"").id() };
     let founder = |node: u8| (NodeId::new(node), DirectoryId::new(u64::from(node) + 70));
+    let moving = PulseMoving { group: GROUP, since: Op::new(8), reached: Op::new(300), has_voice: true };
     let pulse = Pulse {
         sequence: 5,
         echo: 4,
@@ -101,11 +103,12 @@ fn a_pulse_survives_the_trip() {
         directory: DirectoryId::new(71),
         is_fresh: true,
         founders: [1, 2, 3].map(founder).into(),
+        moving: vec![moving, PulseMoving { has_voice: false, ..moving }],
         entries: vec![entry, entry, entry],
     };
     let frame = Frame::decode(&pulse.to_frame(CLUSTER).encode().concat().into()).expect("the frame is sound");
     assert_eq!(Pulse::from_frame(&frame), Ok(pulse));
-    for cut in [0, 9, 10, 36, 38, 72] {
+    for cut in [0, 9, 10, 36, 37, 38, 72, 87, 90, 123] {
         let body = frame.body.to_bytes().slice(..cut);
         assert!(
             Pulse::from_frame(&Frame { body: body.into(), ..frame.clone() }).is_err(),
@@ -131,7 +134,7 @@ fn every_flip_and_every_cut_of_a_prepare_is_refused() {
 #[test]
 fn every_flip_and_every_cut_of_a_frame_is_refused() {
     for message in every_message() {
-        let bytes: Bytes = message.to_frame(CLUSTER, GROUP, Epoch::ZERO).encode().concat().into();
+        let bytes: Bytes = message.to_frame(CLUSTER, GROUP, Voice::default()).encode().concat().into();
         for length in 0..bytes.len() {
             assert!(Frame::decode(&bytes.slice(..length)).is_err(), "{message:?} cut to {length} bytes");
         }

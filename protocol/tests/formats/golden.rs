@@ -1,7 +1,8 @@
 //! Golden bytes. If one of these changes, old data and other releases can no longer be read: raise the version.
 
 use bytes::BytesMut;
-use varve_protocol::id::{ClusterId, Epoch, GroupId, Op, Timestamp, View};
+use varve_protocol::frame::Voice;
+use varve_protocol::id::{ClusterId, GroupId, Op, ReplicaIndex, Timestamp, View};
 use varve_protocol::message::Message;
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::record::{BatchBuilder, Record};
@@ -19,7 +20,8 @@ fn a_prepare_is_these_bytes() {
 fn a_frame_is_these_bytes() {
     let id = PrepareId { op: Op::new(42), view: View::new(3), checksum: 0xdead_beef };
     let message = Message::PrepareOk { view: View::new(4), id };
-    let frame = message.to_frame(ClusterId::new(0x1234), GroupId::new(7), Epoch::new(5));
+    let voice = Voice { replica: ReplicaIndex::new(2), generation: Op::new(0x0105) };
+    let frame = message.to_frame(ClusterId::new(0x1234), GroupId::new(7), voice);
     assert_golden(&hex(&frame.encode().concat()), include_str!("golden/frame.hex"));
 }
 

@@ -55,7 +55,10 @@ impl Node {
         let Some(peer) = self.peers.get(&node) else { return };
         let Some(mut returned) = peer.returned.filter(|returned| returned.due <= now) else { return };
         let here = |group: &Group| {
-            group.members.first() == Some(&node) && leads(group) && self.is_seated(group, ReplicaIndex::ZERO)
+            group.members.first() == Some(&node)
+                && leads(group)
+                && self.is_seated(group, ReplicaIndex::ZERO)
+                && group.successor(ReplicaIndex::ZERO).is_none()
         };
         let mut groups: Vec<GroupId> =
             self.groups.iter().filter(|(_, group)| here(group)).map(|(id, _)| *id).collect();

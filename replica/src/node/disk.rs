@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use varve_consensus::event::Input;
-use varve_protocol::id::{GroupId, Op, ReplicaIndex, View};
+use varve_protocol::id::{GroupId, NodeId, Op, View};
 use varve_protocol::limits::HEADERS_PER_MESSAGE_MAX;
 use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
@@ -21,11 +21,11 @@ const HEADER_READ_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) enum PendingRead {
     /// A peer wants this prepare.
-    Prepare { to: ReplicaIndex, view: View, id: PrepareId },
+    Prepare { to: NodeId, view: View, id: PrepareId },
     /// A peer wants headers.
-    Headers { to: ReplicaIndex, view: View },
+    Headers { to: NodeId, view: View },
     /// A peer wants what was let go.
-    Snapshot { to: ReplicaIndex, view: View },
+    Snapshot { to: NodeId, view: View },
     /// A consumer wants records.
     Fetch(Fetch),
     /// A log that was mended is read from its start.
@@ -47,7 +47,9 @@ impl Node {
                     self.writing_bytes -= written;
                 }
                 self.drive(group, Input::Durable(id));
-                self.after_metadata_write(group);
+                if group == GroupId::METADATA {
+                    self.after_metadata_write();
+                }
             }
             Completion::SuperblockDurable(superblock) => {
                 let is_opening =
@@ -56,7 +58,9 @@ impl Node {
                     self.on_group_created(superblock.group);
                 } else {
                     self.drive(superblock.group, Input::SuperblockDurable(superblock));
-                    self.after_metadata_write(superblock.group);
+                    if superblock.group == GroupId::METADATA {
+                        self.after_metadata_write();
+                    }
                 }
             }
             Completion::FoundersDurable => self.on_founders_durable(),
@@ -68,7 +72,7 @@ impl Node {
             Completion::LetGo { group, start } => self.on_let_go(group, start),
             Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
             Completion::Surveyed { group, sealed, active } => self.on_surveyed(group, &sealed, active),
-            Completion::Deleted { group } => tracing::info!(%group, "files deleted"),
+            Completion::Deleted { group } => self.on_deleted(group),
             Completion::Failed { group, error } => {
                 let what_to_do = if error.is_disk_full() {
                     "free some space on the disk of its data directory"
@@ -79,13 +83,6 @@ impl Node {
                     format!("{group} cannot be stored any more: {error}; {what_to_do}, then start it again");
                 self.effects.push_back(Effect::Halt { reason });
             }
-        }
-    }
-
-    /// What waits for the metadata to be durable.
-    fn after_metadata_write(&mut self, group: GroupId) {
-        if group == GroupId::METADATA {
-            self.delete_files();
         }
     }
 
@@ -114,10 +111,10 @@ impl Node {
     }
 
     /// Sends a peer the prepares it asks for; what the log here builds on too, if some of them were let go.
-    pub(super) fn serve_prepares(&mut self, group: GroupId, to: ReplicaIndex, view: View, ids: &[PrepareId]) {
+    pub(super) fn serve_prepares(&mut self, group: GroupId, to: NodeId, view: View, ids: &[PrepareId]) {
         let (gone, here): (Vec<_>, Vec<_>) = ids.iter().copied().partition(|id| self.is_gone(group, id.op));
         for id in &gone {
-            self.send(group, to, &Message::RepairMissing { view, id: *id });
+            self.send_to(group, to, &Message::RepairMissing { view, id: *id });
         }
         if !gone.is_empty() {
             self.serve_snapshot(group, to, view);
@@ -128,21 +125,18 @@ impl Node {
     }
 
     /// Sends a peer the prepare it asks for, or word that it is not here.
-    pub(super) fn serve_prepare(&mut self, group: GroupId, to: ReplicaIndex, view: View, id: PrepareId) {
+    pub(super) fn serve_prepare(&mut self, group: GroupId, to: NodeId, view: View, id: PrepareId) {
         match self.groups.get(&group).and_then(|group| group.tail.find(id)).cloned() {
-            Some(prepare) => self.send(group, to, &Message::RepairPrepare { view, prepare }),
+            Some(prepare) => self.send_to(group, to, &Message::RepairPrepare { view, prepare }),
             None => self.read(group, ReadFrom::Op(id.op), (0, id.op), PendingRead::Prepare { to, view, id }),
         }
     }
 
     /// Sends a peer the headers it asks for, as many as go into a message.
-    pub(super) fn serve_headers(
-        &mut self,
-        id: GroupId,
-        to: ReplicaIndex,
-        view: View,
-        ops: RangeInclusive<Op>,
-    ) {
+    pub(super) fn serve_headers(&mut self, id: GroupId, to: NodeId, view: View, ops: RangeInclusive<Op>) {
+        if self.is_gone(id, *ops.start()) {
+            return self.serve_snapshot(id, to, view);
+        }
         let Some(group) = self.groups.get(&id) else { return };
         let last = (*ops.end()).min(ops.start().plus(HEADERS_PER_MESSAGE_MAX as u64 - 1));
         let mut headers: Vec<PrepareHeader> = Vec::new();
@@ -155,7 +149,7 @@ impl Node {
             let why = PendingRead::Headers { to, view };
             self.read(id, ReadFrom::Op(*ops.start()), (HEADER_READ_BYTES, last), why);
         } else {
-            self.send(id, to, &Message::Headers { view, headers });
+            self.send_to(id, to, &Message::Headers { view, headers });
         }
     }
 
@@ -173,15 +167,15 @@ impl Node {
             PendingRead::Prepare { to, view, id } => {
                 let found = prepares.into_iter().find(|prepare| prepare.id() == id);
                 match found {
-                    Some(prepare) => self.send(group, to, &Message::RepairPrepare { view, prepare }),
-                    None if is_readable => self.send(group, to, &Message::RepairMissing { view, id }),
+                    Some(prepare) => self.send_to(group, to, &Message::RepairPrepare { view, prepare }),
+                    None if is_readable => self.send_to(group, to, &Message::RepairMissing { view, id }),
                     // It may be what cannot be read.
                     None => {}
                 }
             }
             PendingRead::Headers { to, view } => {
                 let headers = prepares.iter().map(|prepare| *prepare.header()).collect();
-                self.send(group, to, &Message::Headers { view, headers });
+                self.send_to(group, to, &Message::Headers { view, headers });
             }
             PendingRead::Fetch(fetch) => self.answer_fetch(&fetch, prepares),
             PendingRead::Mended | PendingRead::Snapshot { .. } => {}

@@ -61,7 +61,9 @@ impl Node {
             offset: Offset::new(header.op.as_raw()),
             bytes_max: (bytes_max as usize).min(FETCH_BYTES_MAX),
         };
-        let Some(replica) = self.groups.get(&fetch.group).and_then(Group::replica) else {
+        // One that has no voice yet may hold less than this node did in an earlier stay.
+        let replica = self.groups.get(&fetch.group).and_then(Group::replica);
+        let Some(replica) = replica.filter(|replica| replica.is_admitted()) else {
             let refusal = self.why_no_replica(fetch.group);
             return self.refuse(session, fetch.correlation, refusal);
         };

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Output, Request, RequestHandle};
 use varve_consensus::{Config, RecoveredLog, Replica};
 use varve_protocol::durability::Durability;
+use varve_protocol::frame::Voice;
 use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
 use varve_protocol::message::Message;
 use varve_protocol::metadata::PartitionEntry;
@@ -20,7 +21,7 @@ use varve_storage::Job;
 use varve_transport::Lane;
 
 use crate::event::Effect;
-use crate::group::{Group, Placement, State};
+use crate::group::{Group, Placement, Standing, State};
 use crate::mending::Mending;
 use crate::node::Node;
 use crate::node::clients::WRITING_BYTES_MAX;
@@ -44,8 +45,10 @@ impl Node {
         let members: Vec<NodeId> = self.config.members.keys().copied().collect();
         let directories = members.iter().map(|node| founder(node).unwrap_or_default()).collect();
         let placement = Placement {
-            members,
+            arrived: vec![Op::ZERO; members.len()],
+            nodes: members,
             directories,
+            moving: None,
             retention: Retention::FOREVER,
             durability: Durability::QuorumDisk,
         };
@@ -64,11 +67,16 @@ impl Node {
         }
         self.placement_seen = Some(self.metadata.placement_version());
         let here = self.config.node;
-        let placed = self.metadata.partitions().filter(|partition| partition.replicas.contains(&here));
+        let is_here = |partition: &&PartitionEntry| {
+            partition.replicas.contains(&here) || partition.moving.is_some_and(|moving| moving.to == here)
+        };
+        let placed = self.metadata.partitions().filter(is_here);
         let retentions: BTreeMap<GroupId, Retention> = self.metadata.retentions().collect();
         let placement = |partition: &PartitionEntry| Placement {
-            members: partition.replicas.clone(),
+            nodes: partition.replicas.clone(),
             directories: partition.directories.clone(),
+            arrived: partition.arrived.clone(),
+            moving: partition.moving,
             retention: retentions[&partition.group],
             durability: partition.durability,
         };
@@ -77,20 +85,77 @@ impl Node {
         let is_deleted = |id: &GroupId| {
             *id != GroupId::METADATA && *id < self.metadata.next_group() && !wanted.contains_key(id)
         };
-        let deleted: Vec<GroupId> =
-            self.groups.keys().chain(self.dormant.keys()).copied().filter(is_deleted).collect();
-        for id in deleted {
+        // What was learnt in one go may be that a replica went, and another of the same group came.
+        let has_come_anew = |(id, group): (&GroupId, &Group)| {
+            let stay = group.placement.stay_of(here);
+            wanted.get(id).is_some_and(|placement| placement.stay_of(here) != stay).then_some(*id)
+        };
+        let come_anew = self.groups.iter().filter_map(has_come_anew);
+        let deleted = self.groups.keys().chain(self.dormant.keys()).copied().filter(is_deleted);
+        let closed: Vec<GroupId> = deleted.chain(come_anew).collect();
+        for id in closed {
             self.close_group(id);
         }
+        self.delete_files();
+        let arrives = |placement: &Placement| placement.moving.is_some_and(|moving| moving.to == here);
+        let arriving = wanted.iter().filter(|(_, placement)| arrives(placement));
+        self.arriving = arriving.map(|(id, _)| *id).collect();
+        self.is_awaited = false;
         for (id, placement) in wanted {
-            if !self.groups.contains_key(&id) {
+            if self.groups.contains_key(&id) {
+                self.place_anew(id, placement);
+            } else if self.may_open(id, &placement) {
                 self.open_group(id, placement, VecDeque::new());
+            } else {
+                self.is_awaited = true;
             }
         }
-        self.delete_files();
+        if self.is_awaited {
+            self.drive(GroupId::METADATA, Input::SaveCommit);
+        }
     }
 
-    /// Deletes the files of deleted groups, once the metadata will say after any restart that they are deleted: a group
+    /// Whether a group that is wanted here may be opened. One that was here before, and went, comes back when its files of that
+    /// time are deleted, and when the metadata will say after any restart that it is here again: else it would be taken for what
+    /// is to be deleted, with all that it has promised since.
+    fn may_open(&self, id: GroupId, placement: &Placement) -> bool {
+        let metadata = self.groups.get(&GroupId::METADATA).and_then(Group::replica);
+        let saved = metadata.map_or(Op::ZERO, Replica::commit_saved);
+        let is_known = placement.arrived(self.config.node) <= saved || Mutant::ArrivalNotSaved.is_on();
+        let is_going = self.deleting.values().flatten().any(|deleting| *deleting == id);
+        is_known && !is_going && !self.being_deleted.contains(&id)
+    }
+
+    /// The files of a group are gone.
+    pub(super) fn on_deleted(&mut self, id: GroupId) {
+        tracing::info!(group = %id, "files deleted");
+        self.being_deleted.remove(&id);
+        self.after_metadata_write();
+    }
+
+    /// The metadata will say after any restart what it says now: what waited for that is done.
+    pub(super) fn after_metadata_write(&mut self) {
+        self.delete_files();
+        if self.is_awaited {
+            self.placement_seen = None;
+            self.reconcile_groups();
+        }
+    }
+
+    /// The metadata may want the replicas of a group that is here elsewhere now.
+    fn place_anew(&mut self, id: GroupId, placement: Placement) {
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.placement != placement) else {
+            return;
+        };
+        group.placement = placement;
+        group.look_who_is_seated();
+        self.unseated.insert(id);
+        if self.groups.get(&id).and_then(Group::replica).is_some_and(Replica::is_primary) {
+            self.note_news(id);
+        }
+    }
+
+    /// Deletes the files of groups that are no longer here, once the metadata will say after any restart that they are deleted: a group
     /// that is placed here and has no files is taken for a new one, and would forget what it has promised.
     pub(super) fn delete_files(&mut self) {
         let Some(replica) = self.groups.get(&GroupId::METADATA).and_then(Group::replica) else { return };
@@ -98,10 +163,11 @@ impl Node {
         let saved = if Mutant::FilesDeletedEarly.is_on() { Op::new(u64::MAX) } else { saved };
         while let Some(deleted) = self.deleting.first_entry().filter(|deleted| *deleted.key() <= saved) {
             for group in deleted.remove() {
+                self.being_deleted.insert(group);
                 self.submit(Job::DeleteGroup { group });
             }
         }
-        if self.deleting.keys().any(|op| *op <= durable) {
+        if self.is_awaited || self.deleting.keys().any(|op| *op <= durable) {
             self.drive(GroupId::METADATA, Input::SaveCommit);
         }
     }
@@ -178,7 +244,7 @@ impl Node {
         }
         // What a group acknowledges from memory it may lose, and an operator may say that it did.
         let is_lost = superblock.is_torn && placement.durability == Durability::QuorumDisk;
-        if placement.members.len() == 1 && (hole.is_some() || is_lost) {
+        if placement.nodes.len() == 1 && (hole.is_some() || is_lost) {
             return Some(State::Damaged(
                 "its log is damaged, and there is no other replica to mend it from".to_owned(),
             ));
@@ -194,18 +260,19 @@ impl Node {
     pub(super) fn on_group_created(&mut self, id: GroupId) {
         self.opening.remove(&id);
         let Some(group) = self.groups.get(&id) else { return };
-        let config = self.replica_config(id, &group.placement());
+        let config = self.replica_config(id, &group.placement);
         let rng = self.draw_rng();
         let replica = if config.is_original {
             Replica::new(config, rng)
         } else {
-            // What stood here before is lost, and with it what it promised.
-            tracing::info!(group = %id, "the disk of this replica was lost; it takes the log anew, without a voice");
+            // What stood here before is lost, or is elsewhere, and with it what it promised.
+            tracing::info!(group = %id, "this replica is to take a place; it takes the log, without a voice");
             Replica::recover(config, rng, Superblock::new(id), RecoveredLog::new())
         };
         let (peers, view) = (replica.config().peers(), replica.view());
         let group = self.groups.get_mut(&id).expect("the group was found above");
         group.state = State::Open(Box::new(replica));
+        group.look_who_is_seated();
         // The others may have begun, also later views, before this replica was here to listen, and may have no more to say.
         for peer in peers {
             self.send(id, peer, &Message::GetStartView { view, nonce: 0 });
@@ -228,8 +295,8 @@ impl Node {
             })
             .collect();
         for id in late {
-            let placement = self.groups[&id].placement();
-            if placement.members.first() == Some(&self.config.node) {
+            let placement = self.groups[&id].placement.clone();
+            if placement.nodes.first() == Some(&self.config.node) {
                 tracing::warn!(group = %id, "the disk takes no superblock for it; another shall lead");
                 for peer in self.replica_config(id, &placement).peers() {
                     self.send(id, peer, &Message::StartViewChange { view: View::ZERO.next() });
@@ -239,18 +306,18 @@ impl Node {
     }
 
     fn replica_config(&self, id: GroupId, placement: &Placement) -> Config {
-        let Placement { members, directories, durability, .. } = placement;
-        let place = members.iter().position(|member| *member == self.config.node);
-        let place = place.expect("only members open a group");
-        let as_byte = |number: usize| u8::try_from(number).expect("a group has at most seven members");
+        let Placement { nodes, directories, durability, .. } = placement;
+        let replica = placement.place_of(self.config.node).expect("only who has a place opens a group");
+        let is_original = directories[usize::from(replica.as_raw())] == self.directory;
         Config {
             cluster: self.config.cluster,
             group: id,
             epoch: Epoch::ZERO,
-            replica: ReplicaIndex::new(as_byte(place)),
-            replica_count: as_byte(members.len()),
+            replica,
+            replica_count: u8::try_from(nodes.len()).expect("a group has at most seven members"),
             directory: self.directory,
-            is_original: directories[place] == self.directory || Mutant::LostDiskVotes.is_on(),
+            arrived: placement.arrived(self.config.node),
+            is_original: is_original || Mutant::LostDiskVotes.is_on(),
             durability: *durability,
             timeouts: self.config.timing.consensus,
         }
@@ -261,7 +328,7 @@ impl Node {
     }
 
     /// Hands a message of a peer to the replica it is for.
-    pub(super) fn deliver(&mut self, node: NodeId, id: GroupId, message: Message) {
+    pub(super) fn deliver(&mut self, node: NodeId, id: GroupId, voice: Voice, message: Message) {
         let Some(group) = self.groups.get(&id) else {
             // The peer is ahead or behind in the metadata; it will say it again.
             tracing::debug!(peer = %node, group = %id, "message for a group that is not here");
@@ -289,15 +356,31 @@ impl Node {
             // The log of the metadata begins with op 1.
             Message::Snapshot { .. } => id == GroupId::METADATA,
         };
-        match group.index_of(node) {
-            Some(_) if !is_misdirected && self.is_mending(id) => {
-                self.on_message_while_mending(id, node, message)
+        let standing = group.standing(node, voice);
+        match standing {
+            // Who takes a place, and who leaves it, do not hear each other.
+            Standing::Voice | Standing::Listener
+                if group.placement.place_of(self.config.node) == Some(voice.replica) => {}
+            Standing::Voice | Standing::Listener if !is_misdirected && self.is_mending(id) => {
+                self.on_message_while_mending(id, node, message);
             }
-            Some(from) if !is_misdirected => self.drive(id, Input::Message { from, message }),
-            Some(_) | None => {
+            Standing::Voice if !is_misdirected => self.hear(id, (node, voice.replica), message),
+            Standing::Listener if !is_misdirected => self.on_question(id, (node, voice.replica), message),
+            Standing::Voice | Standing::Listener | Standing::Stranger => {
                 self.frames_dropped += 1;
                 tracing::warn!(peer = %node, group = %id, "message of a stranger or of another group dropped");
             }
+        }
+    }
+
+    /// Hands a message to a replica; whatever it answers goes to the node that asked.
+    pub(super) fn hear(&mut self, id: GroupId, (node, from): (NodeId, ReplicaIndex), message: Message) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.answering = Some((from, node));
+        }
+        self.drive(id, Input::Message { from, message });
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.answering = None;
         }
     }
 
@@ -330,6 +413,9 @@ impl Node {
         if has_applied {
             self.after_apply(id);
         }
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.look_who_is_seated();
+        }
         self.arm(id);
         self.note_view(id);
     }
@@ -345,17 +431,24 @@ impl Node {
             Output::Apply(header) => self.apply(id, &header),
             Output::Reply { handle, outcome } => self.reply(handle, outcome),
             Output::ReplyToRead { handle, outcome } => self.reply_to_read(handle, outcome),
-            Output::ServePrepares { to, view, ids } => self.serve_prepares(id, to, view, &ids),
-            Output::ServeHeaders { to, view, first, .. } if self.is_gone(id, first) => {
-                self.serve_snapshot(id, to, view);
+            Output::ServePrepares { to, view, ids } => {
+                self.serve_prepares(id, self.who_asks(id, to), view, &ids);
             }
-            Output::ServeHeaders { to, view, first, last } => self.serve_headers(id, to, view, first..=last),
+            Output::ServeHeaders { to, view, first, last } => {
+                self.serve_headers(id, self.who_asks(id, to), view, first..=last);
+            }
         }
     }
 
     /// Sends a message to another replica of a group.
     pub(super) fn send(&mut self, id: GroupId, to: ReplicaIndex, message: &Message) {
-        let Some(group) = self.groups.get(&id) else { return };
+        for node in self.recipients(id, to, message).into_iter().flatten() {
+            self.send_to(id, node, message);
+        }
+    }
+
+    /// Sends a message about a group to a node.
+    pub(super) fn send_to(&mut self, id: GroupId, node: NodeId, message: &Message) {
         let lane = match message {
             Message::Prepare { .. } => Lane::data(id),
             Message::RepairPrepare { .. } | Message::Headers { .. } | Message::Snapshot { .. } => Lane::Bulk,
@@ -371,19 +464,21 @@ impl Node {
             | Message::ConfirmView { .. }
             | Message::ViewConfirmed { .. } => Lane::Control,
         };
-        let frame = message.to_frame(self.config.cluster, id, Epoch::ZERO);
-        self.effects.push_back(Effect::ToPeer { node: group.node(to), lane, frame });
+        let frame = message.to_frame(self.config.cluster, id, self.voice(id));
+        self.effects.push_back(Effect::ToPeer { node, lane, frame });
     }
 
     fn append(&mut self, id: GroupId, prepare: Prepare) {
         let Some(group) = self.groups.get_mut(&id) else { return };
+        // Before anybody is sent it: who is put out by it does not get it.
+        group.look_who_is_seated();
         let bytes = prepare.header().total_size();
         group.note_writing(prepare.op(), bytes);
         group.tail.push(prepare.clone());
         self.writing_bytes += bytes;
         self.tail_bytes += bytes;
         let prepares = vec![prepare];
-        match group.durability {
+        match group.placement.durability {
             Durability::QuorumDisk => self.submit(Job::Append { group: id, prepares }),
             Durability::QuorumMemory => {
                 self.submit(Job::Write { group: id, prepares });

@@ -7,17 +7,17 @@
 //!
 //! Idle groups cost nothing here: a pulse names only groups whose commit has moved since the last one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Liveness};
 use varve_consensus::{Replica, Status, quorum};
-use varve_protocol::frame::{Command, Frame};
-use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, ReplicaIndex, View};
+use varve_protocol::frame::{Command, Frame, Voice};
+use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
-use varve_protocol::pulse::{Founders, Pulse, PulseEntry};
+use varve_protocol::pulse::{Founders, Pulse, PulseEntry, PulseMoving};
 use varve_protocol::time::Moment;
 use varve_transport::Lane;
 
@@ -46,6 +46,8 @@ pub(crate) struct Peer {
     pub(super) is_fresh: bool,
     /// What it says of the founding of the cluster.
     pub(super) founders: Founders,
+    /// How far the replicas are that are being moved to it.
+    pub(super) moving: BTreeMap<GroupId, PulseMoving>,
     is_connected: bool,
     /// Whether its connection is a new one, over which it was not heard yet.
     is_new: bool,
@@ -73,6 +75,7 @@ impl Peer {
             directory: None,
             is_fresh: false,
             founders: Founders::new(),
+            moving: BTreeMap::new(),
             is_connected: false,
             is_new: true,
             is_suspected: false,
@@ -123,6 +126,7 @@ impl Node {
         let is_reborn = peer.incarnation.is_some_and(|before| before != incarnation);
         if peer.incarnation.replace(incarnation) != Some(incarnation) {
             (peer.directory, peer.is_fresh, peer.founders) = (None, false, Founders::new());
+            peer.moving.clear();
         }
         peer.is_connected = true;
         peer.is_new = true;
@@ -158,6 +162,7 @@ impl Node {
         let has_other_disk = peer.directory.replace(pulse.directory) != Some(pulse.directory);
         let is_news = std::mem::replace(&mut peer.is_fresh, pulse.is_fresh) != pulse.is_fresh;
         peer.founders = pulse.founders;
+        peer.note_moving(&pulse.moving);
         let echoes_behind_max = pulses_in(peer.silence_max(), pulse_interval);
         let is_fresh = pulse.echo > 0 && pulse.echo + echoes_behind_max >= peer.sequence;
         if is_fresh && peer.hear(now) {
@@ -172,9 +177,18 @@ impl Node {
         }
         self.found_or_join();
         for entry in pulse.entries {
-            let message = Message::Commit { view: entry.view, commit: entry.commit };
-            self.deliver(node, entry.group, message);
+            self.on_news(node, entry);
         }
+    }
+
+    /// A primary tells its commit. What is committed in any view stays so: it matters not whether another has taken its place.
+    fn on_news(&mut self, node: NodeId, entry: PulseEntry) {
+        let Some(group) = self.groups.get(&entry.group) else { return };
+        let members = group.placement.nodes.len() as u64;
+        let place = u8::try_from(entry.view.as_raw() % members).expect("a group has at most seven members");
+        let voice = Voice { replica: ReplicaIndex::new(place), generation: Op::new(u64::MAX) };
+        let message = Message::Commit { view: entry.view, commit: entry.commit };
+        self.deliver(node, entry.group, voice, message);
     }
 
     pub(super) fn on_pulse_due(&mut self) {
@@ -193,6 +207,7 @@ impl Node {
         self.send_pulses();
         self.found_or_join();
         self.register_nodes();
+        self.finish_moves();
         self.seat_replicas();
         self.give_up_unopened();
     }
@@ -223,8 +238,8 @@ impl Node {
     /// Notes that the backups of a group led here are to be told its new commit.
     pub(super) fn note_news(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        for member in &group.members {
-            if let Some(peer) = self.peers.get_mut(member) {
+        for member in group.audience() {
+            if let Some(peer) = self.peers.get_mut(&member) {
                 peer.news.insert(id);
             }
         }
@@ -263,6 +278,7 @@ impl Node {
                 directory: self.directory,
                 is_fresh: self.is_fresh(),
                 founders: self.founders_for(&self.peers[&node]),
+                moving: self.moving_here(sequence),
                 entries,
             };
             let frame = pulse.to_frame(self.config.cluster);
@@ -285,8 +301,9 @@ impl Node {
 
     /// Lets the next pulses to a peer tell of all groups that this node leads and the peer is a member of.
     fn tell_all_news(&mut self, node: NodeId) {
-        let is_led_with =
-            |group: &Group| group.members.contains(&node) && group.replica().is_some_and(Replica::is_primary);
+        let is_led_with = |group: &Group| {
+            group.audience().any(|member| member == node) && group.replica().is_some_and(Replica::is_primary)
+        };
         let news = self.groups.iter().filter(|(_, group)| is_led_with(group)).map(|(id, _)| *id).collect();
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.news = news;
@@ -335,7 +352,7 @@ impl Node {
             return self.on_pulse(node, frame);
         }
         match Message::from_frame(frame) {
-            Some(Ok(message)) => self.deliver(node, frame.header.group, message),
+            Some(Ok(message)) => self.deliver(node, frame.header.group, frame.header.voice, message),
             Some(Err(_)) => self.drop_frame(node, frame, "its body cannot be read"),
             None => self.drop_frame(node, frame, "nodes do not say this to each other"),
         }

@@ -64,9 +64,8 @@ impl Node {
     /// Another replica may mend with what this one holds. What cannot be found here may be in a hole, so nobody is told that it
     /// is missing.
     fn serve_while_mending(&mut self, id: GroupId, node: NodeId, view: View, ids: &[PrepareId]) {
-        let Some(to) = self.groups.get(&id).and_then(|group| group.index_of(node)) else { return };
         for prepare in ids.iter().take(usize::try_from(REPAIR_PREPARES_MAX).unwrap_or(usize::MAX)) {
-            self.serve_prepare(id, to, view, *prepare);
+            self.serve_prepare(id, node, view, *prepare);
         }
     }
 
@@ -83,11 +82,9 @@ impl Node {
             }
         }
         let asked = self.mending(id).and_then(|mending| mending.ask(&peers, now));
-        if let Some((node, messages)) = asked
-            && let Some(to) = self.groups.get(&id).and_then(|group| group.index_of(node))
-        {
+        if let Some((node, messages)) = asked {
             for message in messages {
-                self.send(id, to, &message);
+                self.send_to(id, node, &message);
             }
         }
         self.arm(id);
@@ -136,7 +133,7 @@ impl Node {
 
     fn open_mended(&mut self, id: GroupId) {
         let Some(group) = self.groups.remove(&id) else { return };
-        let placement = group.placement();
+        let placement = group.placement;
         let State::Mending(mending) = group.state else { return };
         let base = group.base;
         let Mending { superblock, reading, .. } = *mending;

@@ -10,7 +10,7 @@
 
 use varve_consensus::Replica;
 use varve_consensus::snapshot::SnapshotBuilder;
-use varve_protocol::id::{GroupId, Op, ProducerId, ReplicaIndex, RequestNumber, Timestamp, View};
+use varve_protocol::id::{GroupId, NodeId, Op, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
@@ -43,7 +43,7 @@ impl Node {
             let is_known = group.surveyed.is_some_and(|surveyed| {
                 surveyed.head == replica.head().op && surveyed.expires.is_none_or(|expires| expires > now)
             });
-            group.retention.is_bounded()
+            group.placement.retention.is_bounded()
                 && replica.takes_requests()
                 && !replica.is_moving_log_start()
                 && !is_known
@@ -56,7 +56,7 @@ impl Node {
     pub(super) fn on_surveyed(&mut self, id: GroupId, sealed: &[SealedSegment], active: ActiveSegment) {
         let now = self.wall;
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let retention = group.retention;
+        let retention = group.placement.retention;
         let Some(replica) = group.replica().filter(|replica| replica.takes_requests()) else { return };
         let (commit, log_start, head) = (replica.commit().op, replica.log_start(), replica.head().op);
         let mut start = first_to_keep(retention, sealed, active.bytes, (now, commit));
@@ -107,7 +107,7 @@ impl Node {
     }
 
     /// Sends a peer what the log here builds on, for what it wants was let go.
-    pub(super) fn serve_snapshot(&mut self, group: GroupId, to: ReplicaIndex, view: View) {
+    pub(super) fn serve_snapshot(&mut self, group: GroupId, to: NodeId, view: View) {
         let token = self.note_read(group, PendingRead::Snapshot { to, view });
         self.submit(Job::ReadSnapshot { group, token });
     }
@@ -115,7 +115,7 @@ impl Node {
     pub(super) fn on_snapshot_read(&mut self, token: u64, result: Result<Option<Snapshot>, StorageError>) {
         let Some((group, PendingRead::Snapshot { to, view })) = self.take_read(token) else { return };
         match result {
-            Ok(Some(snapshot)) => self.send(group, to, &Message::Snapshot { view, snapshot }),
+            Ok(Some(snapshot)) => self.send_to(group, to, &Message::Snapshot { view, snapshot }),
             Ok(None) => {}
             Err(error) => tracing::error!(%group, %error, "the snapshot cannot be read"),
         }

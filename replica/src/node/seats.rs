@@ -6,7 +6,7 @@
 
 use varve_consensus::Replica;
 use varve_protocol::client::encode_archive;
-use varve_protocol::id::{DirectoryId, GroupId, NodeId, ProducerId, ReplicaIndex, RequestNumber};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber};
 use varve_protocol::metadata::MetadataOp;
 use varve_protocol::prepare::PrepareKind;
 use varve_protocol::replacement::Replacement;
@@ -72,21 +72,25 @@ impl Node {
         }
     }
 
-    /// Lets replicas in, in the groups that this node leads, that stand there with another data directory than before.
+    /// Lets replicas in, in the groups that this node leads, that stand there with another data directory than before, or are
+    /// to stand there instead of another.
     pub(super) fn seat_replicas(&mut self) {
         let ids: Vec<GroupId> = self.unseated.iter().copied().collect();
         for id in ids {
             let Some(replica) = self.groups.get(&id).and_then(Group::replica) else { continue };
             let is_replacing = replica.is_replacing();
             let (takes_requests, is_primary) = (replica.takes_requests(), replica.is_primary());
+            if takes_requests {
+                self.make_way(id);
+            }
             match self.next_to_seat(id) {
                 Some(replacement) if takes_requests && !is_replacing => {
-                    tracing::info!(group = %id, ?replacement, "let a replica in that has lost its disk");
+                    tracing::info!(group = %id, ?replacement, "let a replica in that has lost its disk, or was moved");
                     let handle = self.new_handle(Waiting::Nobody);
                     let body = (PrepareKind::Replacement, 0, replacement.encode());
                     self.request(id, handle, (ProducerId::ZERO, RequestNumber::ZERO), body);
                 }
-                None if !is_replacing => {
+                None if !is_replacing && !self.is_moving(id) => {
                     self.unseated.remove(&id);
                     if is_primary {
                         // Now that it has a voice it counts among those who are heard.
@@ -100,19 +104,42 @@ impl Node {
 
     fn next_to_seat(&self, id: GroupId) -> Option<Replacement> {
         let group = self.groups.get(&id)?;
-        let places = (0..).map(ReplicaIndex::new).zip(&group.members);
+        let placement = &group.placement;
+        let places = (0..).map(ReplicaIndex::new).zip(&placement.nodes);
         let mut unseated = places.filter_map(|(replica, node)| {
-            let (directory, known_at) = self.metadata.directory(*node)?;
-            let (seated, seated_at) = group.seated(replica);
-            let is_news = directory != seated && known_at > seated_at;
-            is_news.then_some(Replacement { replica, directory, known_at })
+            let seat = group.seat(replica);
+            let (node, since) = match placement.successor(replica) {
+                // Once it has its place it keeps it, until something else is wanted.
+                Some(moving)
+                    if group.successor(replica).is_none() || self.may_take_place(id, replica, moving) =>
+                {
+                    (moving.to, moving.since)
+                }
+                Some(_) => (seat.node, Op::ZERO),
+                None => (*node, placement.arrived(*node)),
+            };
+            let (directory, known_at) = self.metadata.directory(node)?;
+            let known_at = known_at.max(since);
+            // One that has come again is another, although it looks the same.
+            let is_other = (node, directory) != (seat.node, seat.directory) || since > seat.since;
+            let is_news = is_other && known_at > seat.since;
+            is_news.then_some(Replacement { replica, node, directory, known_at })
         });
         unseated.next()
+    }
+
+    /// Whether a replica of a group is to be moved and has not taken its place.
+    fn is_moving(&self, id: GroupId) -> bool {
+        let moving = |group: &Group| {
+            let place = group.placement.moving.and_then(|moving| group.placement.place_of(moving.from));
+            place.is_some_and(|place| group.successor(place).is_some())
+        };
+        self.groups.get(&id).is_some_and(moving)
     }
 
     /// Whether the replica of a node stands in its place as far as the group's log here tells: until then it has no voice.
     /// One that has not said yet which data directory it has is taken to have the same as ever.
     pub(super) fn is_seated(&self, group: &Group, replica: ReplicaIndex) -> bool {
-        self.directory_of(group.node(replica)).is_none_or(|present| present == group.seated(replica).0)
+        self.directory_of(group.node(replica)).is_none_or(|present| present == group.seat(replica).directory)
     }
 }

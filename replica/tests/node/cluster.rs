@@ -450,8 +450,18 @@ impl Cluster {
 
     /// Waits until all nodes that are up hold the same records of a group, and returns them.
     pub(crate) fn read_everywhere(&mut self, group: GroupId, count: usize) -> Vec<String> {
+        self.read_everywhere_of(&self.up(), group, count)
+    }
+
+    /// The same of the nodes that hold the group.
+    pub(crate) fn read_everywhere_of(
+        &mut self,
+        nodes: &[NodeId],
+        group: GroupId,
+        count: usize,
+    ) -> Vec<String> {
         self.run_for(Duration::from_millis(200));
-        let copies: Vec<_> = self.up().into_iter().map(|node| self.read_all(node, group)).collect();
+        let copies: Vec<_> = nodes.iter().map(|node| self.read_all(*node, group)).collect();
         assert!(copies.iter().all(|copy| *copy == copies[0]), "all replicas hold the same: {copies:?}");
         assert_eq!(copies[0].len(), count, "{:?}", copies[0]);
         copies[0].clone()

@@ -9,6 +9,7 @@ mod lost_disks;
 mod memory;
 mod mend;
 mod metadata;
+mod moves;
 mod reads;
 mod restarts;
 mod retention;

@@ -120,7 +120,11 @@ impl Tinkerer {
             MetadataOp::DeleteTopic { stream, .. } => {
                 self.streams.insert(stream, None);
             }
-            MetadataOp::RegisterNode { .. } | MetadataOp::RegisterProducer => {}
+            MetadataOp::RegisterNode { .. }
+            | MetadataOp::RegisterProducer
+            | MetadataOp::MoveReplica { .. }
+            | MetadataOp::CancelMove { .. }
+            | MetadataOp::FinishMove { .. } => {}
         }
     }
 

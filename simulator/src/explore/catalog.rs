@@ -12,7 +12,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use varve_consensus::Status;
 use varve_consensus::event::Outcome;
-use varve_protocol::id::{ClusterId, Epoch, GroupId, Op, View};
+use varve_protocol::frame::Voice;
+use varve_protocol::id::{ClusterId, GroupId, Op, View};
 use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareId};
 
@@ -340,7 +341,7 @@ impl Catalog {
     }
 
     fn add_envelope(&mut self, envelope: &Envelope) -> u32 {
-        let frame = envelope.message.to_frame(ClusterId::new(7), GroupId::new(1), Epoch::ZERO);
+        let frame = envelope.message.to_frame(ClusterId::new(7), GroupId::new(1), Voice::default());
         let bytes = frame.encode();
         let key = fingerprint(|state| {
             (envelope.from, envelope.to).hash(state);

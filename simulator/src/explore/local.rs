@@ -425,6 +425,7 @@ fn config(replica: u8, replica_count: u8) -> Config {
         replica: ReplicaIndex::new(replica),
         replica_count,
         directory: DirectoryId::new(u64::from(replica) + 1),
+        arrived: Op::ZERO,
         is_original: true,
         durability: Durability::QuorumDisk,
         timeouts: TIMEOUTS,

@@ -99,7 +99,7 @@ impl<M: Machine> Universe<M> {
             chronicle: None,
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),
-            watch: Watch::over(scenario.replication_factor),
+            watch: Watch::over(scenario.replication_factor, scenario.load.moves),
             phase: Phase::Safety,
             auditor: None,
             cluster,
@@ -359,8 +359,8 @@ impl<M: Machine> Universe<M> {
             let found = self.clients.iter().find_map(|client| client.actor.placement().cloned());
             if let Some(placement) = found {
                 self.note(format!("the partitions are at {placement:?}"));
-                self.placement = placement.clone();
-                self.tell_all(&Happening::Placed(placement))?;
+                self.placement.clone_from(&placement);
+                self.tell_all(&Happening::Placed(self.places_to_look(placement)))?;
             }
         }
         let is_waiting = || self.clients.iter().any(|client| client.actor.waits_for().is_some());
@@ -371,6 +371,15 @@ impl<M: Machine> Universe<M> {
             }
             Phase::Safety | Phase::Liveness | Phase::Audit | Phase::Over => Ok(()),
         }
+    }
+
+    /// Where clients look for the partitions: everywhere, if they may be moved.
+    fn places_to_look(&self, mut placement: Placement) -> Placement {
+        if self.scenario.load.moves {
+            let all: Vec<NodeId> = self.scenario.node_ids().collect();
+            placement.iter_mut().for_each(|(_, replicas)| replicas.clone_from(&all));
+        }
+        placement
     }
 
     fn reset_later(&mut self) {

@@ -44,12 +44,14 @@ pub(crate) struct Watch {
     doubts_resolved: u64,
     /// Every group has several replicas.
     are_many: bool,
+    /// A replica may leave a node and come back between two looks.
+    may_return: bool,
 }
 
 impl Watch {
-    /// A watch over groups of at least so many replicas.
-    pub(crate) fn over(replicas_min: u8) -> Self {
-        Self { are_many: replicas_min > 1, ..Self::default() }
+    /// A watch over groups of at least so many replicas, which may be moved.
+    pub(crate) fn over(replicas_min: u8, may_return: bool) -> Self {
+        Self { are_many: replicas_min > 1, may_return, ..Self::default() }
     }
 
     /// Looks at a node in one of its lives, in which it has received so many frames from other nodes; gives the groups
@@ -61,6 +63,13 @@ impl Watch {
         status: &NodeStatus,
     ) -> Result<Vec<(GroupId, View)>, Violation> {
         let mut news = Vec::new();
+        // A replica that has no voice is another than the one that was there before.
+        let may_be_new = |replica: &GroupStatus| {
+            replica.role == Role::Learner
+                || (self.may_return && replica.view == View::ZERO && replica.head == 0)
+        };
+        let stays = |group: GroupId| status.groups.iter().any(|one| one.group == group && !may_be_new(one));
+        self.seen.retain(|(on, group), seen| *on != node || seen.life != life || stays(*group));
         for replica in &status.groups {
             let key = (node, replica.group);
             let before = self.seen.get(&key).filter(|before| before.life == life);
@@ -134,30 +143,44 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks at all replicas of a group at once. Of a replica that does not work now it is not known what it holds, and it is
-    /// taken to hold everything.
+    /// Looks at all replicas of a group at once: so many, on some of the nodes that may hold one. Of a replica that does not work
+    /// now it is not known what it holds, and it is taken to hold everything; so is a node that is down.
     pub(crate) fn look_at_disks(
         (group, durability): (GroupId, Durability),
-        members: &[NodeId],
+        (replicas, may_hold): (usize, &[NodeId]),
         statuses: &BTreeMap<NodeId, NodeStatus>,
     ) -> Result<(), Violation> {
         let held = |replica: &GroupStatus| match durability {
             Durability::QuorumDisk => replica.durable,
             Durability::QuorumMemory => replica.head,
         };
-        let replica_on = |node: &NodeId| {
+        let replica_of = |node: &NodeId, group: GroupId| {
             let replicas = statuses.get(node).map(|status| status.groups.iter());
             replicas.and_then(|mut replicas| replicas.find(|replica| replica.group == group))
         };
+        let replica_on = |node: &NodeId| replica_of(node, group);
         let working = |node: &NodeId| replica_on(node).filter(|replica| replica.problem.is_none());
         let commit =
-            members.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
-        let is_holder = |node: &&NodeId| working(node).is_none_or(|replica| held(replica) >= commit);
-        let holders: Vec<NodeId> = members.iter().filter(is_holder).copied().collect();
-        if 2 * holders.len() > members.len() {
+            may_hold.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
+        // One that does not know the newest metadata may have a replica that it has not opened yet.
+        let metadata_of = |node: &NodeId| replica_of(node, GroupId::METADATA).map(|metadata| metadata.commit);
+        let newest = statuses.keys().filter_map(metadata_of).max();
+        let has_none = |node: &NodeId| {
+            replicas < may_hold.len() && metadata_of(node) == newest && replica_on(node).is_none()
+        };
+        let is_holder =
+            |node: &&NodeId| !has_none(node) && working(node).is_none_or(|replica| held(replica) >= commit);
+        let holders: Vec<NodeId> = may_hold.iter().filter(is_holder).copied().collect();
+        if 2 * holders.len() > replicas || commit == 0 {
             return Ok(());
         }
-        let detail = format!("{group} of {members:?} is committed up to op{commit}, durable on {holders:?}");
+        let say = |node: &NodeId| match replica_on(node) {
+            Some(replica) => format!("{node} {:?} {} op{}", replica.role, replica.view, held(replica)),
+            None => format!("{node} none"),
+        };
+        let said: Vec<String> = may_hold.iter().map(say).collect();
+        let detail =
+            format!("{group} is committed up to op{commit}, held on {holders:?} only: {}", said.join(", "));
         Err(Violation::new("committed on too few disks", detail))
     }
 

@@ -45,6 +45,8 @@ pub enum Part {
     Tinkerer,
     /// Who moves primaries all the time.
     Balancer,
+    /// Who moves replicas all the time.
+    Mover,
     /// Producers without a session.
     Amnesiacs,
     /// Consumers.
@@ -70,6 +72,7 @@ impl Part {
             (Self::Memory, scenario.durability == Durability::QuorumMemory),
             (Self::Tinkerer, load.tinkers),
             (Self::Balancer, load.balances),
+            (Self::Mover, load.moves),
             (Self::Amnesiacs, load.amnesiacs > 0),
             (Self::Readers, load.readers > 0),
         ];
@@ -95,6 +98,7 @@ impl Part {
             Self::Memory => scenario.durability = Durability::QuorumDisk,
             Self::Tinkerer => load.tinkers = false,
             Self::Balancer => load.balances = false,
+            Self::Mover => load.moves = false,
             Self::Amnesiacs => load.amnesiacs = 0,
             Self::Readers => load.readers = 0,
         }

@@ -70,8 +70,9 @@ impl Story<'_> {
     fn write_clients(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (left, before) = (&self.left.load, &self.drawn.load);
         let Load { window, batch_records_max, payload_bytes_max, think, .. } = left;
-        let others =
-            |load: &Load| load.amnesiacs + load.readers + u32::from(load.tinkers) + u32::from(load.balances);
+        let busybodies =
+            |load: &Load| [load.tinkers, load.balances, load.moves].map(u32::from).iter().sum::<u32>();
+        let others = |load: &Load| load.amnesiacs + load.readers + busybodies(load);
         writeln!(
             f,
             "  {} of {} producers (window {window}, up to {batch_records_max} records of up to \

@@ -20,6 +20,9 @@ const TINKERERS_PERMILLE: u32 = 400;
 /// Universes in which somebody has primaries moved all the time, in a thousand.
 const BALANCERS_PERMILLE: u32 = 400;
 
+/// Universes in which somebody has replicas moved all the time, in a thousand of those in which that is possible.
+const MOVERS_PERMILLE: u32 = 500;
+
 /// Universes in which records are not kept for ever, in a thousand.
 const BOUNDED_PERMILLE: u32 = 300;
 
@@ -116,6 +119,21 @@ impl Scenario {
         .with_deaths_in_writes()
         .with_lost_disks()
         .with_some_left_behind()
+        .with_moves()
+    }
+
+    /// Has replicas moved, in some universes of the fast world with nodes to spare. Drawn apart.
+    fn with_moves(mut self) -> Self {
+        let is_possible =
+            self.world == World::Fast && self.replication_factor >= 3 && self.replication_factor < self.nodes;
+        if is_possible && chance(&mut stream(self.seed, "moves"), MOVERS_PERMILLE) {
+            self.load.moves = true;
+            self.durability = Durability::QuorumDisk;
+            self.left_behind.clear();
+            self.rot = Rot::NONE;
+            self.strikes.retain(|strike| !matches!(strike.fault, Fault::LoseDisk(_)));
+        }
+        self
     }
 
     /// Keeps a minority out of the liveness phase, in some universes. Drawn apart.
@@ -197,6 +215,7 @@ impl Load {
             patience: Duration::from_millis(pick(rng, &[200, 500, 1500])),
             tinkers: false,
             balances: false,
+            moves: false,
             retention: Retention::FOREVER,
         };
         load.think = load.think.max(load.think_min(partitions));

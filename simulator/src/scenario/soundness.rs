@@ -35,6 +35,14 @@ pub enum Unsound {
     /// More nodes are left behind than a group can do without.
     #[error("{0} nodes left behind are the majority of a group")]
     TooManyLeftBehind(usize),
+    /// A replica that goes leaves its group without one for a moment.
+    #[error("{0} while replicas are moved: that may be more than a group survives")]
+    WhileMoved(&'static str),
+    /// Replicas cannot be moved.
+    #[error(
+        "replicas are moved by the others of a group, to nodes that hold none: of {0} that is not possible"
+    )]
+    Moves(u8),
     /// The faults are not in the order of their times.
     #[error("strike {0} comes before the one that is listed before it")]
     Order(usize),
@@ -79,9 +87,16 @@ impl Scenario {
             ("acknowledging from memory", self.durability == Durability::QuorumMemory),
             ("nodes left behind", !self.left_behind.is_empty()),
         ];
+        let may_move = (REPLICAS_TO_LOSE_FROM..self.nodes).contains(&self.replication_factor);
+        if self.load.moves && !may_move {
+            return Err(Unsound::Moves(self.replication_factor));
+        }
         if self.replication_factor < REPLICAS_TO_LOSE_FROM {
             let asked = befalls.into_iter().find(|(_, is_asked)| *is_asked);
             return asked.map_or(Ok(()), |(name, _)| Err(Unsound::TooFewReplicas(name)));
+        }
+        if let Some((name, _)) = befalls.into_iter().find(|(_, is_asked)| *is_asked && self.load.moves) {
+            return Err(Unsound::WhileMoved(name));
         }
         let left_behind = self.left_behind.len();
         let is_too_many = 2 * left_behind >= usize::from(self.replication_factor);
@@ -156,6 +171,18 @@ mod tests {
                 scenario.left_behind = vec![left(1), left(2)];
             }),
             Unsound::TooManyLeftBehind(2)
+        );
+        let moved = |scenario: &mut Scenario| {
+            (scenario.nodes, scenario.replication_factor, scenario.load.moves) = (5, 3, true);
+            (scenario.rot, scenario.durability) = (Rot::NONE, Durability::QuorumMemory);
+        };
+        assert_eq!(refused(&moved), Unsound::WhileMoved("acknowledging from memory"));
+        assert_eq!(
+            refused(&|scenario| {
+                moved(scenario);
+                scenario.replication_factor = 5;
+            }),
+            Unsound::Moves(5)
         );
         let swapped = vec![strike(2, Fault::PowerFailure), strike(1, Fault::PowerFailure)];
         assert_eq!(refused(&|scenario| scenario.strikes = swapped.clone()), Unsound::Order(1));

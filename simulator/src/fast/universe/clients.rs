@@ -6,6 +6,7 @@ use varve_protocol::id::{ClusterId, NodeId};
 
 use super::{Event, Universe};
 use crate::actor::balancer::Balancer;
+use crate::actor::mover::Mover;
 use crate::actor::operator::Operator;
 use crate::actor::producer::Producer;
 use crate::actor::reader::Wanderer;
@@ -40,12 +41,14 @@ impl<M: Machine> Universe<M> {
             sessions_forgotten,
             changes_made,
             handovers,
+            moves,
             ends_confirmed,
             ..
         } = orders;
         self.statistics.ends_confirmed += ends_confirmed;
         self.statistics.changes_made += changes_made;
         self.statistics.handovers += handovers;
+        self.statistics.moves += moves;
         self.statistics.records_read += records_read;
         self.statistics.sessions_forgotten += sessions_forgotten;
         for (node, frame) in frames {
@@ -107,6 +110,10 @@ pub(super) fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
             scenario.partitions,
             rng,
         )));
+    }
+    if load.moves {
+        let rng = stream(scenario.seed, "mover");
+        actors.push(Box::new(Mover::new(cluster, scenario.node_ids().collect(), rng)));
     }
     actors.push(Box::new(Surveyor::new(cluster, stream(scenario.seed, "surveyor"))));
     actors.into_iter().map(|actor| Client { actor, armed: None }).collect()

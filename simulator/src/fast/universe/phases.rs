@@ -38,6 +38,9 @@ impl<M: Machine> Universe<M> {
         self.note("everything is read".to_owned());
         self.heap.push_after(peace + self.scenario.recovery_max(), Event::Deadline(Phase::Audit));
         let nodes: Vec<NodeId> = self.scenario.node_ids().collect();
+        if let Some(moved) = self.clients.iter().find_map(|client| client.actor.moved()) {
+            self.placement.clone_from(moved);
+        }
         let streams = self.clients.iter().find_map(|client| client.actor.streams());
         let wanted = (self.placement.clone(), streams.cloned().unwrap_or_default());
         let auditor = Auditor::new(self.cluster, &nodes, wanted);
@@ -87,11 +90,16 @@ impl<M: Machine> Universe<M> {
                 GroupId::METADATA => Durability::QuorumDisk,
                 _ => self.scenario.durability,
             };
-            Watch::look_at_disks((*group, durability), members, &statuses)?;
+            let all: Vec<NodeId> = self.scenario.node_ids().collect();
+            let is_moved = self.scenario.load.moves && *group != GroupId::METADATA;
+            let may_hold = if is_moved { &all } else { members };
+            Watch::look_at_disks((*group, durability), (members.len(), may_hold), &statuses)?;
         }
         statuses.extend(emptied);
         statuses.retain(|node, _| self.hosts[node].frozen == 0);
-        for (group, members) in &groups {
+        // Who is a member while replicas are moved only the nodes know.
+        let is_settled = |group: &GroupId| !self.scenario.load.moves || *group == GroupId::METADATA;
+        for (group, members) in groups.iter().filter(|(group, _)| is_settled(group)) {
             self.watch.look_for_lonely_primaries(now, (*group, members), &statuses)?;
         }
         self.heap.push_after(WATCH_EVERY, Event::Watch);
