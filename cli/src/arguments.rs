@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{cert, cluster, consume, dev, dump, format, node, produce, stream, topic, verify};
+use crate::command::{
+    bench, cert, cluster, consume, dev, dump, format, node, produce, stream, topic, verify,
+};
 use crate::output::Format;
 
 /// What `--help` ends with.
@@ -88,6 +90,12 @@ pub(crate) enum Command {
     /// Prints each record and a newline, so that a file of lines comes back as it was. Follows what is appended until Ctrl-C,
     /// unless --count or --until-end say where to end. Records of one partition come in order.
     Consume(consume::Arguments),
+    /// Measure the cluster: throughput, and latencies that leave no wait out
+    ///
+    /// Drives the cluster with the client that everybody uses, and prints records and megabytes per second with percentiles of
+    /// latency. Ctrl-C ends a run early and reports what there is. Measure with a release build, from a machine that has
+    /// nothing else to do.
+    Bench(bench::Arguments),
     /// See how the cluster is
     Cluster(cluster::Arguments),
     /// Check everything in the data directory of a node

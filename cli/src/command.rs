@@ -1,5 +1,6 @@
 //! The commands, one file each: what it takes, what it does, what it prints.
 
+pub(crate) mod bench;
 pub(crate) mod cert;
 pub(crate) mod cluster;
 pub(crate) mod consume;
@@ -33,6 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         | Command::Topic(_)
         | Command::Produce(_)
         | Command::Consume(_)
+        | Command::Bench(_)
         | Command::Cluster(_)
         | Command::Verify(_)
         | Command::Dump(_) => "error",
@@ -47,6 +49,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         Command::Topic(arguments) => block_on(topic::run(&context, arguments)),
         Command::Produce(arguments) => block_on(produce::run(&context, &arguments)),
         Command::Consume(arguments) => block_on(consume::run(&context, &arguments)),
+        Command::Bench(arguments) => block_on(bench::run(&context, arguments)),
         Command::Cluster(arguments) => block_on(cluster::run(&context, &arguments)),
         Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Dump(arguments) => dump::run(&context, &arguments),

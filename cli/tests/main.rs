@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "main/bench.rs"]
+mod bench;
 #[path = "main/cluster.rs"]
 mod cluster;
 #[path = "main/data.rs"]

@@ -1,0 +1,227 @@
+//! The load: producers that send what is due, and the tasks that wait for acknowledgements and for records.
+//!
+//! ```text
+//!   thread per producer: sleeps until a record is due, sends ──▶ task per partition: waits for acknowledgements ──▶ recorder
+//!   task per consumer and partition: fetches, reads the stamps ──────────────────────────────────────────────────▶ recorder
+//! ```
+//!
+//! A producer has a thread, because the timers of the runtime have a resolution of a millisecond, which is more than an append
+//! may take. One task per partition waits for acknowledgements, so that a slow partition does not make others look slow.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use varve_client::{Ack, ClientError, Consumer, Fetched, Offset, Producer, Record, Target};
+
+use super::recorder::Recorder;
+use super::schedule::{Payloads, Share, read_stamp};
+
+/// Records of one partition and one producer whose acknowledgements are awaited at most: more than its window holds.
+const RECORDS_AWAITED_MAX: usize = 1 << 17;
+
+/// How long a thread sleeps before it looks whether it shall stop.
+const NAP_MAX: Duration = Duration::from_millis(50);
+
+/// The clock of a run, and whether it was told to end.
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    start: Instant,
+    stopped_at: Arc<OnceLock<Duration>>,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { start: Instant::now(), stopped_at: Arc::default() }
+    }
+
+    /// Time since the start.
+    pub(super) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped_at.get_or_init(|| self.now());
+    }
+
+    /// When it was told to end.
+    pub(super) fn stopped_at(&self) -> Option<Duration> {
+        self.stopped_at.get().copied()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped_at().is_some()
+    }
+
+    /// Waits on this thread until a moment; false if the run was told to end before.
+    fn sleep_until(&self, at: Duration) -> bool {
+        while !self.is_stopped() {
+            let left = at.saturating_sub(self.now());
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(NAP_MAX));
+        }
+        false
+    }
+}
+
+/// A recorder that several tasks write to.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Arc<Mutex<Recorder>>);
+
+impl Shared {
+    pub(super) fn new(recorder: Recorder) -> Self {
+        Self(Arc::new(Mutex::new(recorder)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Recorder> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What all producers have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Sending {
+    pub(super) clock: Clock,
+    /// When the last record is sent at the latest.
+    pub(super) end: Duration,
+    pub(super) payloads: Payloads,
+    /// The run that is stamped on payloads; none: they carry no stamp.
+    pub(super) run: Option<u64>,
+    pub(super) partitions: u32,
+    pub(super) recorder: Shared,
+}
+
+/// A record on its way.
+struct Awaited {
+    ack: Ack,
+    due: Duration,
+    bytes: u64,
+}
+
+/// Sends one producer's share of the load from a thread of its own; ends when all of it is acknowledged or has failed.
+pub(super) async fn produce(producer: Producer, share: Share, sending: Sending) {
+    let mut waiters = JoinSet::new();
+    let mut await_ack = Vec::new();
+    for _ in 0..sending.partitions {
+        let (give, awaited) = mpsc::channel(RECORDS_AWAITED_MAX);
+        await_ack.push(give);
+        waiters.spawn(wait_for_acks(awaited, sending.clock.clone(), sending.recorder.clone()));
+    }
+    let runtime = Handle::current();
+    let sender = tokio::task::spawn_blocking(move || {
+        let sent = send_all(&runtime, &producer, share, &sending, &await_ack);
+        if let Err(error) = sent {
+            sending.recorder.lock().failed(1, &error);
+        }
+        // What was sent is waited for before the producer goes, for that would drop it.
+        producer
+    });
+    let producer = sender.await;
+    while waiters.join_next().await.is_some() {}
+    drop(producer);
+}
+
+fn send_all(
+    runtime: &Handle,
+    producer: &Producer,
+    share: Share,
+    sending: &Sending,
+    await_ack: &[mpsc::Sender<Awaited>],
+) -> Result<(), ClientError> {
+    let Sending { clock, end, payloads, run, partitions, .. } = sending;
+    for turn in 0.. {
+        let record = share.record(turn);
+        let due = share.due(record);
+        let is_over = due.unwrap_or_else(|| clock.now()) >= *end;
+        if is_over || !clock.sleep_until(due.unwrap_or_default()) {
+            break;
+        }
+        let due = due.unwrap_or_else(|| clock.now());
+        let payload = match run {
+            Some(run) => payloads.stamped(record, *run, due),
+            None => payloads.plain(record),
+        };
+        let bytes = payload.len() as u64;
+        let partition = u32::try_from(record % u64::from(*partitions)).expect("a remainder fits");
+        let record = Record { payload, ..Record::default() };
+        let ack = runtime.block_on(producer.send(Target::Partition(partition), record))?;
+        let awaited = Awaited { ack, due, bytes };
+        if runtime.block_on(await_ack[partition as usize].send(awaited)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for_acks(mut awaited: mpsc::Receiver<Awaited>, clock: Clock, recorder: Shared) {
+    while let Some(Awaited { ack, due, bytes }) = awaited.recv().await {
+        let fate = ack.wait().await;
+        let now = clock.now();
+        let mut recorder = recorder.lock();
+        match fate {
+            Ok(_) => {
+                recorder.done(1, bytes, now);
+                recorder.took(due, now.saturating_sub(due));
+            }
+            Err(error) => recorder.failed(1, &error),
+        }
+    }
+}
+
+/// Reads a partition from the end it had at the start, until it is aborted. What is not of this run is passed over.
+pub(super) async fn follow(mut consumer: Consumer, run: u64, clock: Clock, recorder: Shared) {
+    loop {
+        let fetched = consumer.next_batch().await;
+        let now = clock.now();
+        let mut recorder = recorder.lock();
+        match fetched {
+            Ok(Fetched { records, .. }) => {
+                let (mut count, mut bytes) = (0, 0);
+                for (_, record) in &records {
+                    if let Some(due) = read_stamp(&record.payload, run) {
+                        recorder.took(due, now.saturating_sub(due));
+                        count += 1;
+                        bytes += record.payload.len() as u64;
+                    }
+                }
+                recorder.done(count, bytes, now);
+            }
+            Err(error) => {
+                recorder.failed(1, &error);
+                return;
+            }
+        }
+    }
+}
+
+/// Reads a partition up to an offset, exclusive, or until a moment.
+pub(super) async fn read_up_to(
+    mut consumer: Consumer,
+    (end, until): (Offset, Duration),
+    clock: Clock,
+    recorder: Shared,
+) {
+    while consumer.position() < end && !clock.is_stopped() && clock.now() < until {
+        let asked = clock.now();
+        let fetched = consumer.next_batch().await;
+        let now = clock.now();
+        let mut recorder = recorder.lock();
+        match fetched {
+            Ok(Fetched { records, .. }) => {
+                let wanted = records.iter().filter(|(offset, _)| *offset < end);
+                let (count, bytes) = wanted
+                    .fold((0, 0), |(count, bytes), (_, record)| (count + 1, bytes + record.payload.len()));
+                recorder.done(count, bytes as u64, now);
+                recorder.took(asked, now.saturating_sub(asked));
+            }
+            Err(error) => {
+                recorder.failed(1, &error);
+                return;
+            }
+        }
+    }
+}

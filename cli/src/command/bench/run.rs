@@ -1,0 +1,346 @@
+//! A run from beginning to end: the topic, the workers, the wait, the report.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use tokio::task::{JoinHandle, JoinSet};
+use varve_client::{Client, ClientError, From, Offset};
+use varve_protocol::metadata::MetadataError;
+
+use super::load::{Clock, Sending, Shared, follow, produce, read_up_to};
+use super::options::{Common, Load, Readers, setting};
+use super::recorder::Recorder;
+use super::report::{Report, Setting, Side};
+use super::schedule::{Payloads, Share};
+use crate::command::produce::partition_count;
+use crate::command::topic::find;
+use crate::connection::connect;
+use crate::context::Context;
+use crate::entropy;
+use crate::failure::{Failure, Outcome};
+use crate::output;
+
+/// How often progress shows.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether consumers have everything.
+const POLL_EVERY: Duration = Duration::from_millis(5);
+
+/// Of a rate that was asked for, how much counts as reached.
+const RATE_REACHED: f64 = 0.99;
+
+/// Which benchmark appends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Produce,
+    EndToEnd,
+    Mixed,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Produce => "produce",
+            Self::EndToEnd => "end-to-end",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// Runs a benchmark that appends, in a topic of its own if that was asked for.
+pub(super) async fn append(context: &Context, kind: Kind, load: &Load, readers: Option<Readers>) -> Outcome {
+    load.check(readers.is_some())?;
+    check_writable(&load.common)?;
+    let client = connect(context).await?;
+    let topic = &load.common.topic;
+    let made = if load.created.create { Some(Made::new(&client, load).await?) } else { None };
+    let measured = measure(context, load, readers).await;
+    if let Some(made) = made {
+        made.delete(&client, load).await?;
+    }
+    let mut settings = load.settings(load.rate);
+    settings.extend(readers.map(|readers| setting("consumers", readers.consumers)));
+    let mut report = new_report(kind.name(), topic.to_string(), settings, measured?);
+    if let (Some(rate), Some(side)) = (load.rate, report.sides.first())
+        && side.records_per_second < rate * RATE_REACHED
+    {
+        report.notes.push(format!(
+            "{rate} records/s were asked for and {:.0} acknowledged: latencies grew with the backlog",
+            side.records_per_second
+        ));
+    }
+    conclude(context, &load.common, &report)
+}
+
+/// Reads what a topic holds.
+pub(super) async fn consume(
+    context: &Context,
+    common: &Common,
+    duration: Option<Duration>,
+    readers: Readers,
+) -> Outcome {
+    check_writable(common)?;
+    let client = connect(context).await?;
+    let topic = common.topic.to_string();
+    let map = client.admin().map().await?;
+    let mut ends = Vec::new();
+    let mut count = 0;
+    for partition in &find(&map, &common.topic)?.partitions {
+        let offsets = client.admin().offsets(partition.group).await?;
+        count += offsets.high_watermark.as_raw() - offsets.log_start.as_raw();
+        ends.push(offsets.high_watermark);
+    }
+    if count == 0 {
+        return Err(Failure::refused(anyhow!(
+            "topic `{topic}` is empty; `varve bench produce {topic}` makes records to read"
+        )));
+    }
+    let mut consumers = Vec::new();
+    for _ in 0..readers.consumers {
+        let client = connect(context).await?;
+        for (partition, end) in (0..).zip(&ends) {
+            consumers.push((client.consumer(&topic, partition, From::First).await?, *end));
+        }
+    }
+    let until = duration.unwrap_or(Duration::MAX);
+    let recorder = Shared::new(Recorder::new(Duration::ZERO, until));
+    let clock = Clock::start();
+    let attendants = Attendants::start(&clock, vec![("read", recorder.clone())]);
+    let mut readers_running = JoinSet::new();
+    for (consumer, end) in consumers {
+        let end: (Offset, Duration) = (end, until);
+        readers_running.spawn(read_up_to(consumer, end, clock.clone(), recorder.clone()));
+    }
+    while readers_running.join_next().await.is_some() {}
+    attendants.end();
+    let last_done = recorder.lock().last_done();
+    recorder.lock().end_at(last_done + Duration::from_nanos(1));
+    let side = take(&recorder, &clock).finish("consumed", "from asking for records until they are there");
+    let mut settings = vec![setting("consumers", readers.consumers), setting("partitions", ends.len())];
+    settings.extend(
+        duration.map(|duration| setting("duration", humantime::format_duration(duration).to_string())),
+    );
+    conclude(context, common, &new_report("consume", topic, settings, vec![side]))
+}
+
+/// The topic that a run has made, to be taken away again.
+struct Made {
+    has_made_stream: bool,
+}
+
+impl Made {
+    async fn new(client: &Client, load: &Load) -> Outcome<Self> {
+        let topic = &load.common.topic;
+        let has_made_stream = match client.admin().create_stream(&topic.stream).await {
+            Ok(()) => true,
+            Err(ClientError::Metadata(MetadataError::StreamExists(_))) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let made = Self { has_made_stream };
+        match client.admin().create_topic(&topic.stream, &topic.topic, load.created.options()).await {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                if has_made_stream {
+                    // What counts is why there is no topic.
+                    let _ = client.admin().delete_stream(&topic.stream).await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn delete(self, client: &Client, load: &Load) -> Outcome {
+        let topic = &load.common.topic;
+        let left = |error| Failure::from(error).context(format!("topic `{topic}` was not deleted again"));
+        client.admin().delete_topic(&topic.stream, &topic.topic).await.map_err(left)?;
+        if self.has_made_stream {
+            client.admin().delete_stream(&topic.stream).await.map_err(left)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the load and adds up.
+async fn measure(context: &Context, load: &Load, readers: Option<Readers>) -> Outcome<Vec<Side>> {
+    let topic = load.common.topic.to_string();
+    let client = connect(context).await?;
+    let partitions = partition_count(&find(&client.admin().map().await?, &load.common.topic)?.partitions);
+    let run = u64::from_le_bytes(entropy::draw()?);
+    let mut producers = Vec::new();
+    for _ in 0..load.producers {
+        producers.push(connect(context).await?.producer(&topic, load.producer_config()).await?);
+    }
+    let mut consumers = Vec::new();
+    for _ in 0..readers.map_or(0, |readers| readers.consumers) {
+        let client = connect(context).await?;
+        for partition in 0..partitions {
+            consumers.push(client.consumer(&topic, partition, From::Last).await?);
+        }
+    }
+    let end = load.warm_up + load.duration;
+    let new = || Shared::new(Recorder::new(load.warm_up, end));
+    let (produced, consumed) = (new(), new());
+    let payloads = Payloads::new(load.seed, load.record_size());
+    let clock = Clock::start();
+    let mut watched = vec![("acknowledged", produced.clone())];
+    watched.extend(readers.map(|_| ("read", consumed.clone())));
+    let attendants = Attendants::start(&clock, watched);
+    let mut following = JoinSet::new();
+    for consumer in consumers {
+        following.spawn(follow(consumer, run, clock.clone(), consumed.clone()));
+    }
+    let mut sending = JoinSet::new();
+    for (producer, handle) in (0..).zip(producers) {
+        let share = Share { rate: load.rate, producer, producers: u64::from(load.producers) };
+        let common = Sending {
+            clock: clock.clone(),
+            end,
+            payloads: payloads.clone(),
+            run: readers.map(|_| run),
+            partitions,
+            recorder: produced.clone(),
+        };
+        sending.spawn(produce(handle, share, common));
+    }
+    while sending.join_next().await.is_some() {}
+    if let Some(readers) = readers {
+        wait_for_readers(&produced, &consumed, (readers, load.timeout)).await;
+    }
+    attendants.end();
+    following.shutdown().await;
+    let since = if load.rate.is_some() { "when it was due" } else { "handing it over" };
+    let mut sides = vec![
+        take(&produced, &clock).finish("produced", &format!("from {since} until a record is acknowledged")),
+    ];
+    if readers.is_some() {
+        let latency_is = format!("from {since} until a consumer has a record");
+        sides.push(take(&consumed, &clock).finish("consumed", &latency_is));
+    }
+    Ok(sides)
+}
+
+/// Waits until every consumer has read all that was acknowledged; what is missing after a while is an error.
+async fn wait_for_readers(produced: &Shared, consumed: &Shared, (readers, limit): (Readers, Duration)) {
+    let expected = produced.lock().records_in_all() * u64::from(readers.consumers);
+    let give_up = tokio::time::Instant::now() + limit;
+    loop {
+        let missing = expected.saturating_sub(consumed.lock().records_in_all());
+        if missing == 0 {
+            return;
+        }
+        if tokio::time::Instant::now() > give_up {
+            let error = format!("acknowledged records were not read within {limit:?}");
+            return consumed.lock().failed(missing, &error);
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+/// The recorder, when nobody writes to it any more. What was told to end was measured until then.
+fn take(recorder: &Shared, clock: &Clock) -> Recorder {
+    let mut recorder = recorder.lock();
+    if let Some(stopped_at) = clock.stopped_at() {
+        recorder.end_at(stopped_at);
+    }
+    std::mem::replace(&mut *recorder, Recorder::new(Duration::ZERO, Duration::ZERO))
+}
+
+/// What goes on beside a run: progress on a terminal, and Ctrl-C, which ends it early and in good order.
+struct Attendants {
+    bar: ProgressBar,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Attendants {
+    fn start(clock: &Clock, watched: Vec<(&'static str, Shared)>) -> Self {
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+        };
+        let tasks =
+            [tokio::spawn(show(bar.clone(), clock.clone(), watched)), tokio::spawn(mind(clock.clone()))];
+        Self { bar, tasks }
+    }
+
+    fn end(self) {
+        self.bar.finish_and_clear();
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Says every while what was done since the last time.
+async fn show(bar: ProgressBar, clock: Clock, watched: Vec<(&'static str, Shared)>) {
+    let mut before = vec![0; watched.len()];
+    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let words = watched.iter().zip(&mut before).map(|((name, recorder), before)| {
+            let now = recorder.lock().records_in_all();
+            let rate = (now - *before) as f64 / PROGRESS_EVERY.as_secs_f64();
+            *before = now;
+            format!("{now} {name}, {rate:.0}/s")
+        });
+        let words: Vec<String> = words.collect();
+        bar.set_message(format!("{:.0} s: {}", clock.now().as_secs_f64(), words.join("; ")));
+        bar.tick();
+    }
+}
+
+/// The first Ctrl-C ends the run, the second one the process.
+async fn mind(clock: Clock) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        clock.stop();
+        // If stderr is gone, nobody is left to tell.
+        let _ = writeln!(std::io::stderr(), "waiting for what was sent; Ctrl-C again ends at once");
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(1);
+        }
+    }
+}
+
+fn new_report(benchmark: &str, topic: String, settings: Vec<Setting>, sides: Vec<Side>) -> Report {
+    let mut notes = Vec::new();
+    if cfg!(debug_assertions) {
+        notes.push("this `varve` was built without optimisation; measure with a release build".to_owned());
+    }
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Report { benchmark: benchmark.to_owned(), version, topic, settings, sides, notes }
+}
+
+/// A file that cannot be written is told before the run, not after it.
+fn check_writable(common: &Common) -> Outcome {
+    let folder =
+        |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
+    match common.save.as_deref().and_then(folder) {
+        Some(folder) if !folder.is_dir() => {
+            Err(Failure::usage(anyhow!("there is no folder {} to save a report in", folder.display())))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Saves and prints; errors within the run are a failure, but not before the report is out.
+fn conclude(context: &Context, common: &Common, report: &Report) -> Outcome {
+    if let Some(path) = &common.save {
+        let mut json = serde_json::to_string_pretty(report).expect("our own structures become JSON");
+        json.push('\n');
+        std::fs::write(path, json)
+            .with_context(|| format!("cannot write {}", path.display()))
+            .map_err(Failure::refused)?;
+    }
+    output::print(context.output, report, Report::text)?;
+    match report.sides.iter().find(|side| side.errors > 0) {
+        Some(Side { name, errors, first_error, .. }) => Err(Failure::refused(anyhow!(
+            "{errors} records or fetches failed and are not among the {name}: {}",
+            first_error.as_deref().unwrap_or_default()
+        ))),
+        None => Ok(()),
+    }
+}
