@@ -4,17 +4,22 @@
 //!   options    what was typed, and what of it does not go together
 //!   schedule   when records are due, what they hold      load       the tasks that send, wait and read
 //!   recorder   histograms, second by second              report     the document and its table
+//!   page       the same as HTML                          compare    two documents
 //! ```
 //!
 //! At a fixed rate a latency counts from when the record was due, not from when it could be sent: a cluster that stalls for a
 //! second made every record of that second wait.
 
+mod compare;
 mod load;
 mod options;
+mod page;
 mod recorder;
 mod report;
 mod run;
 mod schedule;
+
+use std::path::PathBuf;
 
 use clap::Subcommand;
 
@@ -67,6 +72,18 @@ enum Verb {
         #[command(flatten)]
         readers: Readers,
     },
+    /// Compare two reports that --save has kept
+    ///
+    /// Prints B divided by A, and whether the difference is larger than what the runs vary by themselves: that is so if the
+    /// middle four fifths of their seconds do not overlap.
+    Compare {
+        /// What to compare with
+        #[arg(value_name = "A.json")]
+        a: PathBuf,
+        /// What is compared
+        #[arg(value_name = "B.json")]
+        b: PathBuf,
+    },
 }
 
 /// Measures.
@@ -80,6 +97,7 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
             load.rate.get_or_insert(RATE_DEFAULT);
             run::append(context, Kind::EndToEnd, &load, Some(readers)).await
         }
+        Verb::Compare { a, b } => compare::run(context, &a, &b),
         Verb::Mixed { load, readers } => run::append(context, Kind::Mixed, &load, Some(readers)).await,
     }
 }

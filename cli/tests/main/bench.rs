@@ -70,11 +70,17 @@ fn a_topic_that_a_benchmark_made_is_taken_away_again() {
     let cluster = Cluster::start();
     let load =
         ["bench", "produce", "own/topic", "--create", "--durability", "quorum-memory", "--rate", "100"];
-    cluster.varve(&[&load[..], &SHORT, &["--save", "run.json"]].concat()).ok();
+    cluster.varve(&[&load[..], &SHORT, &["--save", "run.json", "--html", "run.html"]].concat()).ok();
     assert_eq!(cluster.varve(&["stream", "list", "--output", "json"]).json(), Value::Array(Vec::new()));
     let saved = std::fs::read(cluster.folder.path().join("run.json")).unwrap();
     let saved: Value = serde_json::from_slice(&saved).unwrap();
     assert_eq!((&saved["benchmark"], &saved["sides"][0]["records_in_all"]), (&"produce".into(), &120.into()));
+    let page = std::fs::read_to_string(cluster.folder.path().join("run.html")).unwrap();
+    assert!(page.contains("varve bench produce on own/topic") && page.contains("<svg"), "{page}");
+    let compared = cluster.varve(&["bench", "compare", "run.json", "run.json", "--output", "json"]).json();
+    assert_eq!(compared["lines"][0]["ratio"], 1.0);
+    cluster.varve(&["bench", "compare", "run.json", "run.html"]).refused(2, "run.html is no report");
+    cluster.varve(&["bench", "compare", "run.json", "none.json"]).refused(2, "cannot read none.json");
 
     cluster.varve(&["stream", "create", "shop"]).ok();
     cluster.varve(&["topic", "create", "shop/orders"]).ok();

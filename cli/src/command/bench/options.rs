@@ -27,6 +27,9 @@ pub(super) struct Common {
     /// Keep the report in this file, for `varve bench compare`
     #[arg(long, value_name = "FILE.json")]
     pub(super) save: Option<PathBuf>,
+    /// Draw the report as one page that a browser shows, into this file
+    #[arg(long, value_name = "FILE.html")]
+    pub(super) html: Option<PathBuf>,
 }
 
 /// What a benchmark takes that appends.

@@ -12,6 +12,7 @@ use varve_protocol::metadata::MetadataError;
 
 use super::load::{Clock, Sending, Shared, follow, produce, read_up_to};
 use super::options::{Common, Load, Readers, setting};
+use super::page::page;
 use super::recorder::Recorder;
 use super::report::{Report, Setting, Side};
 use super::schedule::{Payloads, Share};
@@ -316,24 +317,30 @@ fn new_report(benchmark: &str, topic: String, settings: Vec<Setting>, sides: Vec
 
 /// A file that cannot be written is told before the run, not after it.
 fn check_writable(common: &Common) -> Outcome {
-    let folder =
-        |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
-    match common.save.as_deref().and_then(folder) {
-        Some(folder) if !folder.is_dir() => {
-            Err(Failure::usage(anyhow!("there is no folder {} to save a report in", folder.display())))
+    for path in common.save.iter().chain(&common.html) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let folder = folder.display();
+            return Err(Failure::usage(anyhow!("there is no folder {folder} to keep a report in")));
         }
-        Some(_) | None => Ok(()),
     }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Outcome {
+    std::fs::write(path, text)
+        .with_context(|| format!("cannot write {}", path.display()))
+        .map_err(Failure::refused)
 }
 
 /// Saves and prints; errors within the run are a failure, but not before the report is out.
 fn conclude(context: &Context, common: &Common, report: &Report) -> Outcome {
     if let Some(path) = &common.save {
-        let mut json = serde_json::to_string_pretty(report).expect("our own structures become JSON");
-        json.push('\n');
-        std::fs::write(path, json)
-            .with_context(|| format!("cannot write {}", path.display()))
-            .map_err(Failure::refused)?;
+        let json = serde_json::to_string_pretty(report).expect("our own structures become JSON");
+        write(path, &(json + "\n"))?;
+    }
+    if let Some(path) = &common.html {
+        write(path, &page(report))?;
     }
     output::print(context.output, report, Report::text)?;
     match report.sides.iter().find(|side| side.errors > 0) {
