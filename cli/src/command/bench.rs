@@ -5,6 +5,7 @@
 //!   schedule   when records are due, what they hold      load       the tasks that send, wait and read
 //!   recorder   histograms, second by second              report     the document and its table
 //!   page       the same as HTML                          compare    two documents
+//!   raw        what the machine can do without a cluster
 //! ```
 //!
 //! At a fixed rate a latency counts from when the record was due, not from when it could be sent: a cluster that stalls for a
@@ -14,6 +15,7 @@ mod compare;
 mod load;
 mod options;
 mod page;
+mod raw;
 mod recorder;
 mod report;
 mod run;

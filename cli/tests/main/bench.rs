@@ -39,7 +39,8 @@ fn what_was_produced_is_there_and_is_read() {
     let side = &consumed["sides"][0];
     assert_eq!(side["records_in_all"], records * 3, "each consumer reads all of it");
     assert_eq!((&side["records"], &side["bytes"]), (&Value::from(records * 3), &Value::from(records * 600)));
-    let text = cluster.varve(&["bench", "consume", "shop/orders"]).text();
+    let text = cluster.varve(&["bench", "consume", "shop/orders", "--raw", "."]).text();
+    assert!(text.contains("RESULT / LIMIT"), "{text}");
     assert!(text.starts_with("consume on shop/orders: ") && text.contains("P99.99"), "{text}");
 }
 
@@ -105,5 +106,6 @@ fn what_does_not_go_together_is_told_before_anything_is_asked() {
     refused(&["produce", "a/b", "--record-size", "1048512"], "too large");
     refused(&["end-to-end", "a/b", "--record-size", "8"], "at least 16");
     refused(&["produce", "a/b", "--save", "nowhere/run.json"], "no folder nowhere");
+    refused(&["produce", "a/b", "--raw", "nowhere"], "nowhere is none");
     refused(&["consume", "a/b", "--create"], "unexpected argument");
 }

@@ -30,6 +30,9 @@ pub(super) struct Common {
     /// Draw the report as one page that a browser shows, into this file
     #[arg(long, value_name = "FILE.html")]
     pub(super) html: Option<PathBuf>,
+    /// Measure first what this machine can do without a cluster: synced writes in this directory, copies in memory, loopback
+    #[arg(long, value_name = "DIR")]
+    pub(super) raw: Option<PathBuf>,
 }
 
 /// What a benchmark takes that appends.

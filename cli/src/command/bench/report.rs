@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::raw::Raw;
 use crate::output::table;
 
 /// A whole run.
@@ -18,6 +19,8 @@ pub(crate) struct Report {
     pub(super) sides: Vec<Side>,
     /// What to know before the numbers are believed.
     pub(super) notes: Vec<String>,
+    /// What this machine can do without a cluster, if that was asked for.
+    pub(super) raw: Option<Raw>,
 }
 
 /// One thing that was asked for.
@@ -108,6 +111,7 @@ impl Report {
         for note in &self.notes {
             text += &format!("note: {note}\n");
         }
+        text += &self.raw.as_ref().map_or_else(String::new, Raw::text);
         text
     }
 }
@@ -205,6 +209,7 @@ pub(super) mod tests {
             settings: vec![Setting { name: "seed".to_owned(), value: "1".to_owned() }],
             sides,
             notes: vec!["slow disk".to_owned()],
+            raw: None,
         }
     }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::task::{JoinHandle, JoinSet};
-use varve_client::{Client, ClientError, From, Offset};
-use varve_protocol::metadata::MetadataError;
+use varve_client::{Client, ClientError, From};
+use varve_protocol::metadata::{MetadataError, TopicEntry};
 
 use super::load::{Clock, Sending, Shared, follow, produce, read_up_to};
 use super::options::{Common, Load, Readers, setting};
 use super::page::page;
+use super::raw::Raw;
 use super::recorder::Recorder;
 use super::report::{Report, Setting, Side};
 use super::schedule::{Payloads, Share};
@@ -54,18 +55,24 @@ impl Kind {
 /// Runs a benchmark that appends, in a topic of its own if that was asked for.
 pub(super) async fn append(context: &Context, kind: Kind, load: &Load, readers: Option<Readers>) -> Outcome {
     load.check(readers.is_some())?;
-    check_writable(&load.common)?;
+    check_files(&load.common)?;
     let client = connect(context).await?;
+    let raw = measure_raw(&load.common).await?;
     let topic = &load.common.topic;
     let made = if load.created.create { Some(Made::new(&client, load).await?) } else { None };
     let measured = measure(context, load, readers).await;
-    if let Some(made) = made {
-        made.delete(&client, load).await?;
-    }
+    let deleted = match made {
+        Some(made) => made.delete(&client, load).await,
+        None => Ok(()),
+    };
+    let (sides, entry) = measured?;
     let mut settings = load.settings(load.rate);
     settings.extend(readers.map(|readers| setting("consumers", readers.consumers)));
-    let mut report = new_report(kind.name(), topic.to_string(), settings, measured?);
+    settings.extend(topic_settings(&entry));
+    let mut report = new_report(kind.name(), topic.to_string(), settings, sides);
+    report.raw = raw.map(|raw| raw.relate(&report.sides, u32::from(entry.replication_factor)));
     if let (Some(rate), Some(side)) = (load.rate, report.sides.first())
+        && side.seconds > 0.0
         && side.records_per_second < rate * RATE_REACHED
     {
         report.notes.push(format!(
@@ -73,7 +80,7 @@ pub(super) async fn append(context: &Context, kind: Kind, load: &Load, readers: 
             side.records_per_second
         ));
     }
-    conclude(context, &load.common, &report)
+    conclude(context, &load.common, &report).and(deleted)
 }
 
 /// Reads what a topic holds.
@@ -83,13 +90,15 @@ pub(super) async fn consume(
     duration: Option<Duration>,
     readers: Readers,
 ) -> Outcome {
-    check_writable(common)?;
+    check_files(common)?;
     let client = connect(context).await?;
+    let raw = measure_raw(common).await?;
     let topic = common.topic.to_string();
     let map = client.admin().map().await?;
+    let entry = find(&map, &common.topic)?;
     let mut ends = Vec::new();
     let mut count = 0;
-    for partition in &find(&map, &common.topic)?.partitions {
+    for partition in &entry.partitions {
         let offsets = client.admin().offsets(partition.group).await?;
         count += offsets.high_watermark.as_raw() - offsets.log_start.as_raw();
         ends.push(offsets.high_watermark);
@@ -112,19 +121,21 @@ pub(super) async fn consume(
     let attendants = Attendants::start(&clock, vec![("read", recorder.clone())]);
     let mut readers_running = JoinSet::new();
     for (consumer, end) in consumers {
-        let end: (Offset, Duration) = (end, until);
-        readers_running.spawn(read_up_to(consumer, end, clock.clone(), recorder.clone()));
+        readers_running.spawn(read_up_to(consumer, (end, until), clock.clone(), recorder.clone()));
     }
     while readers_running.join_next().await.is_some() {}
     attendants.end();
     let last_done = recorder.lock().last_done();
     recorder.lock().end_at(last_done + Duration::from_nanos(1));
     let side = take(&recorder, &clock).finish("consumed", "from asking for records until they are there");
-    let mut settings = vec![setting("consumers", readers.consumers), setting("partitions", ends.len())];
+    let mut settings = vec![setting("consumers", readers.consumers)];
+    settings.extend(topic_settings(entry));
     settings.extend(
         duration.map(|duration| setting("duration", humantime::format_duration(duration).to_string())),
     );
-    conclude(context, common, &new_report("consume", topic, settings, vec![side]))
+    let mut report = new_report("consume", topic, settings, vec![side]);
+    report.raw = raw.map(|raw| raw.relate(&report.sides, u32::from(entry.replication_factor)));
+    conclude(context, common, &report)
 }
 
 /// The topic that a run has made, to be taken away again.
@@ -164,11 +175,25 @@ impl Made {
     }
 }
 
-/// Runs the load and adds up.
-async fn measure(context: &Context, load: &Load, readers: Option<Readers>) -> Outcome<Vec<Side>> {
+/// What of the topic matters for how fast it is.
+fn topic_settings(entry: &TopicEntry) -> [Setting; 3] {
+    [
+        setting("partitions", entry.partitions.len()),
+        setting("replicas", entry.replication_factor),
+        setting("durability", entry.durability().name()),
+    ]
+}
+
+/// Runs the load and adds up; tells of the topic, too, which may be gone soon.
+async fn measure(
+    context: &Context,
+    load: &Load,
+    readers: Option<Readers>,
+) -> Outcome<(Vec<Side>, TopicEntry)> {
     let topic = load.common.topic.to_string();
     let client = connect(context).await?;
-    let partitions = partition_count(&find(&client.admin().map().await?, &load.common.topic)?.partitions);
+    let entry = find(&client.admin().map().await?, &load.common.topic)?.clone();
+    let partitions = partition_count(&entry.partitions);
     let run = u64::from_le_bytes(entropy::draw()?);
     let mut producers = Vec::new();
     for _ in 0..load.producers {
@@ -220,7 +245,7 @@ async fn measure(context: &Context, load: &Load, readers: Option<Readers>) -> Ou
         let latency_is = format!("from {since} until a consumer has a record");
         sides.push(take(&consumed, &clock).finish("consumed", &latency_is));
     }
-    Ok(sides)
+    Ok((sides, entry))
 }
 
 /// Waits until every consumer has read all that was acknowledged; what is missing after a while is an error.
@@ -312,11 +337,11 @@ fn new_report(benchmark: &str, topic: String, settings: Vec<Setting>, sides: Vec
         notes.push("this `varve` was built without optimisation; measure with a release build".to_owned());
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Report { benchmark: benchmark.to_owned(), version, topic, settings, sides, notes }
+    Report { benchmark: benchmark.to_owned(), version, topic, settings, sides, notes, raw: None }
 }
 
-/// A file that cannot be written is told before the run, not after it.
-fn check_writable(common: &Common) -> Outcome {
+/// What cannot be written is told before the run, not after it.
+fn check_files(common: &Common) -> Outcome {
     for path in common.save.iter().chain(&common.html) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
@@ -324,7 +349,29 @@ fn check_writable(common: &Common) -> Outcome {
             return Err(Failure::usage(anyhow!("there is no folder {folder} to keep a report in")));
         }
     }
-    Ok(())
+    match common.raw.as_deref().filter(|dir| !dir.is_dir()) {
+        Some(dir) => Err(Failure::usage(anyhow!("--raw needs a directory, and {} is none", dir.display()))),
+        None => Ok(()),
+    }
+}
+
+/// The limits of this machine, if they were asked for.
+async fn measure_raw(common: &Common) -> Outcome<Option<Raw>> {
+    let Some(dir) = common.raw.clone() else { return Ok(None) };
+    let clock = Clock::start();
+    let attendants = Attendants::start(&clock, Vec::new());
+    let measured = {
+        let (dir, clock) = (dir.clone(), clock.clone());
+        tokio::task::spawn_blocking(move || Raw::measure(&dir, &clock)).await
+    };
+    attendants.end();
+    let measured = measured.context("the thread that measures has ended").map_err(Failure::refused)?;
+    let failed = || format!("cannot measure what this machine can do in {}", dir.display());
+    let raw = measured.with_context(failed).map_err(Failure::refused)?;
+    match clock.stopped_at() {
+        Some(_) => Err(Failure::refused(anyhow!("interrupted before the load began"))),
+        None => Ok(Some(raw)),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Outcome {
