@@ -88,7 +88,7 @@ fn a_topic_that_a_benchmark_made_is_taken_away_again() {
     cluster.varve_with(&["produce", "shop/orders"], b"mine\n").ok();
     cluster.varve(&["bench", "produce", "shop/orders", "--create"]).refused(1, "exists already");
     assert_eq!(records_in(&cluster, "shop/orders"), 1, "what was there before is left alone");
-    cluster.varve(&["bench", "produce", "shop/other"]).refused(1, "varve topic create shop/other");
+    cluster.varve(&["bench", "produce", "shop/other"]).refused(1, "--create makes one");
 }
 
 #[test]

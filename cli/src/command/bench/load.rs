@@ -25,6 +25,10 @@ const RECORDS_AWAITED_MAX: usize = 1 << 17;
 /// How long a thread sleeps before it looks whether it shall stop.
 const NAP_MAX: Duration = Duration::from_millis(50);
 
+/// How long after the end what was due before it is still sent. A load far above what the cluster can take would go on for many
+/// times its duration.
+pub(super) const CATCH_UP_MAX: Duration = Duration::from_secs(5);
+
 /// The clock of a run, and whether it was told to end.
 #[derive(Clone, Debug)]
 pub(super) struct Clock {
@@ -138,6 +142,10 @@ fn send_all(
         let due = share.due(record);
         let is_over = due.unwrap_or_else(|| clock.now()) >= *end;
         if is_over || !clock.sleep_until(due.unwrap_or_default()) {
+            break;
+        }
+        if clock.now() > *end + CATCH_UP_MAX {
+            sending.recorder.lock().not_sent(share.left(turn, *end));
             break;
         }
         let due = due.unwrap_or_else(|| clock.now());

@@ -28,6 +28,7 @@ pub(super) struct Recorder {
     latency_us: Histogram<u64>,
     seconds: Vec<Second>,
     current: Current,
+    not_sent: u64,
     errors: u64,
     first_error: Option<String>,
 }
@@ -53,6 +54,7 @@ impl Recorder {
             latency_us: histogram(),
             seconds: Vec::new(),
             current: Current { records: 0, bytes: 0, latency_us: histogram() },
+            not_sent: 0,
             errors: 0,
             first_error: None,
         }
@@ -78,6 +80,11 @@ impl Recorder {
             self.latency_us.saturating_record(latency_us);
             self.current.latency_us.saturating_record(latency_us);
         }
+    }
+
+    /// Counts what was due and given up.
+    pub(super) fn not_sent(&mut self, count: u64) {
+        self.not_sent += count;
     }
 
     /// Counts what went wrong.
@@ -122,6 +129,7 @@ impl Recorder {
             megabytes_per_second: per_second(self.bytes) / 1e6,
             latency_samples: self.latency_us.len(),
             latency_ms: latency(&self.latency_us),
+            not_sent: self.not_sent,
             errors: self.errors,
             first_error: self.first_error,
             over_time: self.seconds,

@@ -50,6 +50,8 @@ pub(super) struct Side {
     pub(super) megabytes_per_second: f64,
     pub(super) latency_samples: u64,
     pub(super) latency_ms: Latency,
+    /// Records that were due, and given up because the cluster did not keep up.
+    pub(super) not_sent: u64,
     /// Records, or fetches, that failed.
     pub(super) errors: u64,
     pub(super) first_error: Option<String>,
@@ -187,6 +189,7 @@ pub(super) mod tests {
             megabytes_per_second: average / 1e4,
             latency_samples: 9,
             latency_ms,
+            not_sent: 0,
             errors: 0,
             first_error: None,
             over_time: rates

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use varve_client::{Client, ClientError, From};
 use varve_protocol::metadata::{MetadataError, TopicEntry};
 
-use super::load::{Clock, Sending, Shared, follow, produce, read_up_to};
+use super::load::{CATCH_UP_MAX, Clock, Sending, Shared, follow, produce, read_up_to};
 use super::options::{Common, Load, Readers, setting};
 use super::page::page;
 use super::raw::Raw;
@@ -71,16 +71,29 @@ pub(super) async fn append(context: &Context, kind: Kind, load: &Load, readers: 
     settings.extend(topic_settings(&entry));
     let mut report = new_report(kind.name(), topic.to_string(), settings, sides);
     report.raw = raw.map(|raw| raw.relate(&report.sides, u32::from(entry.replication_factor)));
-    if let (Some(rate), Some(side)) = (load.rate, report.sides.first())
-        && side.seconds > 0.0
-        && side.records_per_second < rate * RATE_REACHED
+    let notes = report.sides.first().map(|side| notes_on_rate(load.rate, side));
+    report.notes.extend(notes.unwrap_or_default());
+    conclude(context, &load.common, &report).and(deleted)
+}
+
+/// What to know if a cluster did not keep up with the rate that was asked for.
+fn notes_on_rate(rate: Option<f64>, side: &Side) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(rate) =
+        rate.filter(|rate| side.seconds > 0.0 && side.records_per_second < rate * RATE_REACHED)
     {
-        report.notes.push(format!(
+        notes.push(format!(
             "{rate} records/s were asked for and {:.0} acknowledged: latencies grew with the backlog",
             side.records_per_second
         ));
     }
-    conclude(context, &load.common, &report).and(deleted)
+    if side.not_sent > 0 {
+        notes.push(format!(
+            "{} records that were due were not sent {CATCH_UP_MAX:?} after the end: with theirs, latencies would be higher",
+            side.not_sent
+        ));
+    }
+    notes
 }
 
 /// Reads what a topic holds.
@@ -124,7 +137,7 @@ pub(super) async fn consume(
         readers_running.spawn(read_up_to(consumer, (end, until), clock.clone(), recorder.clone()));
     }
     while readers_running.join_next().await.is_some() {}
-    attendants.end();
+    attendants.end().await;
     let last_done = recorder.lock().last_done();
     recorder.lock().end_at(last_done + Duration::from_nanos(1));
     let side = take(&recorder, &clock).finish("consumed", "from asking for records until they are there");
@@ -192,7 +205,9 @@ async fn measure(
 ) -> Outcome<(Vec<Side>, TopicEntry)> {
     let topic = load.common.topic.to_string();
     let client = connect(context).await?;
-    let entry = find(&client.admin().map().await?, &load.common.topic)?.clone();
+    let map = client.admin().map().await?;
+    let hint = "no topic to append to; --create makes one for the run";
+    let entry = find(&map, &load.common.topic).map_err(|failure| failure.context(hint))?.clone();
     let partitions = partition_count(&entry.partitions);
     let run = u64::from_le_bytes(entropy::draw()?);
     let mut producers = Vec::new();
@@ -235,7 +250,7 @@ async fn measure(
     if let Some(readers) = readers {
         wait_for_readers(&produced, &consumed, (readers, load.timeout)).await;
     }
-    attendants.end();
+    attendants.end().await;
     following.shutdown().await;
     let since = if load.rate.is_some() { "when it was due" } else { "handing it over" };
     let mut sides = vec![
@@ -292,11 +307,13 @@ impl Attendants {
         Self { bar, tasks }
     }
 
-    fn end(self) {
-        self.bar.finish_and_clear();
+    async fn end(self) {
         for task in self.tasks {
             task.abort();
+            // It was aborted: there is nothing to learn from how it ended.
+            let _ = task.await;
         }
+        self.bar.finish_and_clear();
     }
 }
 
@@ -364,7 +381,7 @@ async fn measure_raw(common: &Common) -> Outcome<Option<Raw>> {
         let (dir, clock) = (dir.clone(), clock.clone());
         tokio::task::spawn_blocking(move || Raw::measure(&dir, &clock)).await
     };
-    attendants.end();
+    attendants.end().await;
     let measured = measured.context("the thread that measures has ended").map_err(Failure::refused)?;
     let failed = || format!("cannot measure what this machine can do in {}", dir.display());
     let raw = measured.with_context(failed).map_err(Failure::refused)?;

@@ -35,6 +35,25 @@ impl Share {
     pub(super) fn due(&self, record: u64) -> Option<Duration> {
         self.rate.map(|rate| Duration::from_secs_f64(record as f64 / rate))
     }
+
+    /// How many of this producer's records are due before `end`, from `turn` on; none are without a rate.
+    pub(super) fn left(&self, turn: u64, end: Duration) -> u64 {
+        let is_left = |turn: u64| self.due(self.record(turn)).is_some_and(|due| due < end);
+        if !is_left(turn) {
+            return 0;
+        }
+        // Twice as far until it is too far, and then halves: the same arithmetic decides as when it is sent.
+        let mut step = 1;
+        while is_left(turn + step) {
+            step *= 2;
+        }
+        let (mut inside, mut outside) = (step / 2, step);
+        while outside - inside > 1 {
+            let middle = inside + (outside - inside) / 2;
+            if is_left(turn + middle) { inside = middle } else { outside = middle }
+        }
+        outside
+    }
 }
 
 /// Payloads that do not compress, the same ones for the same seed.
@@ -114,6 +133,19 @@ mod tests {
         let fast = Share { rate: Some(300_000.0), ..share };
         assert_eq!(fast.due(300_000 * 3_600), Some(Duration::from_secs(3_600)));
         assert_eq!(Share { rate: None, ..share }.due(10), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_share_is_what_would_be_sent() {
+        let end = Duration::from_millis(1_700);
+        for (rate, producer) in [(7.0, 0), (7.0, 2), (1_000.0, 1), (0.1, 0), (0.1, 1)] {
+            let share = Share { rate: Some(rate), producer, producers: 3 };
+            let all = (0..).take_while(|turn| share.due(share.record(*turn)).unwrap() < end).count() as u64;
+            for turn in 0..all + 3 {
+                assert_eq!(share.left(turn, end), all.saturating_sub(turn), "{rate} {producer} {turn}");
+            }
+        }
+        assert_eq!(Share { rate: None, producer: 0, producers: 1 }.left(0, end), 0);
     }
 
     #[test]
