@@ -33,6 +33,9 @@ const WRITES_MAX: usize = 2_048;
 /// Round trips over loopback at most.
 const TRIPS_MAX: usize = 20_000;
 
+/// The longest time that is told apart from longer ones: ten minutes.
+const TIME_NS_MAX: u64 = 600_000_000_000;
+
 /// How long a datagram may take over loopback before it counts as lost.
 const TRIP_MAX: Duration = Duration::from_secs(1);
 
@@ -193,7 +196,8 @@ fn repeat(
     count_max: usize,
     mut act: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Histogram<u64>> {
-    let mut taken_ns = Histogram::new(3).expect("three digits are a sound histogram");
+    let mut taken_ns = Histogram::new_with_max(TIME_NS_MAX, 3)
+        .expect("three digits up to ten minutes are a sound histogram");
     let start = Instant::now();
     for _ in 0..count_max {
         if clock.stopped_at().is_some() || start.elapsed() > TIME {
@@ -201,7 +205,7 @@ fn repeat(
         }
         let before = Instant::now();
         act()?;
-        taken_ns.saturating_record(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        taken_ns.saturating_record(u64::try_from(before.elapsed().as_nanos()).unwrap_or(TIME_NS_MAX));
     }
     Ok(taken_ns)
 }
@@ -257,6 +261,12 @@ mod tests {
         let mut scratch = Scratch::new(dir.path()).unwrap();
         let taken_ns = repeat(&clock, 3, || scratch.append(b"four")).unwrap();
         assert_eq!((taken_ns.len(), std::fs::read(&scratch.path).unwrap().len()), (3, 12));
+        let nap = Duration::from_millis(5);
+        let naps = repeat(&clock, 3, || {
+            std::thread::sleep(nap);
+            Ok(())
+        });
+        assert!(times(&naps.unwrap()).p50 >= 4.99, "a sleep is no shorter than it was told to be");
         drop(scratch);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         clock.stop();
