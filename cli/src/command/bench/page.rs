@@ -32,10 +32,13 @@ pub(super) fn page(report: &Report) -> String {
         })
         .collect();
     let notes: String = report.notes.iter().map(|note| format!("<p>Note: {}</p>\n", escape(note))).collect();
+    let raw = report.raw.as_ref();
+    let raw =
+        raw.map_or_else(String::new, |raw| format!("<h2>Limits</h2>\n<pre>{}</pre>\n", escape(&raw.text())));
     let sides: String = report.sides.iter().map(section).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
-         <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{notes}{sides}\
+         <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{notes}{sides}{raw}\
          <h2>Settings</h2>\n<table>{settings}<tr><td>version</td><td>{}</td></tr></table>\n</body></html>\n",
         escape(&report.version)
     )
