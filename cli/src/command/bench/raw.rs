@@ -2,7 +2,8 @@
 //!
 //! Measured before the load, while the cluster is idle: writes of 1 MiB with a sync after each, as a log makes them; syncs of
 //! 4 KiB, which are about as short as a sync gets; copies within memory; round trips over loopback UDP. What the directory lies
-//! on is what is measured: name one beside the data of a node.
+//! on is what is measured: name one beside the data of a node. One writer that waits for every sync does not fill a disk that
+//! takes several at once, so nodes that share one may come to more than it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
