@@ -122,6 +122,8 @@ pub(crate) struct Group {
     pub(crate) tail: Tail,
     /// When its timer is set to.
     pub(crate) armed: Option<Moment>,
+    /// The view whose primary has begun another life since.
+    pub(crate) reborn_in: Option<View>,
     /// The last view whose primary's liveness it has been told.
     pub(crate) view_seen: Option<View>,
     /// The view that this replica leads, as far as its peers are to be told.
@@ -141,6 +143,7 @@ impl Group {
             state,
             tail,
             armed: None,
+            reborn_in: None,
             view_seen: None,
             view_led: None,
             writing: VecDeque::new(),
@@ -175,6 +178,11 @@ impl Group {
             State::Open(replica) => Some(replica),
             State::Opening | State::Mending(_) | State::Damaged(_) => None,
         }
+    }
+
+    /// Whether the node that led the replica's view has begun another life since.
+    pub(crate) fn primary_is_reborn(&self) -> bool {
+        self.replica().is_some_and(|replica| self.reborn_in == Some(replica.view()))
     }
 
     /// When something is due in this group.

@@ -216,6 +216,8 @@ impl Node {
     pub(super) fn tell_liveness_of_primary(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
         let liveness = match self.peers.get(&group.primary_node()) {
+            // Alive as it is, it never resumes the view that it led before.
+            Some(_) if group.primary_is_reborn() => Liveness::Suspected,
             Some(peer) if self.is_useless(peer) => Liveness::Suspected,
             Some(peer) => peer.liveness(),
             None => self.liveness_of_quorum(group),
@@ -339,7 +341,9 @@ impl Node {
 
     /// The node that led a group in a view has come back without what it had not synced.
     pub(super) fn on_primary_reborn(&mut self, id: GroupId, view: View) {
-        if self.groups.get(&id).and_then(Group::replica).is_some_and(|replica| replica.view() == view) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.replica().is_some_and(|replica| replica.view() == view) {
+            group.reborn_in = Some(view);
             self.drive(id, Input::PrimaryLiveness(Liveness::Suspected));
         }
     }
