@@ -72,6 +72,15 @@ impl Placement {
         }
     }
 
+    /// Who stands in a place as long as no entry of the log says otherwise.
+    pub(crate) fn first_holder(&self, replica: ReplicaIndex) -> NodeId {
+        match self.successor(replica) {
+            // A move that was given up: he is to stay.
+            Some(moving) if moving.arrived == Op::ZERO => moving.to,
+            Some(_) | None => self.nodes[usize::from(replica.as_raw())],
+        }
+    }
+
     /// Who is to take a place, if somebody is.
     pub(crate) fn successor(&self, replica: ReplicaIndex) -> Option<Move> {
         self.moving.filter(|moving| place_in(&self.nodes, moving.from) == Some(replica))
@@ -156,7 +165,8 @@ impl Group {
     pub(crate) fn look_who_is_seated(&mut self) {
         let is_told_by_log = self.replica().is_some_and(Replica::is_admitted);
         for (replica, place) in (0..).map(ReplicaIndex::new).zip(0..self.members.len()) {
-            let node = if is_told_by_log { self.seat(replica).node } else { self.placement.nodes[place] };
+            let wanted = self.placement.first_holder(replica);
+            let node = if is_told_by_log { self.seat(replica).node } else { wanted };
             self.members[place] = node;
         }
     }
@@ -204,8 +214,8 @@ impl Group {
         match self.replica().and_then(|here| here.replacement(replica)) {
             Some(Replacement { node, directory, known_at, .. }) => Seat { node, directory, since: known_at },
             None => {
-                let place = usize::from(replica.as_raw());
-                let (node, directory) = (self.placement.nodes[place], self.placement.directories[place]);
+                let node = self.placement.first_holder(replica);
+                let directory = self.placement.directories[usize::from(replica.as_raw())];
                 Seat { node, directory, since: Op::ZERO }
             }
         }
