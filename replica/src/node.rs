@@ -3,6 +3,7 @@
 //! ```text
 //!   NodeInput ──▶ step ──┬─ liveness   pulses of peers: who is alive
 //!                        ├─ groups     inputs to the consensus cores, their outputs performed
+//!                        ├─ mail       messages between replicas
 //!                        ├─ clients    appends, metadata, status
 //!                        ├─ offsets    where a partition ends
 //!                        ├─ fetch      reads, long polls
@@ -24,6 +25,7 @@ pub(crate) mod fetch;
 mod founding;
 mod groups;
 mod liveness;
+mod mail;
 mod mend;
 mod moves;
 mod offsets;

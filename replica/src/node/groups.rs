@@ -9,8 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Output, Request, RequestHandle};
 use varve_consensus::{Config, RecoveredLog, Replica};
 use varve_protocol::durability::Durability;
-use varve_protocol::frame::Voice;
-use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
+use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, RequestNumber, View};
 use varve_protocol::message::Message;
 use varve_protocol::metadata::PartitionEntry;
 use varve_protocol::mutant::Mutant;
@@ -18,10 +17,8 @@ use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
 use varve_protocol::retention::Retention;
 use varve_protocol::superblock::Superblock;
 use varve_storage::Job;
-use varve_transport::Lane;
 
-use crate::event::Effect;
-use crate::group::{Group, Placement, Standing, State};
+use crate::group::{Group, Placement, State};
 use crate::mending::Mending;
 use crate::node::Node;
 use crate::node::clients::WRITING_BYTES_MAX;
@@ -327,63 +324,6 @@ impl Node {
         ChaCha8Rng::seed_from_u64(self.rng.next_u64())
     }
 
-    /// Hands a message of a peer to the replica it is for.
-    pub(super) fn deliver(&mut self, node: NodeId, id: GroupId, voice: Voice, message: Message) {
-        let Some(group) = self.groups.get(&id) else {
-            // The peer is ahead or behind in the metadata; it will say it again.
-            tracing::debug!(peer = %node, group = %id, "message for a group that is not here");
-            return;
-        };
-        let is_of_group = |prepare: &Prepare| {
-            prepare.header().group() == id && prepare.header().cluster() == self.config.cluster
-        };
-        let is_misdirected = match &message {
-            Message::Prepare { prepare, .. } | Message::RepairPrepare { prepare, .. } => {
-                !is_of_group(prepare)
-            }
-            Message::PrepareOk { .. }
-            | Message::Commit { .. }
-            | Message::StartViewChange { .. }
-            | Message::DoViewChange { .. }
-            | Message::StartView { .. }
-            | Message::GetStartView { .. }
-            | Message::GetHeaders { .. }
-            | Message::Headers { .. }
-            | Message::GetPrepares { .. }
-            | Message::RepairMissing { .. }
-            | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => false,
-            // The log of the metadata begins with op 1.
-            Message::Snapshot { .. } => id == GroupId::METADATA,
-        };
-        let standing = group.standing(node, voice);
-        match standing {
-            // Who takes a place, and who leaves it, do not hear each other.
-            Standing::Voice | Standing::Listener
-                if group.placement.place_of(self.config.node) == Some(voice.replica) => {}
-            Standing::Voice | Standing::Listener if !is_misdirected && self.is_mending(id) => {
-                self.on_message_while_mending(id, node, message);
-            }
-            Standing::Voice if !is_misdirected => self.hear(id, (node, voice.replica), message),
-            Standing::Listener if !is_misdirected => self.on_question(id, (node, voice.replica), message),
-            Standing::Voice | Standing::Listener | Standing::Stranger => {
-                self.frames_dropped += 1;
-                tracing::warn!(peer = %node, group = %id, "message of a stranger or of another group dropped");
-            }
-        }
-    }
-
-    /// Hands a message to a replica; whatever it answers goes to the node that asked.
-    pub(super) fn hear(&mut self, id: GroupId, (node, from): (NodeId, ReplicaIndex), message: Message) {
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.answering = Some((from, node));
-        }
-        self.drive(id, Input::Message { from, message });
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.answering = None;
-        }
-    }
-
     pub(super) fn on_group_due(&mut self, id: GroupId) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.armed = None;
@@ -438,34 +378,6 @@ impl Node {
                 self.serve_headers(id, self.who_asks(id, to), view, first..=last);
             }
         }
-    }
-
-    /// Sends a message to another replica of a group.
-    pub(super) fn send(&mut self, id: GroupId, to: ReplicaIndex, message: &Message) {
-        for node in self.recipients(id, to, message).into_iter().flatten() {
-            self.send_to(id, node, message);
-        }
-    }
-
-    /// Sends a message about a group to a node.
-    pub(super) fn send_to(&mut self, id: GroupId, node: NodeId, message: &Message) {
-        let lane = match message {
-            Message::Prepare { .. } => Lane::data(id),
-            Message::RepairPrepare { .. } | Message::Headers { .. } | Message::Snapshot { .. } => Lane::Bulk,
-            Message::PrepareOk { .. }
-            | Message::Commit { .. }
-            | Message::StartViewChange { .. }
-            | Message::DoViewChange { .. }
-            | Message::StartView { .. }
-            | Message::GetStartView { .. }
-            | Message::GetHeaders { .. }
-            | Message::GetPrepares { .. }
-            | Message::RepairMissing { .. }
-            | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => Lane::Control,
-        };
-        let frame = message.to_frame(self.config.cluster, id, self.voice(id));
-        self.effects.push_back(Effect::ToPeer { node, lane, frame });
     }
 
     fn append(&mut self, id: GroupId, prepare: Prepare) {

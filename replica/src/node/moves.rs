@@ -21,10 +21,8 @@
 use varve_consensus::event::Input;
 use varve_consensus::{Replica, Status, quorum};
 use varve_protocol::client::encode_archive;
-use varve_protocol::frame::Voice;
-use varve_protocol::id::{GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber};
+use varve_protocol::id::{GroupId, NodeId, ProducerId, ReplicaIndex, RequestNumber};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
-use varve_protocol::message::Message;
 use varve_protocol::metadata::{MetadataOp, Move};
 use varve_protocol::prepare::PrepareKind;
 use varve_protocol::pulse::{PULSE_MOVING_MAX, PulseMoving};
@@ -45,90 +43,6 @@ impl Peer {
 }
 
 impl Node {
-    /// A node asks that has no voice here: its questions are answered, and nothing else of it is heard.
-    pub(super) fn on_question(
-        &mut self,
-        id: GroupId,
-        (node, from): (NodeId, ReplicaIndex),
-        message: Message,
-    ) {
-        let Some(replica) = self.groups.get(&id).and_then(Group::replica) else { return };
-        let is_question = match &message {
-            // To one who leads no later view, "my log is torn" would be the word of the one who stands in that place.
-            Message::GetStartView { view, nonce } => {
-                *view <= replica.view() && (*nonce == 0 || replica.is_primary())
-            }
-            // What proves itself, and a wish that counts for nothing by itself.
-            Message::GetHeaders { .. }
-            | Message::GetPrepares { .. }
-            | Message::Headers { .. }
-            | Message::RepairPrepare { .. } => true,
-            Message::StartViewChange { .. } => {
-                self.groups.get(&id).is_some_and(|group| group.node(from) == node)
-            }
-            Message::Prepare { .. }
-            | Message::PrepareOk { .. }
-            | Message::Commit { .. }
-            | Message::DoViewChange { .. }
-            | Message::StartView { .. }
-            | Message::RepairMissing { .. }
-            | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. }
-            | Message::Snapshot { .. } => false,
-        };
-        if is_question {
-            return self.hear(id, (node, from), message);
-        }
-        tracing::debug!(peer = %node, group = %id, command = ?message.command(), "a replica without a voice is not heard");
-    }
-
-    /// In whose name the replica here speaks.
-    pub(super) fn voice(&self, id: GroupId) -> Voice {
-        let Some(group) = self.groups.get(&id) else { return Voice::default() };
-        Voice {
-            replica: group.placement.place_of(self.config.node).unwrap_or_default(),
-            generation: group.replica().map_or(Op::ZERO, Replica::own_generation),
-        }
-    }
-
-    /// Who is meant when a replica of a group is answered.
-    pub(super) fn who_asks(&self, id: GroupId, replica: ReplicaIndex) -> NodeId {
-        match self.groups.get(&id) {
-            Some(group) => match group.answering {
-                Some((place, node)) if place == replica => node,
-                Some(_) | None => group.node(replica),
-            },
-            None => NodeId::ZERO,
-        }
-    }
-
-    /// Which nodes a message to a replica of a group goes to. A vote goes to nobody but who stands in that place, as far as the
-    /// log here tells; a question to all who may; how the log goes on also to who is to take the place.
-    pub(super) fn recipients(&self, id: GroupId, to: ReplicaIndex, message: &Message) -> [Option<NodeId>; 3] {
-        let Some(group) = self.groups.get(&id) else { return [None; 3] };
-        let holder = Some(group.node(to)).filter(|holder| *holder != self.config.node);
-        match message {
-            Message::GetStartView { .. } | Message::GetHeaders { .. } | Message::GetPrepares { .. } => {
-                group.candidates(to).map(|node| node.filter(|node| *node != self.config.node))
-            }
-            Message::Prepare { .. } | Message::Commit { .. } | Message::StartView { .. } => {
-                match group.answering.filter(|(place, _)| *place == to) {
-                    Some((_, node)) => [Some(node), None, None],
-                    None => [holder, group.successor(to), None],
-                }
-            }
-            Message::Headers { .. }
-            | Message::RepairPrepare { .. }
-            | Message::RepairMissing { .. }
-            | Message::Snapshot { .. } => [Some(self.who_asks(id, to)), None, None],
-            Message::PrepareOk { .. }
-            | Message::StartViewChange { .. }
-            | Message::DoViewChange { .. }
-            | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => [holder, None, None],
-        }
-    }
-
     /// How far the replicas are that are being moved here; if they are many, others each time.
     pub(super) fn moving_here(&self, sequence: u64) -> Vec<PulseMoving> {
         let here = self.config.node;
