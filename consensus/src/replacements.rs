@@ -1,5 +1,5 @@
 //! Who stands in the places of a group: the replicas it was made with, and those that its log has put in the place of one that
-//! lost its disk (rules S4, E1).
+//! lost its disk, or goes to another node (rules S4, E1, E2).
 //!
 //! A replica that has lost its disk has forgotten what it promised. It must not vote as the one it was; it comes back as
 //! another, which is mute: it takes the log and says nothing that counts. An entry of the group's own log puts it in its
@@ -14,12 +14,17 @@
 //!
 //! No message but `DoViewChange` needs a generation: what the lost replica acknowledged, it did hold, and everything up to X is
 //! on a quorum without it.
+//!
+//! Where a replica moves, the one before may be alive. Then X is on q of the others all the same: neither it nor the new one is
+//! counted for X. With the n - 1 - q others at most that lack X it is less than a quorum, whatever it says to them; and the
+//! driver sees to it that those who hold X hear nothing of it, so that it counts for nothing after X either.
 
 use varve_protocol::id::{Op, ReplicaIndex};
 use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::replacement::Replacement;
 
-/// The entries of a log that replace replicas, oldest first. There are few: one for each disk that was ever lost.
+/// The entries of a log that replace replicas, oldest first. There are few: one for each disk that was ever lost,
+/// and each move.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct Replacements(Vec<(Op, Replacement)>);
 
