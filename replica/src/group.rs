@@ -18,6 +18,9 @@ use crate::mending::Mending;
 use crate::node::retention::Surveyed;
 use crate::tail::Tail;
 
+#[cfg(test)]
+mod tests;
+
 /// How far a replica is.
 #[derive(Debug)]
 pub(crate) enum State {

@@ -327,3 +327,19 @@ fn older_tale_does_not_take_the_place_of_a_newer_one() {
         );
     });
 }
+
+#[test]
+fn replaced_replica_does_not_count_for_its_own_entry() {
+    claim("replaced_replica_does_not_count_for_its_own_entry", 3, |cluster| {
+        // As when a move is given up: r2 is well, and is put in its place anew.
+        let asked = cluster.let_in(0, 2);
+        cluster.settle_without(&[1]);
+        assert_eq!(cluster.replica(2).durable().op, Op::new(1), "it holds the entry");
+        assert!(!cluster.replies.contains_key(&asked), "and that does not count");
+        quietly(cluster, "r1 hears of it", |cluster| {
+            cluster.elapse(Duration::from_millis(200));
+            cluster.settle();
+            assert!(matches!(cluster.replies[&asked], Outcome::Committed { .. }));
+        });
+    });
+}
