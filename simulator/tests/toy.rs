@@ -315,6 +315,7 @@ pub(super) fn crashes(seed: u64) -> Scenario {
     // A toy has one topic, made once.
     scenario.load.tinkers = false;
     scenario.load.balances = false;
+    scenario.load.moves = false;
     scenario.load.amnesiacs = 1;
     scenario.load.window = 8;
     scenario.load.think = Duration::from_millis(20);

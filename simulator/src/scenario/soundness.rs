@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_played_is_told_apart() {
-        let sound = Scenario::draw(0, World::Fast);
+        let mut sound = Scenario::draw(0, World::Fast);
+        sound.load.moves = false;
         let refused = |edit: &dyn Fn(&mut Scenario)| {
             let mut scenario = sound.clone();
             edit(&mut scenario);
