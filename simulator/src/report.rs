@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use crate::actor::Orders;
 use crate::oracle::{Tally, Violation};
 use crate::scenario::{Scenario, World};
 use crate::trace::{Event, line};
@@ -107,6 +108,18 @@ pub struct Statistics {
     pub ends_recovered: u64,
     /// Replicas that stopped before all they had acknowledged from memory was synced, and have a voice again.
     pub doubts_resolved: u64,
+}
+
+impl Statistics {
+    /// Adds what a client brought about with one step.
+    pub(crate) fn add_orders(&mut self, orders: &Orders<'_>) {
+        self.records_read += orders.records_read;
+        self.sessions_forgotten += orders.sessions_forgotten;
+        self.changes_made += orders.changes_made;
+        self.handovers += orders.handovers;
+        self.moves += orders.moves;
+        self.ends_confirmed += orders.ends_confirmed;
+    }
 }
 
 impl AddAssign for Statistics {

@@ -34,23 +34,8 @@ impl<M: Machine> Universe<M> {
         let mut orders = Orders::new(self.heap.now(), client, &mut self.oracle);
         let actor = &mut self.clients[client as usize].actor;
         actor.handle(happening, &mut orders)?;
-        let Orders {
-            frames,
-            wake_at,
-            records_read,
-            sessions_forgotten,
-            changes_made,
-            handovers,
-            moves,
-            ends_confirmed,
-            ..
-        } = orders;
-        self.statistics.ends_confirmed += ends_confirmed;
-        self.statistics.changes_made += changes_made;
-        self.statistics.handovers += handovers;
-        self.statistics.moves += moves;
-        self.statistics.records_read += records_read;
-        self.statistics.sessions_forgotten += sessions_forgotten;
+        self.statistics.add_orders(&orders);
+        let Orders { frames, wake_at, .. } = orders;
         for (node, frame) in frames {
             let ends = (Endpoint::Client(client), Endpoint::Node(node));
             let lane = frame.header.group.as_raw();

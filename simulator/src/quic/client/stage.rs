@@ -109,22 +109,8 @@ impl Stage {
         let state = &mut *board.lock();
         let mut orders = Orders::new(now, client, &mut state.oracle);
         let result = self.actor.handle(happening, &mut orders);
-        let Orders {
-            frames,
-            wake_at,
-            records_read,
-            sessions_forgotten,
-            changes_made,
-            handovers,
-            ends_confirmed,
-            statuses,
-            ..
-        } = orders;
-        state.statistics.records_read += records_read;
-        state.statistics.sessions_forgotten += sessions_forgotten;
-        state.statistics.changes_made += changes_made;
-        state.statistics.handovers += handovers;
-        state.statistics.ends_confirmed += ends_confirmed;
+        state.statistics.add_orders(&orders);
+        let Orders { frames, wake_at, statuses, .. } = orders;
         if let Some(streams) = self.actor.streams() {
             state.streams.clone_from(streams);
         }
