@@ -61,7 +61,8 @@ pub enum MetadataOp {
         /// Its name.
         topic: String,
     },
-    /// Has a node take the place of another that holds a replica of a partition.
+    /// Has a node take the place of another that holds a replica of a partition. The opposite of a move that is under way turns
+    /// that round.
     MoveReplica {
         /// The group of the partition.
         group: GroupId,
@@ -70,7 +71,7 @@ pub enum MetadataOp {
         /// Who is to hold it instead.
         to: NodeId,
     },
-    /// Gives up a move. Who was to come may have taken the place by now, so that is turned round: who held the replica takes it
+    /// Gives up a move, once. Who was to come may have taken the place by now, so that is turned round: who held the replica takes it
     /// again.
     CancelMove {
         /// The group of the partition.
@@ -172,6 +173,19 @@ pub enum MetadataError {
     /// There is nothing to give up.
     #[error("no replica of {0} is being moved")]
     NoMove(GroupId),
+    /// It is on its way back.
+    #[error(
+        "the move of a replica of {group} is being given up: {holder} is to hold it; to go on with it after all, move it from \
+         {holder} to {other}"
+    )]
+    MoveGivenUp {
+        /// The group.
+        group: GroupId,
+        /// Who held the replica, and shall.
+        holder: NodeId,
+        /// Who was to hold it.
+        other: NodeId,
+    },
     /// Nobody would be left to say who holds the log.
     #[error(
         "{0} has one replica only, and a move is agreed on by the others; a topic with 3 replicas can be moved"
@@ -275,6 +289,14 @@ pub struct Move {
     pub to: NodeId,
     /// The op that began this.
     pub since: Op,
-    /// The op that brought `to` here: the same, unless it has been here all the time and a move away from it was given up.
+    /// The op that brought `to` here: the same, unless the move was turned round.
     pub arrived: Op,
+}
+
+impl Move {
+    /// Whether it was turned round: both nodes may hold a replica.
+    #[must_use]
+    pub fn is_turned(&self) -> bool {
+        self.arrived != self.since
+    }
 }

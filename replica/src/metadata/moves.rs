@@ -20,8 +20,14 @@ impl Metadata {
         let since = self.applied;
         let is_known = self.nodes.contains_key(&to);
         let partition = self.partition_mut(group).ok_or(MetadataError::GroupUnknown(group))?;
-        if let Some(Move { from, to, .. }) = partition.moving {
-            return Err(MetadataError::MoveUnderWay { group, from, to });
+        if let Some(moving) = partition.moving {
+            let is_opposite = (moving.from, moving.to) == (to, from);
+            let (from, to) = (moving.from, moving.to);
+            return if is_opposite {
+                self.turn_round(group, moving)
+            } else {
+                Err(MetadataError::MoveUnderWay { group, from, to })
+            };
         }
         if !is_known {
             return Err(MetadataError::NodeUnknown(to));
@@ -40,12 +46,20 @@ impl Metadata {
         Ok(MetadataOutcome::Done)
     }
 
-    /// The group may have put the new replica in its place by now, or may do so any time, where this is not known yet. So the old
-    /// one is put there anew; until it is, both stay.
     pub(super) fn cancel_move(&mut self, group: GroupId) -> Result<MetadataOutcome, MetadataError> {
-        let now = self.applied;
         let partition = self.partition_mut(group).ok_or(MetadataError::GroupUnknown(group))?;
         let moving = partition.moving.ok_or(MetadataError::NoMove(group))?;
+        if moving.is_turned() {
+            return Err(MetadataError::MoveGivenUp { group, holder: moving.to, other: moving.from });
+        }
+        self.turn_round(group, moving)
+    }
+
+    /// The group may have put the new replica in its place by now, or may do so any time, where this is not known yet. So the old
+    /// one is put there anew; until it is, both stay.
+    fn turn_round(&mut self, group: GroupId, moving: Move) -> Result<MetadataOutcome, MetadataError> {
+        let now = self.applied;
+        let partition = self.partition_mut(group).ok_or(MetadataError::GroupUnknown(group))?;
         let place = partition.place_of(moving.from);
         let arrived = std::mem::replace(&mut partition.arrived[place], moving.arrived);
         partition.replicas[place] = moving.to;
@@ -155,10 +169,16 @@ mod tests {
     fn who_was_there_from_the_start_and_leaves_comes_back_as_another() {
         let mut metadata = metadata();
         apply(&mut metadata, begin(2, 4));
-        // Given up, and that given up, too: node 2 goes after all.
-        for _ in 0..2 {
-            apply(&mut metadata, MetadataOp::CancelMove { group: GROUP });
-        }
+        // Given up, and gone on with after all.
+        let cancel = || MetadataOp::CancelMove { group: GROUP };
+        assert_eq!(apply(&mut metadata, cancel()), MetadataOutcome::Done);
+        let given_up = MetadataError::MoveGivenUp { group: GROUP, holder: node(2), other: node(4) };
+        assert_eq!(
+            apply(&mut metadata, cancel()),
+            MetadataOutcome::Refused(given_up),
+            "said twice, meant once"
+        );
+        assert_eq!(apply(&mut metadata, begin(2, 4)), MetadataOutcome::Done);
         let since = metadata.applied();
         apply(&mut metadata, MetadataOp::FinishMove { group: GROUP, since });
         let partition = metadata.partition(GROUP).expect("it is there").clone();

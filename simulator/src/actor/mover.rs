@@ -2,13 +2,14 @@
 //!
 //! In the end he gives nothing up any more and waits until the metadata tells of no move: then he knows where the replicas are.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{Request, Response};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op};
-use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, PartitionEntry};
+use varve_protocol::metadata::{ClusterMap, MetadataOp, MetadataOutcome, Move, PartitionEntry};
 
 use super::{Actor, Answer, Happening, Orders, Placement, request_frame};
 use crate::oracle::Violation;
@@ -38,6 +39,8 @@ pub(crate) struct Mover {
     /// The newest metadata seen.
     seen: Op,
     placement: Option<Placement>,
+    /// Moves that are on their way back: from where to where.
+    turned: BTreeMap<GroupId, (NodeId, NodeId)>,
     /// Who led the metadata last.
     primary: Option<NodeId>,
     /// Since when no move is seen, after all faults.
@@ -58,6 +61,7 @@ impl Mover {
             act_at: Duration::MAX,
             seen: Op::ZERO,
             placement: None,
+            turned: BTreeMap::new(),
             primary: None,
             still_since: None,
             is_healed: false,
@@ -84,7 +88,11 @@ impl Mover {
     fn wish(&mut self) -> MetadataOp {
         let group = self.groups[self.rng.random_range(0..self.groups.len())];
         if chance(&mut self.rng, GIVEN_UP_PERMILLE) {
-            return MetadataOp::CancelMove { group };
+            // What is given up he now and then wants after all.
+            return match self.turned.get(&group) {
+                Some((from, to)) => MetadataOp::MoveReplica { group, from: *to, to: *from },
+                None => MetadataOp::CancelMove { group },
+            };
         }
         let (mut from, mut to) = (self.any_node(), self.any_node());
         let holders = self.placement.iter().flatten().find(|(moved, _)| *moved == group);
@@ -115,6 +123,11 @@ impl Mover {
             self.still_since = None;
         }
         self.seen = map.op;
+        let turned = |partition: &&PartitionEntry| {
+            let Move { from, to, .. } = partition.moving.filter(Move::is_turned)?;
+            Some((partition.group, (from, to)))
+        };
+        self.turned = partitions.iter().filter_map(turned).collect();
         self.placement =
             Some(partitions.iter().map(|partition| (partition.group, partition.replicas.clone())).collect());
         if self.is_healed && !is_moving {
