@@ -6,12 +6,10 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::{Offset, Op, ReplicaIndex, View};
-use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::log_start::LogStart;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
-use varve_protocol::replacement::Replacement;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
@@ -37,6 +35,7 @@ mod primary;
 mod reading;
 pub(crate) mod recovery;
 mod repair;
+mod seat;
 mod torn;
 mod transfer;
 mod view_change;
@@ -297,56 +296,10 @@ impl Replica {
         self.is_primary() && (!self.doubts_primary() || Mutant::TakesRequestsAlone.is_on())
     }
 
-    /// Whether this replica stands in its place: one that has lost its disk does not before the group says so, and before
-    /// it will know that after any restart.
+    /// How many ops of the log here a replica, this one or a peer, has not acknowledged, as this primary has heard.
     #[must_use]
-    pub fn is_admitted(&self) -> bool {
-        let stands = match self.own_replacement() {
-            Some((op, entry)) => {
-                entry.directory == self.config.directory
-                    && (entry.known_at >= self.config.arrived || Mutant::EarlierStayCounts.is_on())
-                    && (*op <= self.saved.commit || Mutant::VoiceNotSaved.is_on())
-            }
-            None => self.config.is_original,
-        };
-        stands || Mutant::LostDiskVotes.is_on()
-    }
-
-    /// The newest committed entry that puts a replica in the place of this one.
-    fn own_replacement(&self) -> Option<&(Op, Replacement)> {
-        self.replacements.newest(self.config.replica, self.commit)
-    }
-
-    /// The newest entry of the log, committed or not, that replaces a replica; `None` if it is still the one that the
-    /// group was made with.
-    #[must_use]
-    pub fn replacement(&self, replica: ReplicaIndex) -> Option<Replacement> {
-        self.replacements.newest(replica, self.log.head().op).map(|(_, entry)| *entry)
-    }
-
-    /// The op of that entry; zero if there is none.
-    #[must_use]
-    pub fn generation(&self, replica: ReplicaIndex) -> Op {
-        self.replacements.newest(replica, self.log.head().op).map_or(Op::ZERO, |(op, _)| *op)
-    }
-
-    /// The op of the log that gave this replica its voice; zero if it was there from the start, or has none.
-    #[must_use]
-    pub fn own_generation(&self) -> Op {
-        let own = self.own_replacement().filter(|_| self.is_admitted());
-        own.map_or(Op::ZERO, |(op, _)| *op)
-    }
-
-    /// Whether the log replaces a replica above the commit.
-    #[must_use]
-    pub fn is_replacing(&self) -> bool {
-        self.replacements.is_pending(self.commit)
-    }
-
-    /// Whether a replica, this one or a peer, has acknowledged all of the log here but a window, as this primary has heard.
-    #[must_use]
-    pub fn is_close(&self, replica: ReplicaIndex) -> bool {
-        self.log.head().op.since(self.acknowledged_by(replica)) <= PREPARES_IN_FLIGHT_MAX
+    pub fn lag(&self, replica: ReplicaIndex) -> u64 {
+        self.log.head().op.since(self.acknowledged_by(replica))
     }
 
     /// Whether this replica has reason to want another primary.
@@ -501,15 +454,6 @@ impl Replica {
 
     fn on_save_commit(&mut self) {
         if self.commit.min(self.durable) > self.requested.commit {
-            self.save_superblock(self.requested.log_view);
-        }
-    }
-
-    /// Saves that this replica stands in its place now, as soon as that is durable in its log.
-    fn save_voice(&mut self) {
-        let is_news =
-            |(op, _): &(Op, Replacement)| *op > self.requested.commit && *op <= self.commit.min(self.durable);
-        if self.own_replacement().is_some_and(is_news) {
             self.save_superblock(self.requested.log_view);
         }
     }

@@ -274,6 +274,12 @@ impl Group {
         (seat.node != to || seat.since < since).then_some(to)
     }
 
+    /// Who is meant when a replica is answered.
+    pub(crate) fn asker(&self, replica: ReplicaIndex) -> NodeId {
+        let asker = self.answering.filter(|(place, _)| *place == replica).map(|(_, node)| node);
+        asker.unwrap_or_else(|| self.node(replica))
+    }
+
     /// Every node that is told how the log goes on.
     pub(crate) fn audience(&self) -> impl Iterator<Item = NodeId> + '_ {
         let successor = self.placement.moving.map(|moving| moving.to);

@@ -3,6 +3,7 @@
 //! ```text
 //!   NodeInput ──▶ step ──┬─ liveness   pulses of peers: who is alive
 //!                        ├─ groups     inputs to the consensus cores, their outputs performed
+//!                        ├─ placing    which groups are here
 //!                        ├─ mail       messages between replicas
 //!                        ├─ clients    appends, metadata, status
 //!                        ├─ offsets    where a partition ends
@@ -29,6 +30,7 @@ mod mail;
 mod mend;
 mod moves;
 mod offsets;
+mod placing;
 pub(crate) mod retention;
 mod seats;
 

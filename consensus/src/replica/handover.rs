@@ -18,7 +18,7 @@ impl Replica {
         if !is_other || !self.takes_requests() || self.leading.successor.is_some() {
             return tracing::debug!(group = %self.config.group, %to, "ignore a handover: not possible now");
         }
-        if self.log.head().op.since(self.acknowledged_by(to)) > PREPARES_IN_FLIGHT_MAX {
+        if self.lag(to) > PREPARES_IN_FLIGHT_MAX {
             return tracing::info!(group = %self.config.group, %to, "no handover: it is far behind");
         }
         tracing::info!(group = %self.config.group, view = %self.view, %to, "hand over");

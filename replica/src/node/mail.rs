@@ -119,17 +119,6 @@ impl Node {
         }
     }
 
-    /// Who is meant when a replica of a group is answered.
-    pub(super) fn who_asks(&self, id: GroupId, replica: ReplicaIndex) -> NodeId {
-        match self.groups.get(&id) {
-            Some(group) => match group.answering {
-                Some((place, node)) if place == replica => node,
-                Some(_) | None => group.node(replica),
-            },
-            None => NodeId::ZERO,
-        }
-    }
-
     /// Which nodes a message to a replica of a group goes to. A vote goes to nobody but who stands in that place, as far as the
     /// log here tells; a question to all who may; how the log goes on also to who is to take the place.
     pub(super) fn recipients(&self, id: GroupId, to: ReplicaIndex, message: &Message) -> [Option<NodeId>; 3] {
@@ -148,7 +137,7 @@ impl Node {
             Message::Headers { .. }
             | Message::RepairPrepare { .. }
             | Message::RepairMissing { .. }
-            | Message::Snapshot { .. } => [Some(self.who_asks(id, to)), None, None],
+            | Message::Snapshot { .. } => [Some(group.asker(to)), None, None],
             Message::PrepareOk { .. }
             | Message::StartViewChange { .. }
             | Message::DoViewChange { .. }

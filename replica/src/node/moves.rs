@@ -1,4 +1,4 @@
-//! Replicas that go from one node to another, of their own accord or not (rules E1, E2).
+//! Replicas that go from one node to another, at the operator's wish (rules E1, E2).
 //!
 //! ```text
 //!   metadata            group's log                    old replica         new replica
@@ -97,35 +97,39 @@ impl Node {
             .and_then(|peer| peer.moving.get(&id))
             .filter(|told| told.since == moving.since)
             .map(|told| told.reached);
-        let has_log = reached.is_some_and(|reached| {
-            here.head().op.since(reached.min(here.head().op)) <= PREPARES_IN_FLIGHT_MAX
-        });
-        let others = (0..).map(ReplicaIndex::new).zip(&group.members).filter(|(other, _)| *other != replica);
-        let is_close = |(other, node): &(ReplicaIndex, &NodeId)| {
-            let is_alive = self.peers.get(node).is_none_or(Peer::is_alive);
-            is_alive && here.is_close(*other) && self.is_seated(group, *other)
-        };
+        let head = here.head().op;
+        let has_log = reached.is_some_and(|reached| head.since(reached.min(head)) <= PREPARES_IN_FLIGHT_MAX);
+        let others = self.lags(group, here).filter(|(other, _)| *other != replica);
+        let close = others.filter(|(_, lag)| *lag <= PREPARES_IN_FLIGHT_MAX).count();
         let members = u8::try_from(group.members.len()).expect("a group has at most seven members");
-        has_log && others.filter(is_close).count() >= quorum(members)
+        has_log && close >= quorum(members)
     }
 
-    /// Gives a group up that is led here if the replica here is being moved: its successor listens to the others.
+    /// The replicas of a group led here that are up and have a voice, this one too, and how many ops each is behind.
+    fn lags<'a>(
+        &'a self,
+        group: &'a Group,
+        here: &'a Replica,
+    ) -> impl Iterator<Item = (ReplicaIndex, u64)> + 'a {
+        let places = (0..).map(ReplicaIndex::new).zip(&group.members);
+        let is_up = |(place, node): &(ReplicaIndex, &NodeId)| {
+            self.peers.get(node).is_none_or(Peer::is_alive) && self.is_seated(group, *place)
+        };
+        places.filter(is_up).map(|(place, _)| (place, here.lag(place)))
+    }
+
+    /// Gives a group up that is led here if the replica here is being moved to a node that is up: it listens to the others. Who is
+    /// nearest to the end of the log shall lead, for nothing is taken until it has all of it.
     pub(super) fn make_way(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        let Some(own) = group.index_of(self.config.node) else { return };
-        if group.successor(own).is_none() {
+        let Some(here) = group.replica() else { return };
+        let own = here.config().replica;
+        let successor = group.successor(own).and_then(|node| self.peers.get(&node));
+        if !successor.is_some_and(Peer::is_alive) {
             return;
         }
-        let others = (0..).map(ReplicaIndex::new).zip(&group.members);
-        let next = others
-            .filter(|(other, node)| {
-                *other != own
-                    && self.peers.get(node).is_some_and(Peer::is_alive)
-                    && self.is_seated(group, *other)
-            })
-            .map(|(other, _)| other)
-            .next();
-        if let Some(to) = next {
+        let others = self.lags(group, here).filter(|(other, _)| *other != own);
+        if let Some((to, _)) = others.min_by_key(|(other, lag)| (*lag, *other)) {
             self.drive(id, Input::HandOver { to });
         }
     }
