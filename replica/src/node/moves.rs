@@ -124,8 +124,9 @@ impl Node {
         let Some(group) = self.groups.get(&id) else { return };
         let Some(here) = group.replica() else { return };
         let own = here.config().replica;
-        let successor = group.successor(own).and_then(|node| self.peers.get(&node));
-        if !successor.is_some_and(Peer::is_alive) {
+        // It may be this node itself, that is to stand here again after a move that was given up.
+        let is_up = |node: NodeId| self.peers.get(&node).is_none_or(Peer::is_alive);
+        if !group.successor(own).is_some_and(is_up) {
             return;
         }
         let others = self.lags(group, here).filter(|(other, _)| *other != own);
