@@ -334,13 +334,14 @@ impl Wire {
         let size = (FRAME_HEADER_SIZE + frame.body.len()) as u64;
         let on_link = Duration::from_nanos(size * 1_000_000_000 / self.link.bandwidth.max(1));
         let connection = self.connections.entry(pair).or_default();
-        let sent = connection.busy_until[side].max(heap.now()) + on_link;
-        connection.busy_until[side] = sent;
         let queue = connection.lanes.entry((side, lane)).or_default();
         if queue.len() >= LANE_FRAMES_MAX {
+            // It was never on the link.
             self.dropped += 1;
             return;
         }
+        let sent = connection.busy_until[side].max(heap.now()) + on_link;
+        connection.busy_until[side] = sent;
         let arrives = queue.back().map_or(Duration::ZERO, |(last, _)| *last).max(sent + latency);
         queue.push_back((arrives, frame));
         heap.push(arrives, WireEvent::Arrive(pair, connection.life, to, lane).into());
