@@ -4,11 +4,12 @@
 //! replicas works in that view. Whoever answers is believed about himself only.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role};
 use varve_protocol::id::{GroupId, NodeId, Op};
-use varve_protocol::metadata::{ClusterMap, NodeEntry, PartitionEntry};
+use varve_protocol::metadata::{ClusterMap, Move, NodeEntry, PartitionEntry};
 
 /// How all of it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -68,10 +69,37 @@ pub(crate) struct GroupHealth {
     pub(crate) replicas: Vec<u8>,
     /// The replicas that work in that view.
     pub(crate) working: Vec<u8>,
-    /// From where to where a replica is being moved, if one is.
-    pub(crate) moving: Option<(u8, u8)>,
+    /// The replica that is being moved, comes or leaves, if one does.
+    pub(crate) moving: Option<Moving>,
     /// What a replica says that keeps it from working: the node and its words.
     pub(crate) problems: Vec<(u8, String)>,
+}
+
+/// A replica on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Moving {
+    /// Who holds it; nobody does of one that comes.
+    pub(crate) from: Option<u8>,
+    /// Who shall hold it; nobody shall of one that leaves.
+    pub(crate) to: Option<u8>,
+}
+
+impl Moving {
+    fn new(moving: &Move) -> Self {
+        let somebody = |node: NodeId| (node != NodeId::ZERO).then_some(node.as_raw());
+        Self { from: somebody(moving.from), to: somebody(moving.to) }
+    }
+}
+
+impl fmt::Display for Moving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.from, self.to) {
+            (Some(from), Some(to)) => write!(f, "a replica moves from node {from} to node {to}"),
+            (None, Some(to)) => write!(f, "a replica comes to node {to}"),
+            (Some(from), None) => write!(f, "the replica on node {from} leaves"),
+            (None, None) => f.write_str("a replica moves"),
+        }
+    }
 }
 
 /// What one node answered, or why it did not.
@@ -94,8 +122,8 @@ impl Summary {
         let everybody: Vec<NodeId> = answers.iter().map(|(entry, _)| entry.node).collect();
         let mut groups = vec![GroupHealth::new(GroupId::METADATA, "metadata".to_owned(), &everybody, &said)];
         for (name, partition) in partitions(map) {
-            let health = GroupHealth::new(partition.group, name, &partition.replicas, &said);
-            let moving = partition.moving.map(|moving| (moving.from.as_raw(), moving.to.as_raw()));
+            let health = GroupHealth::new(partition.group, name, &partition.replicas(), &said);
+            let moving = partition.moving.as_ref().map(Moving::new);
             groups.push(GroupHealth { moving, ..health });
         }
         let all_well = nodes.iter().all(NodeHealth::is_well);
@@ -219,7 +247,8 @@ mod tests {
             arrived: Vec::new(),
             moving: None,
             group: GroupId::new(1),
-            replicas,
+            places: replicas,
+            founders: 3,
             durability: Durability::QuorumDisk,
         }];
         let retention = Default::default();

@@ -205,15 +205,32 @@ impl Admin {
         self.change(MetadataOp::MoveReplica { group, from, to }).await
     }
 
-    /// Gives up a move: who holds the replica keeps it.
+    /// Has one more node hold a replica of a group. It takes the log first, while the group goes on; see [`Self::moving`] for when
+    /// its word counts.
     ///
     /// # Errors
-    /// When no replica of the group is being moved, or the cluster cannot be changed at the moment.
+    /// When it is not possible, as the error says, or the cluster cannot be changed at the moment.
+    pub async fn add_replica(&self, group: GroupId, to: NodeId) -> Result<(), ClientError> {
+        self.change(MetadataOp::MoveReplica { group, from: NodeId::ZERO, to }).await
+    }
+
+    /// Has a node leave a group: its replica counts no more, and is deleted; see [`Self::moving`] for when that is so.
+    ///
+    /// # Errors
+    /// When it is not possible, as the error says, or the cluster cannot be changed at the moment.
+    pub async fn remove_replica(&self, group: GroupId, from: NodeId) -> Result<(), ClientError> {
+        self.change(MetadataOp::MoveReplica { group, from, to: NodeId::ZERO }).await
+    }
+
+    /// Gives up a move, or that a replica comes or leaves: it is turned round.
+    ///
+    /// # Errors
+    /// When no replica of the group is coming, going or being moved, or the cluster cannot be changed at the moment.
     pub async fn cancel_move(&self, group: GroupId) -> Result<(), ClientError> {
         self.change(MetadataOp::CancelMove { group }).await
     }
 
-    /// The move of a replica of a group that is under way, if there is one.
+    /// The move of a replica of a group, from, to or between nodes, that is under way, if there is one.
     ///
     /// # Errors
     /// When no node answers, or there is no such group.
@@ -239,7 +256,7 @@ impl Admin {
         // All nodes hold the metadata, which is in no topic.
         let found = partitions.find(|partition| partition.group == group);
         let is_member =
-            |node: &NodeEntry| found.is_none_or(|partition| partition.replicas.contains(&node.node));
+            |node: &NodeEntry| found.is_none_or(|partition| partition.places.contains(&node.node));
         let mut doubts = Vec::new();
         for node in map.nodes.iter().filter(|node| is_member(node)) {
             let asked = self.shared.request(&node.address, group, &Request::GetDoubt, STATUS_MAX).await;

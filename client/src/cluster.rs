@@ -290,7 +290,7 @@ pub(crate) fn replicas_of(map: &ClusterMap, group: GroupId) -> Vec<(NodeId, Stri
     let topics = map.streams.iter().flat_map(|stream| &stream.topics);
     let partition = topics.flat_map(|topic| &topic.partitions).find(|partition| partition.group == group);
     let holds = |node: NodeId| match partition {
-        Some(partition) => partition.replicas.contains(&node),
+        Some(partition) => partition.places.contains(&node),
         None => group == GroupId::METADATA,
     };
     map.nodes

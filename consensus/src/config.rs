@@ -15,10 +15,12 @@ pub struct Config {
     pub group: GroupId,
     /// Version of the group's member list.
     pub epoch: Epoch,
-    /// This replica's place in the member list.
+    /// This replica's place.
     pub replica: ReplicaIndex,
-    /// Members of the group: 1, 3, 5 or 7.
-    pub replica_count: u8,
+    /// Replicas that the group was made with, in its first places.
+    pub founders: u8,
+    /// Places of the group, vacant ones too; the same in all replicas, for good.
+    pub places: u8,
     /// The data directory of this replica.
     pub directory: DirectoryId,
     /// The op of the metadata that brought this replica here; zero if it is here from the start. It may have been here before,
@@ -34,28 +36,30 @@ pub struct Config {
 }
 
 impl Config {
-    /// The replica that leads `view`.
+    /// The place whose replica leads `view`: views go round the places, and those of vacant ones are passed over.
     #[must_use]
     pub fn primary(&self, view: View) -> ReplicaIndex {
-        let index = view.as_raw() % u64::from(self.replica_count);
+        let index = view.as_raw() % u64::from(self.places);
         ReplicaIndex::new(u8::try_from(index).expect("a remainder of a byte fits a byte"))
     }
 
-    /// All members, in order.
-    pub(crate) fn replicas(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
-        (0..self.replica_count).map(ReplicaIndex::new)
-    }
-
-    /// All members but this one, in order.
-    pub fn peers(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
-        let own = self.replica;
-        self.replicas().filter(move |replica| *replica != own)
+    /// The first view after `view` that is led from `place`.
+    #[must_use]
+    pub fn next_view_of(&self, place: ReplicaIndex, view: View) -> View {
+        let mut next = view.next();
+        while self.primary(next) != place {
+            next = next.next();
+        }
+        next
     }
 
     pub(crate) fn assert_sound(&self) {
-        assert!(self.replica_count % 2 == 1, "a group has an odd number of replicas");
-        assert!(usize::from(self.replica_count) <= REPLICAS_MAX, "a group is no larger than its limit");
-        assert!(self.replica.as_raw() < self.replica_count, "a replica is a member of its group");
+        assert!(
+            (1..=self.places).contains(&self.founders),
+            "a group is made with a replica in each of its first places"
+        );
+        assert!(usize::from(self.places) <= REPLICAS_MAX, "a group has no more places than its limit");
+        assert!(self.replica.as_raw() < self.places, "a replica has a place in its group");
     }
 }
 

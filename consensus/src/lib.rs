@@ -19,6 +19,7 @@
 //!    |           transfer  snapshot  (R3)            |
 //!    |           memory  torn        (S3)            |
 //!    |           replacements        (S4, E1)        |
+//!    |           members             (E1 to E3)      |
 //!    | log  log_merge  client_table  quorum  timeout |
 //!    +-----------------------------------------------+
 //!                              |
@@ -51,6 +52,12 @@
 //! Neither asks the driver for care: a message that needs something durable is not emitted before the driver has said that
 //! it is.
 //!
+//! # Who counts
+//!
+//! The places of a group are fixed, who stands in them and whose word counts is not: entries of the log say so. An entry that has
+//! a replica count, or has one leave, is committed by those who counted before it, with nothing sealed behind it until then
+//! ([`members`]). An entry that puts another replica in a place is committed by the others ([`replacements`]).
+//!
 //! # Where a log starts
 //!
 //! A log may let go of its oldest prepares. The primary's driver seals a `LogStart` entry for that; when it is committed each
@@ -82,6 +89,7 @@ pub mod event;
 mod log;
 mod log_merge;
 mod log_starts;
+mod members;
 mod quorum;
 mod replacements;
 mod replica;

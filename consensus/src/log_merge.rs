@@ -28,7 +28,8 @@ use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
 use varve_protocol::replacement::Generations;
 
-use crate::quorum::{nack_quorum, quorum};
+use crate::members::Members;
+use crate::quorum::Votes;
 
 #[cfg(test)]
 mod tests;
@@ -125,15 +126,16 @@ impl Merged {
     }
 }
 
-/// Chooses the log of a new view from what the replicas of a group of `replica_count` told.
-pub(crate) fn merge(replica_count: u8, told: &BTreeMap<ReplicaIndex, Told>) -> Merge {
+/// Chooses the log of a new view from what the replicas told of a group that was made with so many `founders`.
+pub(crate) fn merge(founders: u8, told: &BTreeMap<ReplicaIndex, Told>) -> Merge {
     let told = &without_the_replaced(told);
+    let Some(commit) = told.values().map(|one| one.commit).max() else { return Merge::Undecided };
+    let members = members(founders, told, commit.op);
     let missing = usize::from(Mutant::ViewChangeQuorumMinusOne.is_on());
-    if told.len() + missing < quorum(replica_count) {
+    if !members.suffice(told.keys().copied().collect(), missing) {
         return Merge::Undecided;
     }
-    let commit = told.values().map(|one| one.commit).max().expect("a quorum is not empty");
-    let Some(above) = choose_above(replica_count, told, commit.op) else { return Merge::Undecided };
+    let Some(above) = choose_above(members, told, commit.op) else { return Merge::Undecided };
     let anchor = told.values().filter_map(|one| one.header(commit.op)).find(|header| header.id() == commit);
     let headers: Vec<_> = anchor.into_iter().copied().chain(above.into_iter().rev()).collect();
     let first_above = headers.iter().find(|header| header.op() > commit.op);
@@ -148,7 +150,7 @@ pub(crate) fn merge(replica_count: u8, told: &BTreeMap<ReplicaIndex, Told>) -> M
 fn without_the_replaced(told: &BTreeMap<ReplicaIndex, Told>) -> BTreeMap<ReplicaIndex, &Told> {
     let newest = |replica: ReplicaIndex| {
         let known = told.values().flat_map(|one| &one.generations.known);
-        known.filter(|(known, _)| *known == replica).map(|(_, generation)| *generation).max()
+        known.filter(|known| known.replica == replica).map(|known| known.generation).max()
     };
     let is_current = |(replica, one): &(&ReplicaIndex, &Told)| {
         newest(**replica).is_none_or(|newest| one.generations.own >= newest)
@@ -157,9 +159,17 @@ fn without_the_replaced(told: &BTreeMap<ReplicaIndex, Told>) -> BTreeMap<Replica
     told.iter().filter(is_current).map(|(replica, one)| (*replica, one)).collect()
 }
 
+/// Whose word counts, as the longest log of the latest view tells: that holds all that was committed before that view, and the others
+/// of that view are pieces of it.
+fn members(founders: u8, told: &BTreeMap<ReplicaIndex, &Told>, commit: Op) -> Members {
+    let longest = told.values().max_by_key(|one| (one.log_view, one.head));
+    let known = longest.into_iter().flat_map(|one| &one.generations.known).copied();
+    Members::new(founders, known, commit, longest.map(|one| one.head).unwrap_or_default())
+}
+
 /// The prepares to keep above `commit`, **descending**; `None` if that cannot be told yet.
 fn choose_above(
-    replica_count: u8,
+    members: Members,
     told: &BTreeMap<ReplicaIndex, &Told>,
     commit: Op,
 ) -> Option<Vec<PrepareHeader>> {
@@ -171,8 +181,6 @@ fn choose_above(
         tracing::error!(%commit, %head, "the newest log ends before the commit");
         return None;
     }
-    let silent = usize::from(replica_count) - told.len();
-    let silent = if Mutant::SilentLacks.is_on() { silent } else { 0 };
     let mut kept: Vec<PrepareHeader> = Vec::new();
     for op in (commit.next().as_raw()..=head.as_raw()).rev().map(Op::new) {
         let named = match kept.last() {
@@ -186,7 +194,7 @@ fn choose_above(
             .and_then(|id| told.values().filter_map(|one| one.header(op)).find(|header| header.id() == id));
         if let Some(header) = found {
             kept.push(*header);
-        } else if count_lacking(told, op, named) + silent >= nack_quorum(replica_count) {
+        } else if members.rule_out(op, lacking(members, told, op, named)) {
             kept.clear();
         } else {
             return None;
@@ -195,12 +203,17 @@ fn choose_above(
     Some(kept)
 }
 
-/// How many lack the prepare at `op` for certain. If its name is unknown, only those with no prepare there at all do.
-fn count_lacking(told: &BTreeMap<ReplicaIndex, &Told>, op: Op, named: Option<PrepareId>) -> usize {
-    told.values()
-        .filter(|one| match named {
-            Some(id) => one.word(id) == Word::Lacks,
-            None => one.head < op,
-        })
-        .count()
+/// Who lacks the prepare at `op` for certain. If its name is unknown, only those with no prepare there at all do.
+fn lacking(
+    members: Members,
+    told: &BTreeMap<ReplicaIndex, &Told>,
+    op: Op,
+    named: Option<PrepareId>,
+) -> Votes {
+    let lacks = |replica: &ReplicaIndex| match (told.get(replica), named) {
+        (Some(one), Some(id)) => one.word(id) == Word::Lacks,
+        (Some(one), None) => one.head < op,
+        (None, _) => Mutant::SilentLacks.is_on(),
+    };
+    members.all().iter().filter(lacks).collect()
 }

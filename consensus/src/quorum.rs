@@ -7,21 +7,23 @@
 //! |          5 |          2 |              3 |                 3 |
 //! |          7 |          3 |              4 |                 4 |
 //!
+//! In between, 2, 4 and 6 survive no more failures than 1, 3 and 5: they are steps of a group that grows or shrinks.
+//!
 //! Any two quorums share a replica. If a nack quorum never stored a prepare, no quorum of the rest did.
 
 use varve_protocol::id::{Op, ReplicaIndex};
 use varve_protocol::limits::REPLICAS_MAX;
 use varve_protocol::mutant::Mutant;
 
-/// Replicas that must agree before anything is decided.
+/// Replicas of `members` that must agree before anything is decided.
 #[must_use]
-pub const fn quorum(replica_count: u8) -> usize {
-    replica_count as usize / 2 + 1
+pub const fn quorum(members: usize) -> usize {
+    members / 2 + 1
 }
 
 /// Replicas that must lack a prepare for certain before it is known to be uncommitted.
-pub(crate) const fn nack_quorum(replica_count: u8) -> usize {
-    replica_count as usize - quorum(replica_count) + 1
+pub(crate) const fn nack_quorum(members: usize) -> usize {
+    members - quorum(members) + 1
 }
 
 /// The largest op that a quorum of `acknowledged` (one per replica) has reached.
@@ -62,8 +64,28 @@ impl Votes {
         Self(self.0 | other.0)
     }
 
+    /// Those in both sets.
+    pub(crate) fn both(self, other: Self) -> Self {
+        let twice = if Mutant::ProposalCountsTwice.is_on() { 1 << 7 } else { 0 };
+        Self(self.0 & (other.0 | twice))
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = ReplicaIndex> {
+        (0..).map(ReplicaIndex::new).take(REPLICAS_MAX).filter(move |replica| self.contains(*replica))
+    }
+
     pub(crate) fn count(self) -> usize {
         self.0.count_ones() as usize
+    }
+}
+
+impl FromIterator<ReplicaIndex> for Votes {
+    fn from_iter<T: IntoIterator<Item = ReplicaIndex>>(replicas: T) -> Self {
+        let mut votes = Self::default();
+        for replica in replicas {
+            votes.0 |= 1 << replica.as_raw();
+        }
+        votes
     }
 }
 
@@ -73,9 +95,9 @@ mod tests {
 
     #[test]
     fn two_quorums_share_a_replica_and_a_nack_quorum_leaves_none() {
-        for n in [1_u8, 3, 5, 7] {
-            assert!(2 * quorum(n) > usize::from(n));
-            assert!(usize::from(n) - nack_quorum(n) < quorum(n));
+        for n in 1..=7 {
+            assert!(2 * quorum(n) > n);
+            assert!(n - nack_quorum(n) < quorum(n));
         }
     }
 

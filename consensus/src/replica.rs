@@ -59,8 +59,10 @@ pub struct Replica {
     /// The superblock last handed out to be saved; equal to `saved` if none is under way.
     requested: Superblock,
     log: Log,
-    /// Entries of the log that replace replicas.
+    /// Entries of the log that say who stands where.
     replacements: Replacements,
+    /// The vacant place of a replica that is to join.
+    listener: Option<ReplicaIndex>,
     /// Entries of the log that move its start.
     log_starts: LogStarts,
     /// Newest op known to be committed; applied at once.
@@ -206,6 +208,7 @@ impl Replica {
             is_stopping: false,
             log,
             replacements,
+            listener: None,
             log_starts,
             commit,
             taking: None,
@@ -370,7 +373,7 @@ impl Replica {
     }
 
     fn on_message(&mut self, from: ReplicaIndex, message: Message) {
-        if from.as_raw() >= self.config.replica_count || from == self.config.replica {
+        if from.as_raw() >= self.config.places || from == self.config.replica {
             tracing::warn!(group = %self.config.group, %from, "ignore a message of no peer");
             return;
         }
@@ -379,7 +382,7 @@ impl Replica {
             Message::Prepare { view, commit, prepare } => self.on_prepare(from, view, commit, prepare),
             Message::PrepareOk { view, id } => self.on_prepare_ok(from, view, id),
             Message::Commit { view, commit } => self.on_commit(from, view, commit),
-            Message::StartViewChange { view } => self.on_start_view_change(from, view),
+            Message::StartViewChange { view, current } => self.on_start_view_change(from, view, current),
             Message::DoViewChange { view, log_view, commit, head, generations, suffix } => {
                 self.on_do_view_change(from, view, Told { log_view, commit, head, generations, suffix });
             }
@@ -426,7 +429,7 @@ impl Replica {
     }
 
     fn broadcast(&mut self, message: &Message) {
-        for to in self.config.peers() {
+        for to in self.peers() {
             self.send(to, message.clone());
         }
     }

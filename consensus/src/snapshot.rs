@@ -137,6 +137,7 @@ impl SnapshotBuilder {
 #[cfg(test)]
 mod tests {
     use varve_protocol::id::{DirectoryId, NodeId, ReplicaIndex};
+    use varve_protocol::replacement::Change;
 
     use super::*;
 
@@ -148,6 +149,7 @@ mod tests {
         }
         let replacement = Replacement {
             replica: ReplicaIndex::new(2),
+            change: Change::Seated,
             node: NodeId::new(3),
             directory: DirectoryId::new(77),
             known_at: Op::new(5),

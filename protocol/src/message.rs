@@ -8,7 +8,7 @@
 //! | Prepare         | commit name                                                    | header + body of the prepare      |
 //! | PrepareOk       | op, commit_view, commit_checksum: name of the prepare          | -                                 |
 //! | Commit          | commit name                                                    | -                                 |
-//! | StartViewChange | -                                                              | -                                 |
+//! | StartViewChange | correlation = the sender's own view                            | -                                 |
 //! | DoViewChange    | op = head, commit name, correlation = log view                 | generations, slots of the suffix  |
 //! | StartView       | op = head, commit name, correlation = nonce                    | headers of the suffix             |
 //! | GetStartView    | correlation = nonce                                            | -                                 |
@@ -83,6 +83,8 @@ pub enum Message {
     StartViewChange {
         /// The view proposed.
         view: View,
+        /// The view that the sender is in: a quorum has agreed to leave all before it.
+        current: View,
     },
     /// The sender has left all views before `view` and tells what it holds.
     DoViewChange {
@@ -188,7 +190,7 @@ impl Message {
             Self::Prepare { view, .. }
             | Self::PrepareOk { view, .. }
             | Self::Commit { view, .. }
-            | Self::StartViewChange { view }
+            | Self::StartViewChange { view, .. }
             | Self::DoViewChange { view, .. }
             | Self::StartView { view, .. }
             | Self::GetStartView { view, .. }
@@ -246,7 +248,10 @@ impl Message {
                 put_commit(&mut header, *commit);
                 Body::default()
             }
-            Self::StartViewChange { .. } => Body::default(),
+            Self::StartViewChange { current, .. } => {
+                header.correlation = current.as_raw();
+                Body::default()
+            }
             Self::GetStartView { nonce, .. } => {
                 header.correlation = *nonce;
                 Body::default()
@@ -299,7 +304,9 @@ impl Message {
             Command::PrepareOk => Ok(Self::PrepareOk { view, id: commit }),
             Command::RepairMissing => Ok(Self::RepairMissing { view, id: commit }),
             Command::Commit => Ok(Self::Commit { view, commit }),
-            Command::StartViewChange => Ok(Self::StartViewChange { view }),
+            Command::StartViewChange => {
+                Ok(Self::StartViewChange { view, current: View::new(header.correlation) })
+            }
             Command::GetStartView => Ok(Self::GetStartView { view, nonce: header.correlation }),
             Command::DoViewChange => reading.tale(&body()).map(|(generations, suffix)| Self::DoViewChange {
                 view,

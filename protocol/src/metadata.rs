@@ -11,8 +11,8 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::durability::Durability;
-use crate::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, View};
-use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
+use crate::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, ReplicaIndex, View};
+use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
 use crate::retention::Retention;
 
 /// A change of the metadata: the body of a prepare of kind `Metadata`.
@@ -61,14 +61,14 @@ pub enum MetadataOp {
         /// Its name.
         topic: String,
     },
-    /// Has a node take the place of another that holds a replica of a partition. The opposite of a move that is under way turns
-    /// that round.
+    /// Has a node take the place of another that holds a replica of a partition, or a vacant one, or leave its place vacant. The
+    /// opposite of a move that is under way turns that round.
     MoveReplica {
         /// The group of the partition.
         group: GroupId,
-        /// Who holds a replica.
+        /// Who holds a replica; zero: there is to be one more.
         from: NodeId,
-        /// Who is to hold it instead.
+        /// Who is to hold it instead; zero: there is to be one less.
         to: NodeId,
     },
     /// Gives up a move, once. Who was to come may have taken the place by now, so that is turned round: who held the replica takes it
@@ -159,38 +159,51 @@ pub enum MetadataError {
     #[error("there is no {0} in this cluster; see `varve cluster status`")]
     NodeUnknown(NodeId),
     /// Replicas are moved one after the other.
-    #[error(
-        "a replica of {group} is being moved from {from} to {to}; wait until it is, or give that up with --cancel"
-    )]
+    #[error("{}; wait until it has, or give that up: `varve cluster move --cancel`", way(group, from, to))]
     MoveUnderWay {
         /// The group.
         group: GroupId,
-        /// From where.
+        /// From where; zero: from nowhere.
         from: NodeId,
-        /// To where.
+        /// To where; zero: to nowhere.
         to: NodeId,
     },
     /// There is nothing to give up.
-    #[error("no replica of {0} is being moved")]
+    #[error("no replica of {0} is coming, going or being moved")]
     NoMove(GroupId),
     /// It is on its way back.
-    #[error(
-        "the move of a replica of {group} is being given up: {holder} is to hold it; to go on with it after all, move it from \
-         {holder} to {other}"
-    )]
+    #[error("that is being given up already: now {}", way(group, from, to))]
     MoveGivenUp {
         /// The group.
         group: GroupId,
-        /// Who held the replica, and shall.
-        holder: NodeId,
-        /// Who was to hold it.
-        other: NodeId,
+        /// From where; zero: from nowhere.
+        from: NodeId,
+        /// To where; zero: to nowhere.
+        to: NodeId,
     },
-    /// Nobody would be left to say who holds the log.
+    /// The others would be no quorum.
     #[error(
-        "{0} has one replica only, and a move is agreed on by the others; a topic with 3 replicas can be moved"
+        "{0} has less than 3 replicas, and a move is agreed on by the others; add one on the other node with \
+         `varve cluster add-replica`, then remove this one"
     )]
-    OneReplica(GroupId),
+    TooFewToMove(GroupId),
+    /// Nothing would be left.
+    #[error("{0} has no other replica; to delete what it holds, delete its topic")]
+    LastReplica(GroupId),
+    /// No vacant place.
+    #[error("{0} has {REPLICAS_MAX} replicas, and may not have more")]
+    NoRoom(GroupId),
+    /// Neither from nor to anywhere.
+    #[error("a replica is moved from a node to another")]
+    NoWay,
+}
+
+fn way(group: &GroupId, from: &NodeId, to: &NodeId) -> String {
+    match (*from, *to) {
+        (NodeId::ZERO, to) => format!("{to} is to hold one more replica of {group}"),
+        (from, NodeId::ZERO) => format!("the replica of {group} on {from} is to leave"),
+        (from, to) => format!("a replica of {group} moves from {from} to {to}"),
+    }
 }
 
 /// Whether `name` may name a stream or a topic.
@@ -257,35 +270,36 @@ impl TopicEntry {
 pub struct PartitionEntry {
     /// The group that replicates it.
     pub group: GroupId,
-    /// The nodes that hold it; the first leads view 0.
-    pub replicas: Vec<NodeId>,
+    /// The node in each of its places; zero for a vacant one.
+    pub places: Vec<NodeId>,
     /// The data directories that those nodes had when the partition was made; zero for one that has come later.
     pub directories: Vec<DirectoryId>,
     /// Which op brought each of those nodes here; zero for one that is here from the start.
     pub arrived: Vec<Op>,
-    /// The replica that is being moved.
+    /// The replica that is being moved, or is coming or going.
     pub moving: Option<Move>,
     /// When an append counts as done; never changes.
     pub durability: Durability,
+    /// In how many places it had a replica when it was made; the first one led view 0.
+    pub founders: u8,
 }
 
 impl PartitionEntry {
-    /// The place of a node that holds it.
-    ///
-    /// # Panics
-    /// If it holds none.
+    /// The nodes that hold it.
     #[must_use]
-    pub fn place_of(&self, node: NodeId) -> usize {
-        self.replicas.iter().position(|holder| *holder == node).expect("a replica is moved from who holds it")
+    pub fn replicas(&self) -> Vec<NodeId> {
+        self.places.iter().copied().filter(|node| *node != NodeId::ZERO).collect()
     }
 }
 
-/// A replica on its way from one node to another.
+/// A replica on its way from one node to another, or from or to nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct Move {
-    /// Who holds it.
+    /// Whose place it is.
+    pub place: ReplicaIndex,
+    /// Who holds it; zero if the place is vacant.
     pub from: NodeId,
-    /// Who is to hold it.
+    /// Who is to hold it; zero if the place is to be vacant.
     pub to: NodeId,
     /// The op that began this.
     pub since: Op,

@@ -123,6 +123,18 @@ mutants! {
     ArrivalNotSaved, "arrival-not-saved", "E2", "A replica comes to a node before that will know so after a restart.";
     PendingHeard, "pending-heard", "E2", "Whom an uncommitted entry puts in a place is heard there.";
     ReplacedCounts, "replaced-counts", "E2", "A replica that an entry puts in a place acknowledges that entry.";
+    EarlierVoiceTold, "earlier-voice-told", "E1", "A voice that a replica got in an earlier stay is told as that of the present one.";
+    NoWayMade, "no-way-made", "E1", "A primary whose place another is to take goes on leading.";
+    EarlierStayKept, "earlier-stay-kept", "E2", "A replica that went and came again, as was learnt in one go, keeps what it has promised.";
+    RebirthForgiven, "rebirth-forgiven", "V1", "A primary that is heard again is not suspected, although it was started anew.";
+    SealedBehindChange, "sealed-behind-change", "E2", "Requests are sealed behind an entry that changes who counts, before that is committed.";
+    LeaverNotMissed, "leaver-not-missed", "E2", "A replica leaves with a copy that those who stay do not have on a quorum.";
+    PendingForEver, "pending-for-ever", "E2", "A view that starts behind a change does not know it to be committed.";
+    VacantPlaceLeads, "vacant-place-leads", "E2", "Views are proposed that a vacant place would lead.";
+    CountedWithoutVoice, "counted-without-voice", "E1", "The word of a newcomer counts before it has a voice.";
+    OthersNotAsked, "others-not-asked", "E1", "A replica leaves although too few of the others are up.";
+    OldWishObeyed, "old-wish-obeyed", "E1", "A primary whose metadata are old undoes what was brought about by a later wish.";
+    ChangeAtOnce, "change-at-once", "E2", "An entry that changes who counts is committed by those after it.";
     FormerDiskReturns, "former-disk-returns", "S4", "A data directory whose place another one took takes its place back.";
     ReadUnconfirmed, "read-unconfirmed", "D2", "A primary says where the log ends without asking whether it is still the primary.";
     ReadOldRoundCounts, "read-old-round-counts", "D2", "An answer to a question of before the read counts for it.";

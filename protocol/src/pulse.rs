@@ -10,7 +10,7 @@
 //! |      9 |    1 | founder_count | founders that follow                                              |
 //! |     10 |  9 k | founders      | node (1 byte) and its directory (8 bytes); see [`Pulse::founders`] |
 //! |      - |    1 | moving_count  | replicas on their way to the sender that follow                   |
-//! |      - | 25 m | moving        | group, the op that began the move, the newest op that is committed and durable here (8 bytes each); 1 if it has a voice, else 0 |
+//! |      - | 25 m | moving        | group, the op that began the move, the newest op that is committed and durable here (8 bytes each); how far it is: [`Stage`] (1 byte) |
 //!
 //! Then comes one entry of 36 bytes per group with news:
 //!
@@ -49,7 +49,20 @@ pub struct PulseEntry {
     pub commit: PrepareId,
 }
 
-/// How far a replica is that is being moved to the sender.
+/// How far a replica is that is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// It listens.
+    Listening,
+    /// It stands in its place, and will know that after any restart.
+    Seated,
+    /// What the move was to bring about is so, for good.
+    Done,
+}
+
+const STAGES: [Stage; 3] = [Stage::Listening, Stage::Seated, Stage::Done];
+
+/// How far a replica is that is being moved to the sender, or leaves a group that the sender leads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PulseMoving {
     /// The group.
@@ -58,8 +71,8 @@ pub struct PulseMoving {
     pub since: Op,
     /// The newest op that is committed, and durable there.
     pub reached: Op,
-    /// Whether it stands in its place, and will know that after any restart.
-    pub has_voice: bool,
+    /// How far that is.
+    pub stage: Stage,
 }
 
 /// Nodes with their data directories.
@@ -113,7 +126,7 @@ impl Pulse {
             body.put_u64_le(moving.group.as_raw());
             body.put_u64_le(moving.since.as_raw());
             body.put_u64_le(moving.reached.as_raw());
-            body.put_u8(moving.has_voice.into());
+            body.put_u8(moving.stage as u8);
         }
         for entry in &self.entries {
             body.put_u64_le(entry.group.as_raw());
@@ -152,7 +165,7 @@ impl Pulse {
             group: GroupId::new(u64_at(piece, 0)),
             since: Op::new(u64_at(piece, 8)),
             reached: Op::new(u64_at(piece, 16)),
-            has_voice: piece[24] == 1,
+            stage: STAGES.get(usize::from(piece[24])).copied().unwrap_or(Stage::Listening),
         };
         let founder = |piece: &[u8]| (NodeId::new(piece[0]), DirectoryId::new(u64_at(piece, 1)));
         let entries = pieces.map(|piece| PulseEntry {

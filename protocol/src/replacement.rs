@@ -1,18 +1,18 @@
-//! A replica that has lost its disk, or is to be moved: the entry of a group's log that puts another in its place, and what
-//! replicas tell each other of that in a view change.
+//! A replica that has lost its disk, or is to come, go or move: the entry of a group's log that says who has a place from now on,
+//! and what replicas tell each other of that in a view change.
 //!
 //! The body of a prepare of kind `Replacement` is 24 bytes, little-endian:
 //!
 //! | offset | size | name      | meaning                                                      |
 //! |-------:|-----:|-----------|--------------------------------------------------------------|
-//! |      0 |    1 | replica   | whose place in the member list                               |
-//! |      1 |    1 | node      | the node whose replica stands there from now on              |
-//! |      2 |    6 | reserved  | zero                                                         |
-//! |      8 |    8 | directory | the data directory of that replica                           |
+//! |      0 |    1 | replica   | which place                                                  |
+//! |      1 |    1 | node      | the node whose replica stands there; 0: nobody's             |
+//! |      2 |    1 | change    | 0 seated, 1 counted, 2 vacated                               |
+//! |      3 |    5 | reserved  | zero                                                         |
+//! |      8 |    8 | directory | the data directory of that replica; 0: nobody's              |
 //! |     16 |    8 | known_at  | the op of the metadata that made it so                       |
 //!
-//! The op of the entry is the *generation* of the replica that it puts there; who was there when the group was made has
-//! generation zero.
+//! The op of the entry that seats a replica is its *generation*; who was there when the group was made has generation zero.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use zerocopy::byteorder::little_endian::U64;
@@ -21,14 +21,30 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::id::{DirectoryId, NodeId, Op, ReplicaIndex};
 use crate::limits::REPLICAS_MAX;
 
-/// Which replica is replaced, and by whom.
+/// What becomes of a place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Change {
+    /// A replica stands there from now on. Whether its word counts is as it was for that place; in a vacant one it does not.
+    Seated,
+    /// The word of the replica that stands there counts from now on.
+    Counted,
+    /// Nobody stands there.
+    Vacated,
+}
+
+const CHANGES: [Change; 3] = [Change::Seated, Change::Counted, Change::Vacated];
+
+/// Who has a place from now on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Replacement {
-    /// Its place in the member list.
+    /// The place.
     pub replica: ReplicaIndex,
-    /// The node of the new one: the same as before if that has lost its disk, another if the replica is moved.
+    /// What becomes of it.
+    pub change: Change,
+    /// The node of the replica that stands there: the same as before if that has lost its disk, another if the replica is moved;
+    /// zero if the place is vacant.
     pub node: NodeId,
-    /// Its data directory.
+    /// Its data directory; zero if the place is vacant.
     pub directory: DirectoryId,
     /// The op of the metadata that made that directory known, or wanted it here: who knows the metadata only up to an older
     /// one does not replace it by what stood there before.
@@ -40,7 +56,8 @@ pub struct Replacement {
 struct Layout {
     replica: u8,
     node: u8,
-    reserved: [u8; 6],
+    change: u8,
+    reserved: [u8; 5],
     directory: U64,
     known_at: U64,
 }
@@ -52,7 +69,8 @@ impl Replacement {
         let layout = Layout {
             replica: self.replica.as_raw(),
             node: self.node.as_raw(),
-            reserved: [0; 6],
+            change: self.change as u8,
+            reserved: [0; 5],
             directory: U64::new(self.directory.as_raw()),
             known_at: U64::new(self.known_at.as_raw()),
         };
@@ -64,12 +82,14 @@ impl Replacement {
     pub fn decode(body: &[u8]) -> Option<Self> {
         let layout = Layout::read_from_bytes(body).ok()?;
         let (node, directory) = (NodeId::new(layout.node), DirectoryId::new(layout.directory.get()));
+        let change = *CHANGES.get(usize::from(layout.change))?;
         let is_sound = usize::from(layout.replica) < REPLICAS_MAX
-            && layout.reserved == [0; 6]
-            && node != NodeId::ZERO
-            && directory != DirectoryId::ZERO;
+            && layout.reserved == [0; 5]
+            && (node == NodeId::ZERO) == (change == Change::Vacated)
+            && (directory == DirectoryId::ZERO) == (change == Change::Vacated);
         let known_at = Op::new(layout.known_at.get());
-        is_sound.then_some(Self { replica: ReplicaIndex::new(layout.replica), node, directory, known_at })
+        let replica = ReplicaIndex::new(layout.replica);
+        is_sound.then_some(Self { replica, change, node, directory, known_at })
     }
 }
 
@@ -78,20 +98,36 @@ impl Replacement {
 pub struct Generations {
     /// Its own, which is committed.
     pub own: Op,
-    /// The newest of each replica that was replaced in its log, committed or not.
-    pub known: Vec<(ReplicaIndex, Op)>,
+    /// Each place that its log has an entry for, committed or not.
+    pub known: Vec<Known>,
 }
 
-const KNOWN_SIZE: usize = 9;
+/// What the entries of a log make of a place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Known {
+    /// The place.
+    pub replica: ReplicaIndex,
+    /// The newest entry that seats somebody there; zero if there is none.
+    pub generation: Op,
+    /// Whether the word of who stands there counts.
+    pub counts: bool,
+    /// The newest entry that changed that; zero if there is none.
+    pub counts_since: Op,
+}
+
+const KNOWN_SIZE: usize = 18;
 
 impl Generations {
-    /// Writes a byte with the number of known ones, the own one, and the known ones, 9 bytes each.
+    /// Writes a byte with the number of known ones, the own one, and the known ones, 18 bytes each: place,
+    /// generation, whether it counts, and since which op.
     pub(crate) fn encode(&self, buffer: &mut BytesMut) {
         buffer.put_u8(u8::try_from(self.known.len()).expect("a group has at most seven replicas"));
         buffer.put_u64_le(self.own.as_raw());
-        for (replica, generation) in &self.known {
+        for Known { replica, generation, counts, counts_since } in &self.known {
             buffer.put_u8(replica.as_raw());
             buffer.put_u64_le(generation.as_raw());
+            buffer.put_u8(u8::from(*counts));
+            buffer.put_u64_le(counts_since.as_raw());
         }
     }
 
@@ -107,9 +143,13 @@ impl Generations {
         };
         let known_at = |index: usize| {
             let at = 9 + index * KNOWN_SIZE;
-            (ReplicaIndex::new(bytes[at]), op_at(at + 1))
+            let replica = Some(bytes[at]).filter(|place| usize::from(*place) < REPLICAS_MAX)?;
+            let counts = Some(bytes[at + 9]).filter(|flag| *flag <= 1)? == 1;
+            let replica = ReplicaIndex::new(replica);
+            Some(Known { replica, generation: op_at(at + 1), counts, counts_since: op_at(at + 10) })
         };
-        Some((Self { own: op_at(1), known: (0..count).map(known_at).collect() }, size))
+        let known = (0..count).map(known_at).collect::<Option<_>>()?;
+        Some((Self { own: op_at(1), known }, size))
     }
 }
 
@@ -120,28 +160,55 @@ mod tests {
     #[test]
     fn a_replacement_has_these_bytes() {
         let (replica, directory) = (ReplicaIndex::new(2), DirectoryId::new(0x0102));
-        let replacement = Replacement { replica, node: NodeId::new(5), directory, known_at: Op::new(9) };
+        let replacement = Replacement {
+            replica,
+            change: Change::Counted,
+            node: NodeId::new(5),
+            directory,
+            known_at: Op::new(9),
+        };
         let bytes = replacement.encode();
         assert_eq!(
             bytes[..],
-            [[2, 5, 0, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0, 0, 0]].concat()
+            [[2, 5, 1, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0, 0, 0]].concat()
         );
         assert_eq!(Replacement::decode(&bytes), Some(replacement));
-        let mut spoilt = bytes.to_vec();
-        spoilt[0] = 7;
-        for unsound in [&bytes[..23], &spoilt[..], &[0; 24], &[]] {
-            assert_eq!(Replacement::decode(unsound), None);
+        let vacancy = Replacement {
+            change: Change::Vacated,
+            node: NodeId::ZERO,
+            directory: DirectoryId::ZERO,
+            ..replacement
+        };
+        assert_eq!(Replacement::decode(&vacancy.encode()), Some(vacancy));
+        let spoilt = [(0, 7), (1, 0), (2, 2), (2, 3), (3, 1)].map(|(at, byte)| {
+            let mut spoilt = bytes.to_vec();
+            spoilt[at] = byte;
+            spoilt
+        });
+        for unsound in spoilt.iter().map(Vec::as_slice).chain([&bytes[..23], &[]]) {
+            assert_eq!(Replacement::decode(unsound), None, "{unsound:?}");
         }
     }
 
     #[test]
     fn generations_are_read_back() {
-        let known = vec![(ReplicaIndex::new(1), Op::new(7)), (ReplicaIndex::new(2), Op::new(300))];
+        let known = |replica: u8, generation: u64, counts: bool, since: u64| Known {
+            replica: ReplicaIndex::new(replica),
+            generation: Op::new(generation),
+            counts,
+            counts_since: Op::new(since),
+        };
+        let known = vec![known(1, 0, false, 7), known(2, 300, true, 301)];
         let generations = Generations { own: Op::new(7), known };
         let mut buffer = BytesMut::new();
         generations.encode(&mut buffer);
-        assert_eq!(Generations::decode(&buffer), Some((generations, 27)));
-        assert_eq!(Generations::decode(&buffer[..26]), None);
+        assert_eq!(Generations::decode(&buffer), Some((generations, 45)));
+        assert_eq!(Generations::decode(&buffer[..44]), None);
+        for (at, byte) in [(9, 7), (18, 2)] {
+            let mut spoilt = buffer.to_vec();
+            spoilt[at] = byte;
+            assert_eq!(Generations::decode(&spoilt), None, "no such place, or no such answer");
+        }
         assert_eq!(Generations::decode(&[8]), None);
         assert_eq!(Generations::decode(&[]), None);
     }

@@ -7,10 +7,11 @@ use varve_consensus::Replica;
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::Voice;
 use varve_protocol::id::{DirectoryId, NodeId, Op, ReplicaIndex, View};
+use varve_protocol::limits::REPLICAS_MAX;
 use varve_protocol::metadata::Move;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::PrepareId;
-use varve_protocol::replacement::Replacement;
+use varve_protocol::replacement::{Change, Replacement};
 use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
 
@@ -37,8 +38,10 @@ pub(crate) enum State {
 /// Where the metadata wants the replicas of a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Placement {
-    /// The nodes that are to hold replicas, by replica index.
+    /// The node that is to hold a replica in each place; zero: nobody.
     pub(crate) nodes: Vec<NodeId>,
+    /// In how many places there was a replica when the group was made.
+    pub(crate) founders: u8,
     /// The data directories that they had when the group was made; zero for one that has come later.
     pub(crate) directories: Vec<DirectoryId>,
     /// The op of the metadata that brought each there.
@@ -54,11 +57,10 @@ pub(crate) struct Placement {
 impl Placement {
     /// The place of a node: its own, or the one that it is to take.
     pub(crate) fn place_of(&self, node: NodeId) -> Option<ReplicaIndex> {
-        let holder = match self.moving {
-            Some(moving) if moving.to == node => moving.from,
-            Some(_) | None => node,
-        };
-        place_in(&self.nodes, holder)
+        match self.moving {
+            Some(moving) if moving.to == node => Some(moving.place),
+            Some(_) | None => place_in(&self.nodes, node),
+        }
     }
 
     /// Which place a node has or is to take, and the op of the metadata that brought it there.
@@ -80,14 +82,35 @@ impl Placement {
         match self.successor(replica) {
             // A move that was given up: he is to stay.
             Some(moving) if moving.arrived == Op::ZERO => moving.to,
-            Some(_) | None => self.nodes[usize::from(replica.as_raw())],
+            Some(_) | None if replica.as_raw() < self.founders => self.node(replica),
+            Some(_) | None => NodeId::ZERO,
         }
     }
 
-    /// Who is to take a place, if somebody is.
-    pub(crate) fn successor(&self, replica: ReplicaIndex) -> Option<Move> {
-        self.moving.filter(|moving| place_in(&self.nodes, moving.from) == Some(replica))
+    /// Who is to hold the replica in a place; zero: nobody.
+    pub(crate) fn node(&self, replica: ReplicaIndex) -> NodeId {
+        self.nodes.get(usize::from(replica.as_raw())).copied().unwrap_or_default()
     }
+
+    /// The nodes that are to hold replicas.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().copied().filter(|node| *node != NodeId::ZERO)
+    }
+
+    /// What is to become of a place, if anything is.
+    pub(crate) fn successor(&self, replica: ReplicaIndex) -> Option<Move> {
+        self.moving.filter(|moving| moving.place == replica)
+    }
+}
+
+/// How many places a group has, vacant ones too.
+pub(crate) const PLACES: u8 = 7;
+
+const _: () = assert!(PLACES as usize == REPLICAS_MAX);
+
+/// Every place that a group can have.
+pub(crate) fn places() -> impl Iterator<Item = ReplicaIndex> {
+    (0..).map(ReplicaIndex::new).take(REPLICAS_MAX)
 }
 
 fn place_in(nodes: &[NodeId], node: NodeId) -> Option<ReplicaIndex> {
@@ -98,6 +121,7 @@ fn place_in(nodes: &[NodeId], node: NodeId) -> Option<ReplicaIndex> {
 /// Who stands in a place, as far as the log here tells, committed or not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Seat {
+    /// Zero: nobody.
     pub(crate) node: NodeId,
     /// Its data directory.
     pub(crate) directory: DirectoryId,
@@ -121,9 +145,9 @@ pub(crate) enum Standing {
 pub(crate) struct Group {
     /// Where the metadata wants the replicas.
     pub(crate) placement: Placement,
-    /// The nodes that hold replicas, by replica index, as far as the log here tells. As long as the replica here has no voice its
-    /// log may be old, and this is where the metadata wants them.
-    pub(crate) members: Vec<NodeId>,
+    /// The node that holds the replica in each place, or zero, as far as the log here tells. As long as the replica here has no
+    /// voice its log may be old, and this is where the metadata wants them.
+    pub(crate) members: [NodeId; REPLICAS_MAX],
     /// Who is answered at the moment, and what place it speaks for.
     pub(crate) answering: Option<(ReplicaIndex, NodeId)>,
     /// What the last survey of its segments has shown.
@@ -147,7 +171,7 @@ pub(crate) struct Group {
 impl Group {
     pub(crate) fn new(placement: Placement, state: State, tail: Tail) -> Self {
         let mut group = Self {
-            members: placement.nodes.clone(),
+            members: [NodeId::ZERO; REPLICAS_MAX],
             placement,
             answering: None,
             surveyed: None,
@@ -167,11 +191,30 @@ impl Group {
     /// Looks in the log who holds the replicas.
     pub(crate) fn look_who_is_seated(&mut self) {
         let is_told_by_log = self.replica().is_some_and(Replica::is_admitted);
-        for (replica, place) in (0..).map(ReplicaIndex::new).zip(0..self.members.len()) {
-            let wanted = self.placement.first_holder(replica);
+        for replica in places() {
+            let wanted = match self.placement.successor(replica) {
+                Some(moving) if moving.arrived == Op::ZERO => moving.to,
+                Some(_) | None => self.placement.node(replica),
+            };
             let node = if is_told_by_log { self.seat(replica).node } else { wanted };
-            self.members[place] = node;
+            self.members[usize::from(replica.as_raw())] = node;
         }
+        let vacant = self.placement.moving.filter(|moving| moving.from == NodeId::ZERO);
+        let newcomer = vacant.map(|moving| moving.place);
+        if let Some(replica) = self.replica_mut() {
+            let is_other = |place: &ReplicaIndex| *place != replica.config().replica;
+            replica.set_listener(newcomer.filter(is_other));
+        }
+    }
+
+    /// The nodes that hold replicas, as far as the log here tells.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = (ReplicaIndex, NodeId)> + '_ {
+        places().zip(self.members).filter(|(_, node)| *node != NodeId::ZERO)
+    }
+
+    /// The place whose replica leads the group if nothing speaks against it.
+    pub(crate) fn preferred(&self) -> Option<ReplicaIndex> {
+        self.holders().map(|(place, _)| place).find(|place| self.successor(*place).is_none())
     }
 
     /// The same, with a log that begins behind this op.
@@ -195,7 +238,8 @@ impl Group {
 
     /// Whether the node that led the replica's view has begun another life since.
     pub(crate) fn primary_is_reborn(&self) -> bool {
-        self.replica().is_some_and(|replica| self.reborn_in == Some(replica.view()))
+        let is_reborn = |replica: &Replica| self.reborn_in == Some(replica.view());
+        self.replica().is_some_and(is_reborn) && !Mutant::RebirthForgiven.is_on()
     }
 
     /// When something is due in this group.
@@ -207,7 +251,7 @@ impl Group {
         }
     }
 
-    /// The node behind a replica index.
+    /// The node in a place; zero if it is vacant.
     pub(crate) fn node(&self, replica: ReplicaIndex) -> NodeId {
         self.members[usize::from(replica.as_raw())]
     }
@@ -218,8 +262,8 @@ impl Group {
             Some(Replacement { node, directory, known_at, .. }) => Seat { node, directory, since: known_at },
             None => {
                 let node = self.placement.first_holder(replica);
-                let directory = self.placement.directories[usize::from(replica.as_raw())];
-                Seat { node, directory, since: Op::ZERO }
+                let directory = self.placement.directories.get(usize::from(replica.as_raw()));
+                Seat { node, directory: directory.copied().unwrap_or_default(), since: Op::ZERO }
             }
         }
     }
@@ -237,7 +281,7 @@ impl Group {
         };
         let known = self.replica().map_or(Op::ZERO, |here| here.generation(voice.replica));
         let may_speak = node == holder
-            || node == self.placement.nodes[usize::from(voice.replica.as_raw())]
+            || node == self.placement.node(voice.replica)
             || self.placement.successor(voice.replica).is_some_and(|moving| moving.to == node);
         let commit = self.replica().map_or(Op::ZERO, |here| here.commit().op);
         let is_heard = match voice.generation.cmp(&known) {
@@ -258,20 +302,35 @@ impl Group {
     /// Everybody who may stand in a place: as the log here tells, as the metadata wants it, and who is to come.
     pub(crate) fn candidates(&self, replica: ReplicaIndex) -> [Option<NodeId>; 3] {
         let holder = self.node(replica);
-        let wanted = self.placement.nodes[usize::from(replica.as_raw())];
+        let wanted = self.placement.node(replica);
         let successor = self.placement.successor(replica).map(|moving| moving.to);
+        let somebody = |node: &NodeId| *node != NodeId::ZERO;
         [
-            Some(holder),
-            Some(wanted).filter(|wanted| *wanted != holder),
-            successor.filter(|successor| *successor != holder && *successor != wanted),
+            Some(holder).filter(somebody),
+            Some(wanted).filter(somebody).filter(|wanted| *wanted != holder),
+            successor.filter(somebody).filter(|successor| *successor != holder && *successor != wanted),
         ]
     }
 
-    /// The node that is to take a place and has not taken it, as far as the log here tells. It may have had that place before.
+    /// The node that is to take a place and has not taken it, as far as the log here tells; it may have had that place before. Zero
+    /// if the place is to be vacant and is not.
     pub(crate) fn successor(&self, replica: ReplicaIndex) -> Option<NodeId> {
-        let Move { to, since, .. } = self.placement.successor(replica)?;
-        let seat = self.seat(replica);
-        (seat.node != to || seat.since < since).then_some(to)
+        let moving = self.placement.successor(replica)?;
+        let Move { from, to, since, .. } = moving;
+        let is_done = if from == NodeId::ZERO || to == NodeId::ZERO {
+            self.last_step(moving).is_some()
+        } else {
+            let seat = self.seat(replica);
+            seat.node == to && seat.since >= since
+        };
+        (!is_done).then_some(to)
+    }
+
+    /// The entry of the log, committed or not, by which a replica has come or gone as is wanted.
+    pub(crate) fn last_step(&self, Move { place, to, since, .. }: Move) -> Option<Op> {
+        let change = if to == NodeId::ZERO { Change::Vacated } else { Change::Counted };
+        let (op, entry) = self.replica()?.newest_entry(place)?;
+        (entry.change == change && entry.node == to && entry.known_at >= since).then_some(op)
     }
 
     /// Who is meant when a replica is answered.
@@ -283,13 +342,16 @@ impl Group {
     /// Every node that is told how the log goes on.
     pub(crate) fn audience(&self) -> impl Iterator<Item = NodeId> + '_ {
         let successor = self.placement.moving.map(|moving| moving.to);
-        let successor = successor.filter(|successor| !self.members.contains(successor));
-        self.members.iter().copied().chain(successor)
+        let successor = successor.filter(|node| *node != NodeId::ZERO && !self.members.contains(node));
+        self.holders().map(|(_, node)| node).chain(successor)
     }
 
-    /// The node that leads the replica's view; the first member while it is not open.
+    /// The node that leads the replica's view; the first member while it is not open. Zero if it has left.
     pub(crate) fn primary_node(&self) -> NodeId {
-        self.node(self.replica().map_or(ReplicaIndex::ZERO, Replica::primary))
+        match self.replica() {
+            Some(replica) => self.node(replica.primary()),
+            None => self.holders().next().map(|(_, node)| node).unwrap_or_default(),
+        }
     }
 
     /// Notes an append that goes to the disk.

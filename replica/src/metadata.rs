@@ -306,7 +306,7 @@ impl Metadata {
         durability: Durability,
     ) -> Result<Vec<PartitionEntry>, MetadataError> {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        let replicas_placed: usize = self.partitions().map(|partition| partition.replicas.len()).sum();
+        let replicas_placed: usize = self.partitions().map(|partition| partition.replicas().len()).sum();
         let replicas_wanted = partitions as usize * usize::from(replication_factor);
         if replicas_placed + replicas_wanted > GROUPS_PER_NODE_MAX * nodes.len() {
             return Err(MetadataError::TooManyPartitions(partitions));
@@ -319,7 +319,8 @@ impl Metadata {
             entries.push(PartitionEntry {
                 group: self.next_group,
                 arrived: vec![Op::ZERO; replicas.len()],
-                replicas,
+                places: replicas,
+                founders: replication_factor,
                 directories,
                 moving: None,
                 durability,
@@ -393,8 +394,8 @@ mod tests {
         }
         let mut led = BTreeMap::new();
         for partition in metadata.partitions() {
-            *led.entry(partition.replicas[0]).or_insert(0) += 1;
-            let mut distinct = partition.replicas.clone();
+            *led.entry(partition.places[0]).or_insert(0) += 1;
+            let mut distinct = partition.replicas();
             distinct.sort();
             distinct.dedup();
             assert_eq!(distinct.len(), 3, "no node holds two replicas of one partition");

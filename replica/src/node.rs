@@ -49,7 +49,7 @@ use varve_protocol::time::Moment;
 use varve_storage::Job;
 
 use crate::event::{Effect, NodeInput, Session};
-use crate::group::{Group, State};
+use crate::group::{Group, State, places};
 use crate::metadata::Metadata;
 use crate::node::clients::Waiting;
 use crate::node::disk::PendingReads;
@@ -127,8 +127,8 @@ pub struct Node {
     unseated: BTreeSet<GroupId>,
     /// Whether a group is wanted here that may not be opened yet.
     is_awaited: bool,
-    /// Groups of which a replica is being moved here.
-    arriving: BTreeSet<GroupId>,
+    /// Groups of which a replica is being moved here, or leaves.
+    moving: BTreeSet<GroupId>,
     /// The data directories that the groups were last compared with.
     directories_seen: u64,
     /// Bytes of appends on their way to the disk, over all groups.
@@ -183,7 +183,7 @@ impl Node {
             founding_said: now,
             unseated: BTreeSet::new(),
             is_awaited: false,
-            arriving: BTreeSet::new(),
+            moving: BTreeSet::new(),
             directories_seen: 0,
             writing_bytes: 0,
             tail_bytes: 0,
@@ -265,6 +265,20 @@ impl Node {
             frames_dropped: self.frames_dropped + self.frames_unreadable,
             map_op: self.metadata.applied(),
         }
+    }
+
+    /// The word of how many replicas counts in a group, as far as the log here tells; `None` if the one here has no voice.
+    #[must_use]
+    pub fn members(&self, group: GroupId) -> Option<usize> {
+        let replica = self.groups.get(&group)?.replica().filter(|replica| replica.is_admitted())?;
+        Some(places().filter(|place| replica.is_member(*place)).count())
+    }
+
+    /// Whether the replica here is a quorum by itself, as far as its log tells.
+    #[must_use]
+    pub fn decides_alone(&self, group: GroupId) -> bool {
+        let replica = self.groups.get(&group).and_then(Group::replica);
+        replica.is_some_and(|replica| replica.suffice(std::iter::once(replica.config().replica)))
     }
 
     /// The metadata as this node knows it.

@@ -172,7 +172,8 @@ impl<const BUG: u8> Toy<BUG> {
             arrived: Vec::new(),
             moving: None,
             group: GroupId::new(u64::from(number) + 1),
-            replicas: vec![self.setup.node],
+            places: vec![self.setup.node],
+            founders: 1,
             durability: Durability::QuorumDisk,
         };
         let streams = self.state.topic.map(|(partitions, replication_factor)| StreamEntry {

@@ -52,6 +52,27 @@ enum Verb {
         #[command(flatten)]
         way: moving::Way,
     },
+    /// Have one more node hold a replica of a partition; it takes the log first, while the partition goes on
+    ///
+    /// A partition of 3 replicas survives the loss of 1 node, one of 5 the loss of 2; 4 are a step in between. Waits until it is
+    /// done; Ctrl-C ends the waiting only. To give it up: `varve cluster move GROUP --cancel`.
+    AddReplica {
+        /// STREAM/TOPIC/PARTITION
+        group: String,
+        /// The node that shall hold it
+        #[arg(long, value_name = "NODE")]
+        to: u8,
+    },
+    /// Have a node leave a partition: the others go on without it, and its copy is deleted
+    ///
+    /// Waits until it is done; Ctrl-C ends the waiting only. To give it up: `varve cluster move GROUP --cancel`.
+    RemoveReplica {
+        /// STREAM/TOPIC/PARTITION
+        group: String,
+        /// The node that shall hold it no more; it may be down
+        #[arg(long, value_name = "NODE")]
+        from: u8,
+    },
     /// Let a group go on with what is left, when most of its replicas stopped without syncing what they had acknowledged
     ///
     /// Topics made with `--durability quorum-memory` need it after a power failure of all their nodes: `varve cluster status`
@@ -71,6 +92,8 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Verb::Transfer { group, to } => transfer::transfer(context, group, *to).await,
         Verb::Drain { node } => transfer::drain(context, *node).await,
         Verb::Move { group, way } => moving::move_replica(context, group, *way).await,
+        Verb::AddReplica { group, to } => moving::add_replica(context, group, *to).await,
+        Verb::RemoveReplica { group, from } => moving::remove_replica(context, group, *from).await,
         Verb::ForceRecover { group, risk } => force::force_recover(context, group, *risk).await,
     }
 }
@@ -153,7 +176,7 @@ fn node_row(node: &NodeHealth) -> Vec<String> {
 
 fn group_row(group: &GroupHealth) -> Vec<String> {
     let problem = |(node, problem): &(u8, String)| format!("node {node}: {problem}");
-    let moving = group.moving.map(|(from, to)| format!("a replica moves from node {from} to node {to}"));
+    let moving = group.moving.map(|moving| moving.to_string());
     let problems: Vec<String> = moving.into_iter().chain(group.problems.iter().map(problem)).collect();
     vec![
         group.group.to_string(),

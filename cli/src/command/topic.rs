@@ -173,7 +173,7 @@ async fn describe(context: &Context, client: &Client, name: &TopicName) -> Outco
         partitions.push(PartitionLine {
             partition: number,
             group: entry.group.as_raw(),
-            replicas: entry.replicas.iter().map(|node| node.as_raw()).collect(),
+            replicas: entry.replicas().iter().map(|node| node.as_raw()).collect(),
             primary: primary_of(&map, entry.group),
             log_start: offsets.as_ref().ok().map(|offsets| offsets.log_start.as_raw()),
             high_watermark: offsets.as_ref().ok().map(|offsets| offsets.high_watermark.as_raw()),

@@ -114,7 +114,8 @@ fn reply(request: &Frame, answer: Answer) -> Frame {
 pub(crate) fn map(op: u64, address: &str) -> ClusterMap {
     let partition = PartitionEntry {
         group: ORDERS,
-        replicas: vec![NODE],
+        places: vec![NODE],
+        founders: 1,
         directories: Vec::new(),
         arrived: Vec::new(),
         moving: None,

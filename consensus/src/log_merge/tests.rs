@@ -5,6 +5,7 @@ use varve_protocol::prepare::{PrepareFields, PrepareKind};
 use varve_protocol::replacement::Generations;
 
 use super::*;
+use crate::quorum::quorum;
 
 fn child(parent: PrepareId, view: u64) -> PrepareHeader {
     let fields = PrepareFields {
@@ -174,12 +175,12 @@ fn copies(world: &[&Holding], header: &PrepareHeader) -> usize {
 /// Judges every subset of tales that one world can produce, with commits untold and told.
 fn judge(world: &[&Holding], chains: [&[PrepareHeader]; 2]) {
     let n = u8::try_from(world.len()).unwrap();
-    let held = |header: &&PrepareHeader| copies(world, header) >= quorum(n);
+    let held = |header: &&PrepareHeader| copies(world, header) >= quorum(n.into());
     let committed: Vec<_> = chains[1].iter().take_while(held).collect();
     let old_only = chains[0].iter().filter(|header| !chains[1].contains(header));
     let in_view_2 = world.iter().any(|one| one.log_view == 2);
     let committed = if in_view_2 {
-        if old_only.clone().any(|header| copies(world, header) >= quorum(n)) {
+        if old_only.clone().any(|header| copies(world, header) >= quorum(n.into())) {
             return; // View 2 could not have started so.
         }
         committed
@@ -215,7 +216,7 @@ fn judge(world: &[&Holding], chains: [&[PrepareHeader]; 2]) {
                 }
                 Merge::Undecided => {
                     assert!(
-                        tales.len() < quorum(n) || !is_sound,
+                        tales.len() < quorum(n.into()) || !is_sound,
                         "a quorum of sound logs decides: {tales:#?}"
                     );
                 }

@@ -197,8 +197,8 @@ impl Catchup {
         (!ids.is_empty()).then_some(Want::Prepares(ids))
     }
 
-    /// Hashes all of it; of `rotation` only what decides whom of at most `replica_count` less one replicas it names.
-    pub(super) fn fingerprint<H: Hasher>(&self, replica_count: u8, state: &mut H) {
+    /// Hashes all of it; of `rotation` only what decides whom of at most `places` less one replicas it names.
+    pub(super) fn fingerprint<H: Hasher>(&self, places: u8, state: &mut H) {
         let Self { known, verified, announced, target, commit, asked, rotation, misses } = self;
         known.len().hash(state);
         for Fact { header, prepare } in known.values() {
@@ -207,7 +207,7 @@ impl Catchup {
         }
         (verified, announced, target, commit, asked).hash(state);
         // Divided by every number of replicas there can be to choose from.
-        let whole_turn = match replica_count {
+        let whole_turn = match places {
             0..=3 => 2,
             4..=5 => 12,
             6.. => 60,

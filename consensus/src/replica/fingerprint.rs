@@ -43,6 +43,7 @@ impl Replica {
             requested,
             log,
             replacements,
+            listener,
             log_starts,
             commit,
             durable,
@@ -71,13 +72,13 @@ impl Replica {
             (superblock.is_torn, superblock.is_unsynced).hash(state);
         }
         log.fingerprint(state);
-        (replacements, log_starts, taking).hash(state);
+        (replacements, listener, log_starts, taking).hash(state);
         client_table.hash(state);
         (liveness, nonce).hash(state);
         (proposal.view, proposal.votes).hash(state);
         leading.fingerprint(state);
         changing.fingerprint(state);
-        catchup.fingerprint(config.replica_count, state);
+        catchup.fingerprint(config.places, state);
         let asked_lately = start_view_asked.filter(|(_, at)| now.since(*at) < config.timeouts.repair);
         asked_lately.map(|(view, _)| view).hash(state);
         timers.fingerprint(state);

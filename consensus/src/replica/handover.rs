@@ -14,7 +14,7 @@ use crate::timeout::Timer;
 
 impl Replica {
     pub(super) fn on_hand_over(&mut self, to: ReplicaIndex) {
-        let is_other = to != self.config.replica && to.as_raw() < self.config.replica_count;
+        let is_other = to != self.config.replica && self.members().settled().contains(to);
         if !is_other || !self.takes_requests() || self.leading.successor.is_some() {
             return tracing::debug!(group = %self.config.group, %to, "ignore a handover: not possible now");
         }
@@ -33,11 +33,7 @@ impl Replica {
         let head = self.log.head().op;
         let is_ready = self.commit == head && self.acknowledged_by(to) == head;
         if (is_ready || Mutant::HandOverUnready.is_on()) && !self.has_proposed() {
-            let mut view = self.view.next();
-            while self.config.primary(view) != to {
-                view = view.next();
-            }
-            self.propose(view);
+            self.propose(self.config.next_view_of(to, self.view));
         }
     }
 
@@ -52,7 +48,7 @@ impl Replica {
 
     /// Looks after a while whether anything of what is sealed now has moved.
     pub(super) fn watch_for_stall(&mut self) {
-        if !self.timers.is_armed(Timer::Stall) && self.config.replica_count > 1 {
+        if !self.timers.is_armed(Timer::Stall) && self.peers().next().is_some() {
             self.leading.seen = self.progress();
             self.arm(Timer::Stall, self.config.timeouts.stall);
         }

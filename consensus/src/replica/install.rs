@@ -183,16 +183,19 @@ impl Replica {
     }
 
     pub(super) fn on_get_start_view(&mut self, from: ReplicaIndex, view: View, nonce: u64) {
-        if nonce != 0 && view > self.view {
-            self.follow_torn(from, view);
-        } else if self.is_primary() && view <= self.view {
+        let is_mute_primary = !self.is_admitted() && self.config.primary(view) == self.config.replica;
+        if self.is_primary() && view <= self.view {
             self.send_start_view(from, nonce);
         } else if view < self.view {
             self.tell_newer_view(from);
-        } else if view > self.view && !self.is_admitted() && self.config.primary(view) == self.config.replica
-        {
+        } else if view > self.view && is_mute_primary && nonce == 0 {
             // It led that view before its disk was lost. The others are not to wait for it.
             self.ask_start_view(view);
+        } else if view > self.view {
+            // Like a `DoViewChange` this proves that a quorum had agreed on that view. It may be the only word of it: who asks
+            // may be torn, or have no voice, and whoever it has that from may be gone for good.
+            tracing::debug!(group = %self.config.group, %from, %view, "asked for the log of a later view: follow");
+            self.enter_view(view);
         } else {
             tracing::debug!(group = %self.config.group, %from, %view, "ignore get_start_view: not this replica's to answer");
         }
@@ -224,7 +227,7 @@ impl Replica {
         let is_own = to == self.config.replica && view > self.view;
         if is_own && !self.is_admitted() && self.proposal.view <= view {
             // The others follow who led here before its disk was lost, and hear that this node is there.
-            return self.propose(view.next());
+            return self.propose(self.next_view(view));
         }
         if was_asked_lately || to == self.config.replica {
             return;

@@ -48,7 +48,6 @@ use varve_protocol::superblock::Superblock;
 
 use super::Replica;
 use crate::event::Output;
-use crate::quorum::quorum;
 use crate::status::Status;
 use crate::timeout::Timer;
 
@@ -77,9 +76,8 @@ impl Replica {
     /// leads, the group waits for an operator.
     #[must_use]
     pub fn is_restart_unsafe(&self) -> bool {
-        let others = self.config.peers().filter(|peer| self.torn_peers.contains(*peer)).count();
-        self.is_torn()
-            && usize::from(self.config.replica_count) - (others + 1) < quorum(self.config.replica_count)
+        let sound = self.peers().filter(|peer| !self.torn_peers.contains(*peer)).collect();
+        self.is_torn() && !self.members().suffice(sound, 0)
     }
 
     fn is_from_memory(&self) -> bool {

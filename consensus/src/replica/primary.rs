@@ -9,7 +9,7 @@ use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, 
 use super::{Leading, Replica, backed_off};
 use crate::client_table::{Known, has_session};
 use crate::event::{Outcome, Output, Request, RequestHandle};
-use crate::quorum::quorum_op;
+use crate::quorum::{Votes, quorum_op};
 use crate::timeout::Timer;
 
 /// What to do with a request.
@@ -45,9 +45,12 @@ impl Replica {
         }
     }
 
-    /// Whether there is no room for a request now. Replicas are replaced one after the other.
+    /// Whether there is no room for a request now. Replicas are replaced one after the other, and nothing goes on before it is
+    /// settled who counts.
     fn must_wait(&self, request: &Request) -> bool {
+        let is_changing = self.members().pending().is_some() && !Mutant::SealedBehindChange.is_on();
         self.leading.successor.is_some()
+            || is_changing
             || !self.window_has_room(request.body.len())
             || (request.kind == PrepareKind::Replacement && self.is_replacing())
             || (request.kind == PrepareKind::LogStart && self.is_moving_log_start())
@@ -151,8 +154,7 @@ impl Replica {
 
     /// Commits what a quorum holds, durably or as the group wants it, this replica counted like any other.
     pub(super) fn commit_acknowledged(&mut self) {
-        let op = quorum_op(self.config.replicas().map(|replica| self.acknowledged_by(replica)));
-        if op > self.commit {
+        if let Some(op) = self.next_commit() {
             self.leading.resends = 0;
             self.commit_to(op);
         }
@@ -164,10 +166,24 @@ impl Replica {
         self.continue_handover();
     }
 
+    fn next_commit(&self) -> Option<Op> {
+        let members = self.members();
+        let held_by_quorum_of =
+            |voters: Votes| quorum_op(voters.iter().map(|replica| self.acknowledged_by(replica)));
+        let mut op = held_by_quorum_of(members.committing(self.commit.next()));
+        if let Some(pending) = members.pending() {
+            let is_held = members.staying().is_none_or(|staying| held_by_quorum_of(staying) >= pending);
+            if op == pending && !is_held {
+                op = pending.previous();
+            }
+        }
+        (op > self.commit).then_some(op)
+    }
+
     /// The newest op that a replica has acknowledged. One that an entry puts in its place says nothing on that entry, nor does
     /// who was there before, until it is committed.
     pub(super) fn acknowledged_by(&self, replica: ReplicaIndex) -> Op {
-        let pending = self.replacements.newest(replica, self.log.head().op).map(|(op, _)| *op);
+        let pending = self.replacements.in_effect(replica, self.commit).map(|(op, _)| *op);
         let last = pending.filter(|op| *op > self.commit && !Mutant::ReplacedCounts.is_on());
         last.map_or(self.acknowledged(replica), |op| self.acknowledged(replica).min(op.previous()))
     }
@@ -187,7 +203,11 @@ impl Replica {
             bytes_in_flight: self.count_bytes_in_flight(),
             ..Leading::default()
         };
-        for to in self.config.peers() {
+        let implied = self.replacements.implied_commit(self.config.founders, self.log.head().op);
+        if implied > self.commit && !Mutant::PendingForEver.is_on() {
+            self.commit_to(implied);
+        }
+        for to in self.peers() {
             self.send_start_view(to, 0);
         }
         if self.commit < self.log.head().op {
@@ -238,7 +258,7 @@ impl Replica {
         if !self.is_primary() || self.commit == head || Mutant::PreparesNotRepeated.is_on() {
             return;
         }
-        for to in self.config.peers() {
+        for to in self.peers() {
             let next = self.acknowledged_by(to).max(self.commit).next();
             let was_heard = self.leading.acknowledged.contains_key(&to);
             if next > head {

@@ -35,7 +35,7 @@ use varve_protocol::mutant::Mutant;
 
 use super::Replica;
 use crate::event::{Output, ReadHandle, ReadOutcome};
-use crate::quorum::{Votes, quorum};
+use crate::quorum::Votes;
 use crate::status::Status;
 use crate::timeout::Timer;
 
@@ -106,7 +106,7 @@ impl Replica {
     /// Asks those who have not answered the round under way.
     fn ask_round(&mut self) {
         let Reading { round, confirmed, .. } = self.leading.reading;
-        for to in self.config.peers().filter(|to| !confirmed.contains(*to)) {
+        for to in self.peers().filter(|to| !confirmed.contains(*to)) {
             self.send(to, Message::ConfirmView { view: self.view, round });
         }
         self.arm(Timer::ConfirmView, self.config.timeouts.confirm_view);
@@ -155,13 +155,12 @@ impl Replica {
 
     /// Answers the reads of the round under way if a quorum has confirmed it.
     fn count_confirmed(&mut self) {
-        let reading = &mut self.leading.reading;
-        let is_confirmed = reading.confirmed.count() >= quorum(self.config.replica_count);
+        let is_confirmed = self.members().suffice(self.leading.reading.confirmed, 0);
         if !is_confirmed && !Mutant::ReadUnconfirmed.is_on() {
             return;
         }
         self.timers.disarm(Timer::ConfirmView);
-        for handle in std::mem::take(&mut reading.asked) {
+        for handle in std::mem::take(&mut self.leading.reading.asked) {
             self.reply_to_read(handle, ReadOutcome::Confirmed);
         }
         self.continue_reading();

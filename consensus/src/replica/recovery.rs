@@ -121,7 +121,7 @@ impl Replica {
             replica.status = Status::Normal;
         } else if !was_changing && replica.leads_view() {
             // Prepares that it sent and never synced may live on elsewhere: it must not seal those ops again in this view.
-            replica.propose(superblock.view.next());
+            replica.propose(replica.next_view(superblock.view));
         }
         replica.assert_invariants();
         replica

@@ -126,7 +126,7 @@ impl Replica {
     /// A new primary asks somebody else at once; a backup can only ask its primary again, later.
     pub(super) fn on_repair_missing(&mut self, id: PrepareId) {
         let is_wanted = self.catchup.header(id.op).is_some_and(|header| header.id() == id);
-        if is_wanted && self.leads_view() && self.catchup.misses < usize::from(self.config.replica_count) {
+        if is_wanted && self.leads_view() && self.catchup.misses < usize::from(self.config.places) {
             self.catchup.misses += 1;
             self.catchup.rotation += 1;
             self.catchup.set_asked(None);

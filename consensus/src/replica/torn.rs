@@ -60,13 +60,6 @@ impl Replica {
         self.broadcast(&Message::GetStartView { view: self.view, nonce: self.nonce });
     }
 
-    /// A torn replica is in a later view. It does not tell its log, so its question is the only word of that view, and it
-    /// proves like a `DoViewChange` that a quorum had agreed on it.
-    pub(super) fn follow_torn(&mut self, from: ReplicaIndex, view: View) {
-        tracing::debug!(group = %self.config.group, %from, %view, "a replica whose log is torn is in a later view");
-        self.enter_view(view);
-    }
-
     /// Keeps count of who else is silent. Only who asks with a nonce is torn.
     pub(super) fn note_torn(&mut self, from: ReplicaIndex, message: &Message) {
         if !self.is_torn() {

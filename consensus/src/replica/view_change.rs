@@ -16,7 +16,6 @@ use super::{Changing, Proposal, Replica, Stage, backed_off};
 use crate::client_table::ClientTable;
 use crate::event::Liveness;
 use crate::log_merge::{Merge, Told, merge};
-use crate::quorum::quorum;
 use crate::status::Status;
 use crate::timeout::Timer;
 
@@ -54,16 +53,16 @@ impl Replica {
             self.refuse_reads();
         }
         if !self.has_proposed() && self.is_admitted() {
-            self.propose(self.view.next());
+            self.propose(self.next_view(self.view));
         }
     }
 
-    pub(super) fn on_start_view_change(&mut self, from: ReplicaIndex, view: View) {
+    pub(super) fn on_start_view_change(&mut self, from: ReplicaIndex, view: View, current: View) {
         if view <= self.view {
             return self.tell_newer_view(from);
         }
         let has_joined = self.has_proposed() && view == self.proposal.view;
-        if !(self.would_join(from, view) || has_joined) || view < self.proposal.view {
+        if !(self.would_join(from, current) || has_joined) || view < self.proposal.view {
             return self.ignore_proposal(from, view);
         }
         if view > self.proposal.view {
@@ -77,9 +76,9 @@ impl Replica {
         }
     }
 
-    /// A working replica joins only if it has given up its primary, or if the primary itself has, or if its view is over:
-    /// but for a primary that hands over, nobody proposes more than the next view before a quorum has left this one.
-    fn would_join(&self, from: ReplicaIndex, view: View) -> bool {
+    /// A working replica joins only if it has given up its primary, or if the primary itself has, or if its view is over: who
+    /// proposes is in a later one.
+    fn would_join(&self, from: ReplicaIndex, current: View) -> bool {
         if !self.is_admitted() {
             // It has no say in who leads.
             return false;
@@ -88,7 +87,7 @@ impl Replica {
             Status::Normal => {
                 self.liveness == Liveness::Suspected
                     || from == self.primary()
-                    || view > self.view.next()
+                    || current > self.view
                     || Mutant::JoinsAnyProposal.is_on()
             }
             Status::ViewChange | Status::Recovering => true,
@@ -105,7 +104,7 @@ impl Replica {
             self.proposal = Proposal::of(view);
         }
         self.proposal.insert(self.config.replica);
-        self.broadcast(&Message::StartViewChange { view: self.proposal.view });
+        self.broadcast(&Message::StartViewChange { view: self.proposal.view, current: self.view });
         self.arm(Timer::Propose, self.config.timeouts.start_view_change_resend);
         self.count_proposal();
     }
@@ -121,10 +120,11 @@ impl Replica {
     }
 
     fn count_proposal(&mut self) {
-        let quorum = if Mutant::ProposalNeedsNobody.is_on() { 1 } else { quorum(self.config.replica_count) };
+        let is_quorum =
+            self.members().suffice(self.proposal.standing(), 0) || Mutant::ProposalNeedsNobody.is_on();
         // Who has no voice asks the others to go on, and follows who has gone: it tells no log, so if it went first, alone, it
         // would wait for them, and they for it.
-        if self.is_admitted() && self.has_proposed() && self.proposal.standing().count() >= quorum {
+        if self.is_admitted() && self.has_proposed() && is_quorum {
             self.enter_view(self.proposal.view);
         }
     }
@@ -169,7 +169,7 @@ impl Replica {
         if !self.is_admitted() {
             // It has no voice, and cannot lead without one.
             return if self.leads_view() && !self.has_proposed() {
-                self.propose(self.view.next())
+                self.propose(self.next_view(self.view))
             };
         }
         self.changing.has_told = true;
@@ -190,15 +190,9 @@ impl Replica {
 
     /// What this replica knows of who was replaced.
     fn generations(&self) -> Generations {
-        let newest = |replica, last| self.replacements.newest(replica, last).map(|(op, _)| *op);
-        let head = self.log.head().op;
         Generations {
-            own: newest(self.config.replica, self.commit).unwrap_or_default(),
-            known: self
-                .config
-                .replicas()
-                .filter_map(|replica| Some((replica, newest(replica, head)?)))
-                .collect(),
+            own: self.own_replacement().map(|(op, _)| *op).unwrap_or_default(),
+            known: self.replacements.known(self.config.founders),
         }
     }
 
@@ -244,13 +238,13 @@ impl Replica {
         if !may_lead || self.changing.stage == Stage::Installing {
             return;
         }
-        match merge(self.config.replica_count, &self.changing.told) {
+        match merge(self.config.founders, &self.changing.told) {
             Merge::Decided(merged) => {
                 let head = merged.head().op;
                 if head.since(self.log.head().op.min(head)) > PREPARES_IN_FLIGHT_MAX {
                     // V4b: whoever holds more of it can lead sooner. If nobody else can, this goes on.
                     tracing::info!(group = %self.config.group, view = %self.view, own = %self.log.head(), %head, "forfeit");
-                    self.propose(self.view.next());
+                    self.propose(self.next_view(self.view));
                 }
                 self.install(&Announced { commit: merged.commit, head, suffix: merged.headers });
             }
@@ -266,6 +260,10 @@ impl Replica {
             (Status::Recovering, _) => self.ask_everybody_for_the_log(),
             (Status::ViewChange, Stage::Choosing) if self.is_torn() => self.ask_everybody_for_the_log(),
             (Status::ViewChange, Stage::Choosing) if self.changing.has_told => self.send_do_view_change(),
+            // It has no voice to tell its log. The others may not know of this view, and its primary may be gone for good.
+            (Status::ViewChange, Stage::Choosing) if !self.is_admitted() && !self.leads_view() => {
+                self.ask_everybody_for_the_log();
+            }
             (Status::ViewChange, Stage::Choosing) => self.tell_log(),
             (Status::ViewChange, Stage::Installing) if self.leads_view() => {}
             (Status::ViewChange, Stage::Installing) => self.ask_start_view(self.view),
@@ -291,7 +289,7 @@ impl Replica {
         self.arm_escalation();
         // Without a voice it has no say in who leads, but that it does not.
         if self.is_admitted() || self.leads_view() {
-            self.propose(self.view.next());
+            self.propose(self.next_view(self.view));
         }
     }
 

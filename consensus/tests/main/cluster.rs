@@ -16,10 +16,11 @@ use varve_protocol::id::{
 use varve_protocol::log_start::LogStart;
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{PrepareHeader, PrepareId, PrepareKind};
-use varve_protocol::replacement::Replacement;
+use varve_protocol::replacement::{Change, Replacement};
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
 
+mod changes;
 mod course;
 mod faults;
 
@@ -41,6 +42,10 @@ struct Node {
     lives: u64,
     /// Disks that were lost.
     wipes: u64,
+    /// Whether it holds a replica, or is to get one.
+    is_here: bool,
+    /// How much was committed when it came.
+    came_at: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +58,10 @@ pub(crate) struct Envelope {
 #[derive(Clone)]
 pub(crate) struct Cluster {
     durability: Durability,
+    /// Replicas that the group was made with.
+    founders: usize,
+    /// The place of a newcomer.
+    listener: Option<ReplicaIndex>,
     nodes: Vec<Node>,
     pub(crate) network: Vec<Envelope>,
     pub(crate) now: Moment,
@@ -75,19 +84,23 @@ impl Cluster {
 
     pub(crate) fn with_durability(count: usize, durability: Durability) -> Self {
         let nodes = (0..count).map(|node| Node {
-            replica: Some(Replica::new(config((node, count), 0, durability), rng(node, 0))),
+            replica: Some(Replica::new(config((node, count, count), 0, durability), rng(node, 0))),
             disk: empty_disk(durability),
             written: Journal::default(),
             applied: Op::ZERO,
             lives: 0,
             wipes: 0,
+            is_here: true,
+            came_at: 0,
         });
         Self {
             durability,
+            founders: count,
+            listener: None,
             nodes: nodes.collect(),
             network: Vec::new(),
             now: Moment::ZERO,
-            oracle: Oracle::default(),
+            oracle: Oracle::new(count),
             trace: Trace::new(count),
             replies: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -108,6 +121,10 @@ impl Cluster {
 
     pub(crate) fn is_up(&self, node: usize) -> bool {
         self.nodes[node].replica.is_some()
+    }
+
+    fn config(&self, node: usize) -> Config {
+        config((node, self.founders, self.count()), self.nodes[node].wipes, self.durability)
     }
 
     fn disks(&self) -> Vec<&Disk> {
@@ -395,8 +412,9 @@ impl Cluster {
     // ---- whole courses
 
     pub(crate) fn is_whole(&self) -> bool {
-        let first = self.replica(0);
-        (0..self.count()).map(|node| self.replica(node)).all(|replica| {
+        let Some(primary) = self.newest_primary() else { return false };
+        let first = self.replica(primary);
+        (0..self.count()).filter(|node| self.is_here(*node)).map(|node| self.replica(node)).all(|replica| {
             replica.status() == Status::Normal
                 && replica.view() == first.view()
                 && replica.head() == first.head()
@@ -407,10 +425,13 @@ impl Cluster {
     }
 
     pub(crate) fn primary(&self) -> usize {
+        self.newest_primary().expect("there is a primary")
+    }
+
+    pub(crate) fn newest_primary(&self) -> Option<usize> {
         (0..self.count())
             .filter(|node| self.is_up(*node) && self.replica(*node).is_primary())
             .max_by_key(|node| self.replica(*node).view())
-            .expect("there is a primary")
     }
 
     pub(crate) fn state(&self, node: usize) -> String {
@@ -438,7 +459,7 @@ impl Cluster {
     }
 }
 
-fn replica_index(node: usize) -> ReplicaIndex {
+pub(crate) fn replica_index(node: usize) -> ReplicaIndex {
     ReplicaIndex::new(u8::try_from(node).unwrap())
 }
 
@@ -452,16 +473,17 @@ fn directory(node: usize, wipes: u64) -> DirectoryId {
     DirectoryId::new(node as u64 + 1 + wipes * 100)
 }
 
-fn config((node, count): (usize, usize), wipes: u64, durability: Durability) -> Config {
+fn config((node, founders, places): (usize, usize, usize), wipes: u64, durability: Durability) -> Config {
     Config {
         cluster: ClusterId::new(7),
         group: GROUP,
         epoch: Epoch::ZERO,
         replica: replica_index(node),
-        replica_count: u8::try_from(count).unwrap(),
+        founders: u8::try_from(founders).unwrap(),
+        places: u8::try_from(places).unwrap(),
         directory: directory(node, wipes),
         arrived: Op::ZERO,
-        is_original: wipes == 0,
+        is_original: wipes == 0 && node < founders,
         durability,
         timeouts: Timeouts { memory_rest: Duration::from_millis(300), ..Timeouts::default() },
     }

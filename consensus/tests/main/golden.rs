@@ -12,6 +12,7 @@ use crate::cluster::{Cluster, Envelope};
 
 mod handover;
 mod lost_disk;
+mod members;
 mod memory;
 mod reading;
 mod replication;
@@ -26,7 +27,10 @@ fn claim(name: &str, count: usize, story: impl FnOnce(&mut Cluster)) {
 }
 
 fn claim_with(name: &str, count: usize, durability: Durability, story: impl FnOnce(&mut Cluster)) {
-    let mut cluster = Cluster::with_durability(count, durability);
+    claim_of(name, Cluster::with_durability(count, durability), story);
+}
+
+fn claim_of(name: &str, mut cluster: Cluster, story: impl FnOnce(&mut Cluster)) {
     cluster.trace.unmute();
     story(&mut cluster);
     cluster.trace.mute();

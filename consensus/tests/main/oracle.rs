@@ -1,13 +1,14 @@
 //! What must hold whatever happens: agreement, durability on a quorum, one outcome per request, no late read, and kept
 //! promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_consensus::event::{Outcome, ReadHandle, ReadOutcome};
 use varve_consensus::snapshot::SnapshotBuilder;
 use varve_protocol::id::{Offset, Op, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::replacement::{Change, Replacement};
 use varve_protocol::snapshot::Snapshot;
 
 use crate::disk::Disk;
@@ -17,6 +18,12 @@ use crate::disk::Disk;
 pub(crate) struct Oracle {
     /// What any replica ever applied, by op from 1.
     pub(crate) committed: Vec<PrepareHeader>,
+    /// Whose copies count, as is committed.
+    pub(crate) members: BTreeSet<usize>,
+    /// Where it says that somebody leaves.
+    left: BTreeMap<usize, usize>,
+    /// Whose copies counted before the newest of them joined, if nobody has left since.
+    before: Option<BTreeSet<usize>>,
     /// The only prepare ever sealed as (op, view).
     sealed: BTreeMap<(Op, View), Prepare>,
     /// Where a session's request stands in the log.
@@ -28,6 +35,45 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
+    /// Of a group that is made with so many replicas.
+    pub(crate) fn new(founders: usize) -> Self {
+        Self { members: (0..founders).collect(), ..Self::default() }
+    }
+
+    /// The newest commit may say that somebody joins or leaves.
+    fn note_change(&mut self, header: &PrepareHeader) {
+        if header.kind() != PrepareKind::Replacement {
+            return;
+        }
+        let entry = Replacement::decode(self.prepare(header.op()).body()).unwrap();
+        let (members, place) = (self.members.clone(), usize::from(entry.replica.as_raw()));
+        match entry.change {
+            Change::Seated => {}
+            Change::Counted => {
+                if self.members.insert(place) {
+                    self.before = Some(members);
+                }
+            }
+            Change::Vacated => {
+                self.left.insert(place, self.committed.len());
+                if self.members.remove(&place) {
+                    self.before = None;
+                }
+            }
+        }
+    }
+
+    /// Whether somebody who came when so much was committed has left.
+    pub(crate) fn has_left(&self, place: usize, came_at: usize) -> bool {
+        !self.members.contains(&place) && self.left.get(&place).is_some_and(|left| came_at < *left)
+    }
+
+    /// Whether somebody who came when so much was committed has left, and is not needed any more.
+    pub(crate) fn may_go(&self, place: usize, came_at: usize) -> bool {
+        let has_left = |left: &usize| came_at < *left && *left < self.committed.len();
+        !self.members.contains(&place) && self.left.get(&place).is_some_and(has_left)
+    }
+
     /// A disk is lost with all that is on it.
     pub(crate) fn on_disk_lost(&mut self, disk: &Disk) {
         self.lost.push(usize::try_from(disk.log.head().as_raw()).unwrap());
@@ -92,6 +138,7 @@ impl Oracle {
             assert_eq!(before, None, "a request is committed once");
         }
         self.committed.push(*header);
+        self.note_change(header);
         self.assert_durable(disks);
     }
 
@@ -119,9 +166,13 @@ impl Oracle {
     pub(crate) fn assert_durable(&self, disks: &[&Disk]) {
         let Some(from) = self.committed.len().checked_sub(80).or(Some(0)) else { return };
         for (index, header) in self.committed.iter().enumerate().skip(from) {
-            let copies = disks.iter().filter(|disk| disk.may_hold(header.id())).count();
-            let copies = copies + self.lost.iter().filter(|length| index < **length).count();
-            assert!(copies > disks.len() / 2, "{} is committed and durable on {copies} only", header.id());
+            let lost = self.lost.iter().filter(|length| index < **length).count();
+            let is_on_quorum = |members: &BTreeSet<usize>| {
+                let copies = members.iter().filter(|place| disks[**place].may_hold(header.id())).count();
+                copies + lost > members.len() / 2
+            };
+            let is_durable = is_on_quorum(&self.members) || self.before.as_ref().is_some_and(is_on_quorum);
+            assert!(is_durable, "{} is committed and not durable on a quorum", header.id());
         }
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use varve_consensus::event::{Liveness, Outcome, ReadOutcome};
 use varve_protocol::durability::Durability::{self, QuorumDisk, QuorumMemory};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, replica_index};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
@@ -37,6 +37,14 @@ pub(crate) enum Action {
     },
     /// Somebody asks a node where the log ends now.
     Read(usize),
+    /// A node without a replica comes to listen.
+    Come(usize),
+    /// The newest primary is to let one join that listens.
+    Join(usize),
+    /// The newest primary is to let one leave.
+    Leave(usize),
+    /// One that has left forgets its replica.
+    Go(usize),
     /// Ask the newest primary to append this many without sessions.
     Load(usize),
     /// The newest primary lets go of all but this many of what is committed.
@@ -72,6 +80,19 @@ fn action(count: usize) -> impl Strategy<Value = Action> {
     ]
 }
 
+/// The same for a group that has so many places, without disks that lose what they had.
+fn action_of_change(places: usize) -> impl Strategy<Value = Action> {
+    let node = move || 0..places;
+    let spared = |action| if let Action::Tear(node, _) = action { Action::Crash(node, 0) } else { action };
+    prop_oneof![
+        60 => action(places).prop_map(spared),
+        2 => node().prop_map(Action::Come),
+        3 => node().prop_map(Action::Join),
+        3 => node().prop_map(Action::Leave),
+        2 => node().prop_map(Action::Go),
+    ]
+}
+
 pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
     let under_way = cluster.network.len();
     match *action {
@@ -98,6 +119,22 @@ pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
             cluster.read(node);
         }
         Action::Read(_) => {}
+        Action::Come(node) => cluster.come(node),
+        Action::Go(node) => cluster.go(node),
+        Action::Join(node) => {
+            // Whoever stands in a place is not let into it: that is the driver's business.
+            let primary =
+                cluster.newest_primary().filter(|_| cluster.is_here(node) && !cluster.has_left(node));
+            let is_new = |primary: &usize| !cluster.replica(*primary).is_member(replica_index(node));
+            let has_voice = cluster.is_up(node) && cluster.replica(node).is_admitted();
+            let may_join = |primary: &usize| has_voice || !cluster.is_seated(*primary, node);
+            primary.filter(is_new).filter(may_join).map(|primary| cluster.join(primary, node));
+        }
+        Action::Leave(node) => {
+            let primary = cluster.newest_primary();
+            let is_left = |primary: &usize| cluster.replica(*primary).may_leave(replica_index(node));
+            primary.filter(is_left).map(|primary| cluster.leave(primary, node));
+        }
         Action::Load(requests) => {
             let primary =
                 (0..cluster.count()).find(|node| cluster.is_up(*node) && cluster.replica(*node).is_primary());
@@ -152,7 +189,10 @@ pub(crate) fn heal_and_work(cluster: &mut Cluster) {
 }
 
 fn run(count: usize, durability: Durability, actions: &[Action]) {
-    let mut cluster = Cluster::with_durability(count, durability);
+    play(Cluster::with_durability(count, durability), actions);
+}
+
+fn play(mut cluster: Cluster, actions: &[Action]) {
     for action in actions {
         perform(&mut cluster, action);
     }
@@ -185,6 +225,20 @@ proptest! {
     #[test]
     fn a_single_replica_survives_any_schedule(actions in prop::collection::vec(action(1), 1..60)) {
         run(1, QuorumDisk, &actions);
+    }
+
+    #[test]
+    fn a_group_of_three_that_grows_and_shrinks_survives_any_schedule(
+        actions in prop::collection::vec(action_of_change(6), 1..200)
+    ) {
+        play(Cluster::with_room(3, 6), &actions);
+    }
+
+    #[test]
+    fn a_single_replica_that_gets_company_survives_any_schedule(
+        actions in prop::collection::vec(action_of_change(3), 1..200)
+    ) {
+        play(Cluster::with_room(1, 3), &actions);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_archive};
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::Command;
-use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::metadata::{
     ClusterMap, MetadataOp, Move, NodeEntry, PartitionEntry, StreamEntry, TopicEntry,
 };
@@ -15,10 +15,12 @@ use crate::single_bit_flips;
 fn sample_map() -> ClusterMap {
     let partition = PartitionEntry {
         group: GroupId::new(3),
-        replicas: vec![NodeId::new(1), NodeId::new(2)],
+        places: vec![NodeId::new(1), NodeId::new(2)],
+        founders: 2,
         directories: vec![DirectoryId::new(71), DirectoryId::new(72)],
         arrived: vec![Op::ZERO, Op::new(6)],
         moving: Some(Move {
+            place: ReplicaIndex::new(1),
             from: NodeId::new(1),
             to: NodeId::new(3),
             since: Op::new(8),

@@ -8,8 +8,8 @@ use varve_protocol::id::{
 use varve_protocol::limits::{FRAME_BODY_BYTES_MAX, HEADERS_PER_MESSAGE_MAX};
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
-use varve_protocol::pulse::{Pulse, PulseEntry, PulseMoving};
-use varve_protocol::replacement::Generations;
+use varve_protocol::pulse::{Pulse, PulseEntry, PulseMoving, Stage};
+use varve_protocol::replacement::{Generations, Known};
 use varve_protocol::snapshot::Snapshot;
 
 use crate::{sample_prepare, single_bit_flips};
@@ -48,17 +48,19 @@ fn every_message() -> Vec<Message> {
     let headers = chain(3);
     let mut slots: Vec<_> = headers.iter().map(|header| SuffixSlot::Has(*header)).collect();
     slots.push(SuffixSlot::CannotTell(slots[2].op().next()));
+    let (generation, counts_since) = (Op::new(7), Op::new(9));
+    let known = Known { replica: ReplicaIndex::new(2), generation, counts: true, counts_since };
     vec![
         Message::Prepare { view, commit: id, prepare: prepare.clone() },
         Message::PrepareOk { view, id },
         Message::Commit { view, commit: id },
-        Message::StartViewChange { view },
+        Message::StartViewChange { view, current: View::new(3) },
         Message::DoViewChange {
             view,
             log_view: View::new(8),
             commit: id,
             head: Op::new(45),
-            generations: Generations { own: Op::new(7), known: vec![(ReplicaIndex::new(2), Op::new(7))] },
+            generations: Generations { own: Op::new(7), known: vec![known] },
             suffix: slots,
         },
         Message::StartView { view, commit: id, head: Op::new(44), suffix: headers.clone(), nonce: 77 },
@@ -95,7 +97,7 @@ fn every_message_survives_the_trip() {
 fn a_pulse_survives_the_trip() {
     let entry = PulseEntry { group: GROUP, view: View::new(3), commit: sample_prepare(b"").id() };
     let founder = |node: u8| (NodeId::new(node), DirectoryId::new(u64::from(node) + 70));
-    let moving = PulseMoving { group: GROUP, since: Op::new(8), reached: Op::new(300), has_voice: true };
+    let moving = PulseMoving { group: GROUP, since: Op::new(8), reached: Op::new(300), stage: Stage::Done };
     let pulse = Pulse {
         sequence: 5,
         echo: 4,
@@ -103,7 +105,7 @@ fn a_pulse_survives_the_trip() {
         directory: DirectoryId::new(71),
         is_fresh: true,
         founders: [1, 2, 3].map(founder).into(),
-        moving: vec![moving, PulseMoving { has_voice: false, ..moving }],
+        moving: vec![moving, PulseMoving { stage: Stage::Listening, ..moving }],
         entries: vec![entry, entry, entry],
     };
     let frame = Frame::decode(&pulse.to_frame(CLUSTER).encode().concat().into()).expect("the frame is sound");

@@ -27,7 +27,8 @@ fn group(has_entry: bool, commit: u64, moving: Option<Move>) -> Group {
         group: GROUP,
         epoch: Epoch::ZERO,
         replica: ReplicaIndex::new(1),
-        replica_count: 3,
+        founders: 3,
+        places: PLACES,
         directory: DirectoryId::new(102),
         arrived: Op::ZERO,
         is_original: true,
@@ -37,7 +38,13 @@ fn group(has_entry: bool, commit: u64, moving: Option<Move>) -> Group {
     let mut log = RecoveredLog::new();
     if has_entry {
         let directory = DirectoryId::new(104);
-        let entry = Replacement { replica: FIRST, node: n(4), directory, known_at: Op::new(9) };
+        let entry = Replacement {
+            replica: FIRST,
+            change: Change::Seated,
+            node: n(4),
+            directory,
+            known_at: Op::new(9),
+        };
         let fields = PrepareFields {
             cluster: ClusterId::new(1),
             group: GROUP,
@@ -60,6 +67,7 @@ fn group(has_entry: bool, commit: u64, moving: Option<Move>) -> Group {
         nodes: [1, 2, 3].map(n).to_vec(),
         directories: [101, 102, 103].map(DirectoryId::new).to_vec(),
         arrived: vec![Op::ZERO; 3],
+        founders: 3,
         moving,
         retention: Retention::FOREVER,
         durability: Durability::QuorumDisk,
@@ -67,14 +75,18 @@ fn group(has_entry: bool, commit: u64, moving: Option<Move>) -> Group {
     Group::new(placement, State::Open(Box::new(replica)), Tail::default())
 }
 
+fn holders(group: &Group) -> Vec<NodeId> {
+    group.holders().map(|(_, node)| node).collect()
+}
+
 fn to_node_4() -> Option<Move> {
-    Some(Move { from: n(1), to: n(4), since: Op::new(9), arrived: Op::new(9) })
+    Some(Move { place: FIRST, from: n(1), to: n(4), since: Op::new(9), arrived: Op::new(9) })
 }
 
 #[test]
 fn whose_place_another_has_taken_is_answered_and_not_heard() {
     let group = group(true, 1, to_node_4());
-    assert_eq!(group.members, [4, 2, 3].map(n));
+    assert_eq!(holders(&group), [4, 2, 3].map(n));
     assert_eq!(group.standing(n(1), voice(0)), Standing::Listener);
     assert_eq!(group.standing(n(4), voice(1)), Standing::Voice);
 }
@@ -108,7 +120,7 @@ fn strangers_are_not_even_answered() {
     let group = group(false, 0, None);
     assert_eq!(group.standing(n(4), voice(5)), Standing::Stranger);
     assert_eq!(group.standing(n(2), voice(0)), Standing::Stranger, "it stands in another place");
-    let nowhere = Voice { replica: ReplicaIndex::new(3), generation: Op::ZERO };
+    let nowhere = Voice { replica: ReplicaIndex::new(7), generation: Op::ZERO };
     assert_eq!(group.standing(n(3), nowhere), Standing::Stranger);
 }
 
@@ -117,8 +129,8 @@ fn of_a_move_that_was_given_up_the_first_holder_stands_there() {
     let mut group = group(false, 0, None);
     group.placement.nodes[0] = n(4);
     group.placement.arrived[0] = Op::new(9);
-    let back = Move { from: n(4), to: n(1), since: Op::new(11), arrived: Op::ZERO };
+    let back = Move { place: FIRST, from: n(4), to: n(1), since: Op::new(11), arrived: Op::ZERO };
     group.placement.moving = Some(back);
     group.look_who_is_seated();
-    assert_eq!(group.members, [1, 2, 3].map(n));
+    assert_eq!(holders(&group), [1, 2, 3].map(n));
 }

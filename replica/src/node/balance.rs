@@ -1,6 +1,6 @@
 //! Who leads what: the operator's wishes, and preferred primaries restored after a failure (rule V8).
 //!
-//! The first member of a group is its preferred primary; placement spreads those evenly over the nodes. When a node has come
+//! The first replica of a group that is to stay is its preferred primary; placement spreads those evenly over the nodes. When a node has come
 //! back and stayed for a while, its peers hand over the groups that it is preferred for, a few at a time. A group that an
 //! operator has moved stays where it is until then.
 
@@ -55,20 +55,18 @@ impl Node {
         let Some(peer) = self.peers.get(&node) else { return };
         let Some(mut returned) = peer.returned.filter(|returned| returned.due <= now) else { return };
         let here = |group: &Group| {
-            group.members.first() == Some(&node)
-                && leads(group)
-                && self.is_seated(group, ReplicaIndex::ZERO)
-                && group.successor(ReplicaIndex::ZERO).is_none()
+            let place = group.preferred().filter(|place| group.node(*place) == node && leads(group))?;
+            self.is_seated(group, place).then_some(place)
         };
-        let mut groups: Vec<GroupId> =
-            self.groups.iter().filter(|(_, group)| here(group)).map(|(id, _)| *id).collect();
+        let mut groups: Vec<(GroupId, ReplicaIndex)> =
+            self.groups.iter().filter_map(|(id, group)| Some((*id, here(group)?))).collect();
         let left = groups.len();
         returned.fruitless_rounds = if left < returned.left { 0 } else { returned.fruitless_rounds + 1 };
         returned.left = left;
         returned.due = now.plus(ROUND_EVERY.saturating_mul(1 << returned.fruitless_rounds));
         groups.truncate(GROUPS_PER_ROUND);
-        for id in &groups {
-            self.drive(*id, Input::HandOver { to: ReplicaIndex::ZERO });
+        for (id, to) in groups {
+            self.drive(id, Input::HandOver { to });
         }
         let goes_on = left > 0 && returned.fruitless_rounds < FRUITLESS_ROUNDS_MAX;
         if goes_on {
@@ -96,7 +94,7 @@ impl Node {
             return Err(self.redirect(id));
         }
         let Some(index) = group.index_of(to) else {
-            let members: Vec<String> = group.members.iter().map(NodeId::to_string).collect();
+            let members: Vec<String> = group.holders().map(|(_, node)| node.to_string()).collect();
             let reason = format!("{to} holds no replica of {id}; {} do", members.join(", "));
             return Err(Refusal::NotPossible { reason });
         };

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Output, Request, RequestHandle};
 use varve_consensus::{Config, RecoveredLog, Replica};
 use varve_protocol::durability::Durability;
-use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, RequestNumber, View};
+use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
@@ -17,7 +17,7 @@ use varve_protocol::retention::Retention;
 use varve_protocol::superblock::Superblock;
 use varve_storage::Job;
 
-use crate::group::{Group, Placement, State};
+use crate::group::{Group, PLACES, Placement, State, places};
 use crate::mending::Mending;
 use crate::node::Node;
 use crate::node::clients::WRITING_BYTES_MAX;
@@ -42,6 +42,7 @@ impl Node {
         let directories = members.iter().map(|node| founder(node).unwrap_or_default()).collect();
         let placement = Placement {
             arrived: vec![Op::ZERO; members.len()],
+            founders: u8::try_from(members.len()).expect("a group has at most seven members"),
             nodes: members,
             directories,
             moving: None,
@@ -111,7 +112,7 @@ impl Node {
         }
         // What a group acknowledges from memory it may lose, and an operator may say that it did.
         let is_lost = superblock.is_torn && placement.durability == Durability::QuorumDisk;
-        if placement.nodes.len() == 1 && (hole.is_some() || is_lost) {
+        if placement.holders().count() == 1 && (hole.is_some() || is_lost) {
             return Some(State::Damaged(
                 "its log is damaged, and there is no other replica to mend it from".to_owned(),
             ));
@@ -136,12 +137,12 @@ impl Node {
             tracing::info!(group = %id, "this replica is to take a place; it takes the log, without a voice");
             Replica::recover(config, rng, Superblock::new(id), RecoveredLog::new())
         };
-        let (peers, view) = (replica.config().peers(), replica.view());
+        let (own, view) = (replica.config().replica, replica.view());
         let group = self.groups.get_mut(&id).expect("the group was found above");
         group.state = State::Open(Box::new(replica));
         group.look_who_is_seated();
         // The others may have begun, also later views, before this replica was here to listen, and may have no more to say.
-        for peer in peers {
+        for peer in places().filter(|peer| *peer != own) {
             self.send(id, peer, &Message::GetStartView { view, nonce: 0 });
         }
         self.perform_outputs(id);
@@ -162,26 +163,27 @@ impl Node {
             })
             .collect();
         for id in late {
-            let placement = self.groups[&id].placement.clone();
-            if placement.nodes.first() == Some(&self.config.node) {
+            if self.groups[&id].placement.node(ReplicaIndex::ZERO) == self.config.node {
                 tracing::warn!(group = %id, "the disk takes no superblock for it; another shall lead");
-                for peer in self.replica_config(id, &placement).peers() {
-                    self.send(id, peer, &Message::StartViewChange { view: View::ZERO.next() });
+                let proposal = Message::StartViewChange { view: View::ZERO.next(), current: View::ZERO };
+                for peer in places().skip(1) {
+                    self.send(id, peer, &proposal);
                 }
             }
         }
     }
 
     fn replica_config(&self, id: GroupId, placement: &Placement) -> Config {
-        let Placement { nodes, directories, durability, .. } = placement;
+        let Placement { founders, directories, durability, .. } = placement;
         let replica = placement.place_of(self.config.node).expect("only who has a place opens a group");
-        let is_original = directories[usize::from(replica.as_raw())] == self.directory;
+        let is_original = directories.get(usize::from(replica.as_raw())) == Some(&self.directory);
         Config {
             cluster: self.config.cluster,
             group: id,
             epoch: Epoch::ZERO,
             replica,
-            replica_count: u8::try_from(nodes.len()).expect("a group has at most seven members"),
+            founders: *founders,
+            places: PLACES,
             directory: self.directory,
             arrived: placement.arrived(self.config.node),
             is_original: is_original || Mutant::LostDiskVotes.is_on(),
@@ -224,7 +226,12 @@ impl Node {
             self.after_apply(id);
         }
         if let Some(group) = self.groups.get_mut(&id) {
+            let before = group.members;
             group.look_who_is_seated();
+            if group.members != before {
+                // Its primary may have left.
+                self.timers.set(self.now, Due::Liveness(id));
+            }
         }
         self.arm(id);
         self.note_view(id);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Liveness};
-use varve_consensus::{Replica, Status, quorum};
+use varve_consensus::{Replica, Status};
 use varve_protocol::frame::{Command, Frame, Voice};
 use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
@@ -22,7 +22,7 @@ use varve_protocol::time::Moment;
 use varve_transport::Lane;
 
 use crate::event::Effect;
-use crate::group::Group;
+use crate::group::{Group, PLACES};
 use crate::node::Node;
 use crate::node::balance::Return;
 use crate::timers::Due;
@@ -183,9 +183,8 @@ impl Node {
 
     /// A primary tells its commit. What is committed in any view stays so: it matters not whether another has taken its place.
     fn on_news(&mut self, node: NodeId, entry: PulseEntry) {
-        let Some(group) = self.groups.get(&entry.group) else { return };
-        let members = group.placement.nodes.len() as u64;
-        let place = u8::try_from(entry.view.as_raw() % members).expect("a group has at most seven members");
+        let place =
+            u8::try_from(entry.view.as_raw() % u64::from(PLACES)).expect("there are at most seven places");
         let voice = Voice { replica: ReplicaIndex::new(place), generation: Op::new(u64::MAX) };
         let message = Message::Commit { view: entry.view, commit: entry.commit };
         self.deliver(node, entry.group, voice, message);
@@ -215,7 +214,10 @@ impl Node {
     /// Tells a group what is known of the node that leads its view; if that is this node, whether it hears a quorum.
     pub(super) fn tell_liveness_of_primary(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        let liveness = match self.peers.get(&group.primary_node()) {
+        let primary = group.primary_node();
+        let liveness = match self.peers.get(&primary) {
+            // It has left the group.
+            None if primary == NodeId::ZERO => Liveness::Suspected,
             // Alive as it is, it never resumes the view that it led before.
             Some(_) if group.primary_is_reborn() => Liveness::Suspected,
             Some(peer) if self.is_useless(peer) => Liveness::Suspected,
@@ -226,15 +228,15 @@ impl Node {
     }
 
     fn liveness_of_quorum(&self, group: &Group) -> Liveness {
-        let is_heard = |(replica, member): &(ReplicaIndex, &NodeId)| {
+        let is_heard = |(replica, member): &(ReplicaIndex, NodeId)| {
             // One that has lost its disk has no voice, however loud it is.
             let is_well = |peer: &Peer| !peer.is_suspected && !self.is_useless(peer);
             let is_alive = self.peers.get(member).is_none_or(is_well);
             is_alive && self.is_seated(group, *replica)
         };
-        let heard = (0..).map(ReplicaIndex::new).zip(&group.members).filter(is_heard).count();
-        let members = u8::try_from(group.members.len()).expect("a group has at most seven members");
-        if heard >= quorum(members) { Liveness::Heard } else { Liveness::Suspected }
+        let heard = group.holders().filter(is_heard).map(|(replica, _)| replica);
+        let suffice = group.replica().is_none_or(|replica| replica.suffice(heard));
+        if suffice { Liveness::Heard } else { Liveness::Suspected }
     }
 
     /// Notes that the backups of a group led here are to be told its new commit.

@@ -82,9 +82,10 @@ impl Node {
     ) {
         let Some(replica) = self.groups.get(&id).and_then(Group::replica) else { return };
         let is_question = match &message {
-            // To one who leads no later view, "my log is torn" would be the word of the one who stands in that place.
+            // That its log is torn would be taken for the word of the one who stands in that place. That a quorum had agreed on a
+            // later view is true whoever says so.
             Message::GetStartView { view, nonce } => {
-                *view <= replica.view() && (*nonce == 0 || replica.is_primary())
+                *nonce == 0 || (*view <= replica.view() && replica.is_primary())
             }
             // What proves itself, and a wish that counts for nothing by itself.
             Message::GetHeaders { .. }
@@ -123,21 +124,22 @@ impl Node {
     /// log here tells; a question to all who may; how the log goes on also to who is to take the place.
     pub(super) fn recipients(&self, id: GroupId, to: ReplicaIndex, message: &Message) -> [Option<NodeId>; 3] {
         let Some(group) = self.groups.get(&id) else { return [None; 3] };
-        let holder = Some(group.node(to)).filter(|holder| *holder != self.config.node);
+        let is_other = |node: &NodeId| *node != self.config.node && *node != NodeId::ZERO;
+        let holder = Some(group.node(to)).filter(is_other);
         match message {
             Message::GetStartView { .. } | Message::GetHeaders { .. } | Message::GetPrepares { .. } => {
-                group.candidates(to).map(|node| node.filter(|node| *node != self.config.node))
+                group.candidates(to).map(|node| node.filter(is_other))
             }
             Message::Prepare { .. } | Message::Commit { .. } | Message::StartView { .. } => {
                 match group.answering.filter(|(place, _)| *place == to) {
                     Some((_, node)) => [Some(node), None, None],
-                    None => [holder, group.successor(to), None],
+                    None => [holder, group.successor(to).filter(is_other), None],
                 }
             }
             Message::Headers { .. }
             | Message::RepairPrepare { .. }
             | Message::RepairMissing { .. }
-            | Message::Snapshot { .. } => [Some(group.asker(to)), None, None],
+            | Message::Snapshot { .. } => [Some(group.asker(to)).filter(is_other), None, None],
             Message::PrepareOk { .. }
             | Message::StartViewChange { .. }
             | Message::DoViewChange { .. }

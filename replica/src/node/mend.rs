@@ -8,7 +8,7 @@ use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_storage::{Hole, Job, ReadFrom, StorageError};
 
-use crate::group::State;
+use crate::group::{Group, State};
 use crate::mending::{Mending, Step};
 use crate::node::Node;
 use crate::node::disk::PendingRead;
@@ -30,8 +30,8 @@ impl Node {
     }
 
     fn peers_of(&self, id: GroupId) -> Vec<NodeId> {
-        let members = self.groups.get(&id).map(|group| group.members.clone()).unwrap_or_default();
-        members.into_iter().filter(|member| *member != self.config.node).collect()
+        let holders = self.groups.get(&id).into_iter().flat_map(Group::holders).map(|(_, node)| node);
+        holders.filter(|node| *node != self.config.node).collect()
     }
 
     /// A message for a replica that is being mended.

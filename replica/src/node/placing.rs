@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use varve_consensus::Replica;
 use varve_consensus::event::Input;
-use varve_protocol::id::{GroupId, Op};
-use varve_protocol::metadata::PartitionEntry;
+use varve_protocol::id::{GroupId, NodeId, Op};
+use varve_protocol::metadata::{Move, PartitionEntry};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::retention::Retention;
 use varve_storage::Job;
@@ -24,12 +24,13 @@ impl Node {
         self.placement_seen = Some(self.metadata.placement_version());
         let here = self.config.node;
         let is_here = |partition: &&PartitionEntry| {
-            partition.replicas.contains(&here) || partition.moving.is_some_and(|moving| moving.to == here)
+            partition.places.contains(&here) || partition.moving.is_some_and(|moving| moving.to == here)
         };
         let placed = self.metadata.partitions().filter(is_here);
         let retentions: BTreeMap<GroupId, Retention> = self.metadata.retentions().collect();
         let placement = |partition: &PartitionEntry| Placement {
-            nodes: partition.replicas.clone(),
+            nodes: partition.places.clone(),
+            founders: partition.founders,
             directories: partition.directories.clone(),
             arrived: partition.arrived.clone(),
             moving: partition.moving,
@@ -44,7 +45,8 @@ impl Node {
         // What was learnt in one go may be that a replica went, and another of the same group came.
         let has_come_anew = |(id, group): (&GroupId, &Group)| {
             let stay = group.placement.stay_of(here);
-            wanted.get(id).is_some_and(|placement| placement.stay_of(here) != stay).then_some(*id)
+            let is_other = wanted.get(id).is_some_and(|placement| placement.stay_of(here) != stay);
+            (is_other && !Mutant::EarlierStayKept.is_on()).then_some(*id)
         };
         let come_anew = self.groups.iter().filter_map(has_come_anew);
         let deleted = self.groups.keys().chain(self.dormant.keys()).copied().filter(is_deleted);
@@ -53,9 +55,10 @@ impl Node {
             self.close_group(id);
         }
         self.delete_files();
-        let arrives = |placement: &Placement| placement.moving.is_some_and(|moving| moving.to == here);
-        let arriving = wanted.iter().filter(|(_, placement)| arrives(placement));
-        self.arriving = arriving.map(|(id, _)| *id).collect();
+        // Who takes a place tells of it, and who leads a group that a replica leaves.
+        let is_told_of = |moving: Move| moving.to == here || moving.to == NodeId::ZERO;
+        let moving = wanted.iter().filter(|(_, placement)| placement.moving.is_some_and(is_told_of));
+        self.moving = moving.map(|(id, _)| *id).collect();
         self.is_awaited = false;
         for (id, placement) in wanted {
             if self.groups.contains_key(&id) {

@@ -9,9 +9,9 @@ use varve_protocol::client::encode_archive;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber};
 use varve_protocol::metadata::MetadataOp;
 use varve_protocol::prepare::PrepareKind;
-use varve_protocol::replacement::Replacement;
+use varve_protocol::replacement::{Change, Replacement};
 
-use crate::group::Group;
+use crate::group::{Group, places};
 use crate::node::Node;
 use crate::node::clients::Waiting;
 use crate::timers::Due;
@@ -82,6 +82,7 @@ impl Node {
             let (takes_requests, is_primary) = (replica.takes_requests(), replica.is_primary());
             if takes_requests {
                 self.make_way(id);
+                self.follow_leaving(id);
             }
             match self.next_to_seat(id) {
                 Some(replacement) if takes_requests && !is_replacing => {
@@ -104,35 +105,42 @@ impl Node {
 
     fn next_to_seat(&self, id: GroupId) -> Option<Replacement> {
         let group = self.groups.get(&id)?;
-        let placement = &group.placement;
-        let places = (0..).map(ReplicaIndex::new).zip(&placement.nodes);
-        let mut unseated = places.filter_map(|(replica, node)| {
-            let seat = group.seat(replica);
-            let (node, since) = match placement.successor(replica) {
-                // Once it has its place it keeps it, until something else is wanted.
-                Some(moving)
-                    if group.successor(replica).is_none() || self.may_take_place(id, replica, moving) =>
-                {
-                    (moving.to, moving.since)
-                }
-                Some(_) => (seat.node, Op::ZERO),
-                None => (*node, placement.arrived(*node)),
-            };
-            let (directory, known_at) = self.metadata.directory(node)?;
-            let known_at = known_at.max(since);
-            // One that has come again is another, although it looks the same.
-            let is_other = (node, directory) != (seat.node, seat.directory) || since > seat.since;
-            let is_news = is_other && known_at > seat.since;
-            is_news.then_some(Replacement { replica, node, directory, known_at })
-        });
-        unseated.next()
+        let next = |replica| match group.placement.successor(replica) {
+            Some(moving) => self.next_step(id, moving).or_else(|| self.replace_lost(group, replica)),
+            None => self.replace_lost(group, replica),
+        };
+        places().find_map(next)
     }
 
-    /// Whether a replica of a group is to be moved and has not taken its place.
+    /// The entry that a place needs whose replica has lost its disk. Once somebody has taken a place he keeps it, until something
+    /// else is wanted.
+    fn replace_lost(&self, group: &Group, replica: ReplicaIndex) -> Option<Replacement> {
+        let seat = group.seat(replica);
+        let (node, since) = match group.placement.successor(replica) {
+            Some(moving) if group.successor(replica).is_none() => {
+                let since = if moving.from == NodeId::ZERO { Op::ZERO } else { moving.since };
+                (moving.to, since)
+            }
+            Some(_) => (seat.node, Op::ZERO),
+            None => {
+                let node = group.placement.node(replica);
+                (node, group.placement.arrived(node))
+            }
+        };
+        let (directory, known_at) = self.metadata.directory(node)?;
+        let known_at = known_at.max(since);
+        // One that has come again is another, although it looks the same.
+        let is_other = (node, directory) != (seat.node, seat.directory) || since > seat.since;
+        let is_news = is_other && known_at > seat.since;
+        is_news.then_some(Replacement { replica, change: Change::Seated, node, directory, known_at })
+    }
+
+    /// Whether something is to become of a place of a group that has not.
     fn is_moving(&self, id: GroupId) -> bool {
         let moving = |group: &Group| {
-            let place = group.placement.moving.and_then(|moving| group.placement.place_of(moving.from));
-            place.is_some_and(|place| group.successor(place).is_some())
+            let moving = group.placement.moving;
+            // The last word on who leaves is not in its own entry.
+            moving.is_some_and(|moving| group.successor(moving.place).is_some() || moving.to == NodeId::ZERO)
         };
         self.groups.get(&id).is_some_and(moving)
     }

@@ -18,6 +18,7 @@ use varve_replica::{Effect, Node, NodeConfig, NodeInput, Recovery, Session, Timi
 use varve_storage::{Disk, Identity, MemoryDisk, Options, Store};
 
 mod frames;
+mod links;
 
 pub(crate) use self::frames::{append, fetch, payloads, refusal, request, response};
 
@@ -53,6 +54,8 @@ pub(crate) struct Cluster {
     machines: BTreeMap<NodeId, Machine>,
     /// Directed links that lose everything.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes that hear nothing of the metadata.
+    deaf: BTreeSet<NodeId>,
     /// Pairs of nodes that could not connect, because something was cut.
     unconnected: BTreeSet<(NodeId, NodeId)>,
     answers: BTreeMap<Session, VecDeque<Frame>>,
@@ -75,6 +78,7 @@ impl Cluster {
             rng: ChaCha8Rng::seed_from_u64(7),
             machines: BTreeMap::new(),
             cut: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             unconnected: BTreeSet::new(),
             answers: BTreeMap::new(),
             next_session: 1,
@@ -156,7 +160,8 @@ impl Cluster {
         self.machines.keys().copied().collect()
     }
 
-    fn up(&self) -> Vec<NodeId> {
+    /// The nodes that run.
+    pub(crate) fn up(&self) -> Vec<NodeId> {
         self.machines.iter().filter(|(_, machine)| machine.node.is_some()).map(|(id, _)| *id).collect()
     }
 
@@ -186,18 +191,6 @@ impl Cluster {
         self.settle();
     }
 
-    /// Connects two nodes, at once or when nothing is cut any more: it takes both directions.
-    fn connect(&mut self, a: NodeId, b: NodeId) {
-        if self.cut.contains(&(a, b)) || self.cut.contains(&(b, a)) {
-            self.unconnected.insert((a, b));
-            return;
-        }
-        for (id, to) in [(a, b), (b, a)] {
-            let incarnation = Incarnation::new(self.machines[&to].lives);
-            self.input(id, NodeInput::PeerUp { node: to, incarnation });
-        }
-    }
-
     /// Ends a node's process; what was not synced may be gone.
     pub(crate) fn kill(&mut self, id: NodeId) {
         let machine = self.machines.get_mut(&id).expect("the machine exists");
@@ -214,20 +207,6 @@ impl Cluster {
     pub(crate) fn stop(&mut self, id: NodeId) {
         self.input(id, NodeInput::Stop);
         self.settle();
-    }
-
-    /// Loses everything sent from one node to another from now on.
-    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
-        self.cut.insert((from, to));
-    }
-
-    pub(crate) fn heal(&mut self) {
-        self.cut.clear();
-        for (a, b) in std::mem::take(&mut self.unconnected) {
-            if [a, b].into_iter().all(|id| self.machines[&id].node.is_some()) {
-                self.connect(a, b);
-            }
-        }
     }
 
     fn input(&mut self, id: NodeId, input: NodeInput) {
@@ -273,7 +252,9 @@ impl Cluster {
         while let Some((from, to, frame)) = self.wire.pop_front() {
             delivered += 1;
             assert!(delivered < FRAMES_AT_ONCE_MAX, "the nodes never come to rest");
-            if !self.cut.contains(&(from, to)) {
+            let is_pulse = frame.header.command == Command::Pulse;
+            let is_unheard = self.deaf.contains(&to) && frame.header.group == GroupId::METADATA && !is_pulse;
+            if !self.cut.contains(&(from, to)) && !is_unheard {
                 self.input(to, NodeInput::PeerFrame { node: from, frame });
             }
         }
@@ -318,6 +299,16 @@ impl Cluster {
             cluster.up().into_iter().filter(|id| leads(cluster, *id)).count() == 1
         });
         self.up().into_iter().find(|id| leads(self, *id)).expect("one was found")
+    }
+
+    /// Has a node lead a group.
+    pub(crate) fn lead(&mut self, group: GroupId, to: NodeId) {
+        let from = self.primary(group);
+        if from != to {
+            let answer = self.call(from, request(group, &Request::HandOver { to }));
+            assert_eq!(response(&answer), Response::HandingOver);
+            self.run_until("the other one leads", |cluster| cluster.role(to, group) == Some(Role::Primary));
+        }
     }
 
     pub(crate) fn session(&mut self) -> Session {

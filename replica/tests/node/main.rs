@@ -4,6 +4,7 @@ mod cluster;
 
 mod appends;
 mod balance;
+mod changes;
 mod liveness;
 mod lost_disks;
 mod memory;

@@ -153,3 +153,35 @@ fn a_damaged_log_without_another_replica_says_so() {
     let told = problem(&cluster, only, group).expect("it says what is the matter");
     assert!(told.contains("there is no other replica"), "{told}");
 }
+
+#[test]
+fn a_primary_that_is_back_and_mends_its_metadata_is_not_waited_for() {
+    let mut cluster = Cluster::start(3);
+    let groups = cluster.create_topic(3, 3);
+    let leader = cluster.primary(GroupId::METADATA);
+    let led = *groups.iter().find(|group| cluster.primary(**group) == leader).expect("it leads one of three");
+    fill(&mut cluster, led, 1..=3);
+    // It is back before anybody has missed it, and is heard; but it gets back nothing of what is missing.
+    cluster.kill(leader);
+    rot(&cluster, leader, GroupId::METADATA, 3..=3);
+    cluster.deafen(leader);
+    let others: Vec<NodeId> = ALL.into_iter().filter(|id| *id != leader).collect();
+    let (one, other) = (others[0], others[1]);
+    cluster.cut(one, other);
+    cluster.cut(other, one);
+    cluster.boot(leader);
+    cluster.run_for(Duration::from_millis(500));
+    // Silent for a while, it is heard again; only then can the others agree to go on without it.
+    cluster.cut(leader, one);
+    cluster.cut(leader, other);
+    cluster.run_for(Duration::from_secs(1));
+    for (from, to) in [(leader, one), (leader, other), (one, other), (other, one)] {
+        cluster.mend_link(from, to);
+    }
+    cluster.run_for(Duration::from_secs(2));
+    assert!(problem(&cluster, leader, GroupId::METADATA).is_some_and(|problem| problem.contains("hole")));
+    assert!(!works(&cluster, leader, led));
+    fill(&mut cluster, led, 4..=5);
+    cluster.heal();
+    cluster.run_until("it takes part again", |cluster| works(cluster, leader, led));
+}

@@ -29,7 +29,7 @@ fn begin(cluster: &mut Cluster, group: GroupId, from: NodeId, to: NodeId) {
 
 fn wanted_on(cluster: &Cluster, group: GroupId, witness: NodeId) -> (Vec<NodeId>, Option<Move>) {
     let partition = cluster.node(witness).metadata().partition(group).expect("it is there").clone();
-    (partition.replicas, partition.moving)
+    (partition.replicas(), partition.moving)
 }
 
 /// Whether `to` works in the group in place of `from`, whose files are gone.
@@ -170,4 +170,44 @@ fn a_move_outlives_crashes_of_all_who_have_to_do_with_it() {
         cluster.append(group, ProducerId::ZERO, 0, &["after it"]);
         assert_eq!(cluster.read_everywhere_of(&[n(1), n(3), n(4)], group, 4).len(), 4);
     }
+}
+
+#[test]
+fn who_hears_in_one_go_that_it_went_and_came_again_comes_as_another() {
+    let (mut cluster, group) = start();
+    cluster.lead(GroupId::METADATA, n(5));
+    cluster.deafen(n(3));
+    begin(&mut cluster, group, n(3), n(4));
+    cluster.run_until("it has gone", |cluster| wanted_on(cluster, group, n(5)).1.is_none());
+    begin(&mut cluster, group, n(4), n(3));
+    assert_eq!(cluster.role(n(3), group), Some(Role::Backup), "it knows of nothing");
+    cluster.heal();
+    let knows = |cluster: &Cluster| wanted_on(cluster, group, n(3)).1.is_some_and(|moving| moving.to == n(3));
+    cluster.run_until("it knows of both", knows);
+    let role = cluster.role(n(3), group);
+    assert!(matches!(role, None | Some(Role::Learner)), "what it promised was in another's name: {role:?}");
+    cluster.run_until("it has moved", |cluster| has_moved(cluster, group, n(4), n(3)));
+}
+
+#[test]
+fn a_voice_of_before_does_not_end_a_move_that_was_turned_round() {
+    let (mut cluster, group) = start();
+    cluster.lead(GroupId::METADATA, n(5));
+    // That node 4 has the place is not heard where it would be noted.
+    cluster.cut(n(4), n(5));
+    begin(&mut cluster, group, n(3), n(4));
+    cluster.run_until("node 4 has the place", |cluster| cluster.role(n(4), group) == Some(Role::Backup));
+    // Node 3 hears nobody who has the log.
+    for id in [n(1), n(2), n(4)] {
+        cluster.cut(id, n(3));
+    }
+    begin(&mut cluster, group, n(4), n(3));
+    cluster.append(group, ProducerId::ZERO, 0, &["without node 3"]);
+    cluster.run_for(Duration::from_secs(2));
+    let (_, moving) = wanted_on(&cluster, group, n(5));
+    assert!(moving.is_some_and(|moving| moving.to == n(3)), "it has not taken the place again");
+    cluster.heal();
+    cluster.run_until("it has moved", |cluster| has_moved(cluster, group, n(4), n(3)));
+    cluster.kill(n(1));
+    cluster.append(group, ProducerId::ZERO, 0, &["its word counts"]);
 }

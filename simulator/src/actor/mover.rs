@@ -1,4 +1,4 @@
-//! An operator who has replicas moved from node to node while faults strike, and now and then thinks better of it.
+//! An operator who has replicas come, go, and move from node to node while faults strike, and now and then thinks better of it.
 //!
 //! In the end he gives nothing up any more and waits until the metadata tells of no move: then he knows where the replicas are.
 
@@ -27,6 +27,12 @@ const KNOWS_BETTER_PERMILLE: u32 = 850;
 /// Moves that are given up, in a thousand.
 const GIVEN_UP_PERMILLE: u32 = 150;
 
+/// Wishes for one replica more, in a thousand.
+const ONE_MORE_PERMILLE: u32 = 250;
+
+/// Wishes for one more or one less.
+const ONE_MORE_OR_LESS_PERMILLE: u32 = 500;
+
 /// Moves replicas.
 #[derive(Debug)]
 pub(crate) struct Mover {
@@ -39,8 +45,8 @@ pub(crate) struct Mover {
     /// The newest metadata seen.
     seen: Op,
     placement: Option<Placement>,
-    /// Moves that are on their way back: from where to where.
-    turned: BTreeMap<GroupId, (NodeId, NodeId)>,
+    /// Moves that are under way.
+    under_way: BTreeMap<GroupId, Move>,
     /// Who led the metadata last.
     primary: Option<NodeId>,
     /// Since when no move is seen, after all faults.
@@ -61,7 +67,7 @@ impl Mover {
             act_at: Duration::MAX,
             seen: Op::ZERO,
             placement: None,
-            turned: BTreeMap::new(),
+            under_way: BTreeMap::new(),
             primary: None,
             still_since: None,
             is_healed: false,
@@ -89,8 +95,8 @@ impl Mover {
         let group = self.groups[self.rng.random_range(0..self.groups.len())];
         if chance(&mut self.rng, GIVEN_UP_PERMILLE) {
             // What is given up he now and then wants after all.
-            return match self.turned.get(&group) {
-                Some((from, to)) => MetadataOp::MoveReplica { group, from: *to, to: *from },
+            return match self.under_way.get(&group).filter(|moving| moving.is_turned()) {
+                Some(Move { from, to, .. }) => MetadataOp::MoveReplica { group, from: *to, to: *from },
                 None => MetadataOp::CancelMove { group },
             };
         }
@@ -102,7 +108,14 @@ impl Mover {
             from = pick(&mut self.rng, &holders);
             let others: Vec<NodeId> =
                 self.nodes.iter().copied().filter(|node| !holders.contains(node)).collect();
-            to = pick(&mut self.rng, &others);
+            if !others.is_empty() {
+                to = pick(&mut self.rng, &others);
+            }
+        }
+        match self.rng.random_range(0..1000) {
+            0..ONE_MORE_PERMILLE => from = NodeId::ZERO,
+            ONE_MORE_PERMILLE..ONE_MORE_OR_LESS_PERMILLE => to = NodeId::ZERO,
+            _ => {}
         }
         MetadataOp::MoveReplica { group, from, to }
     }
@@ -123,13 +136,10 @@ impl Mover {
             self.still_since = None;
         }
         self.seen = map.op;
-        let turned = |partition: &&PartitionEntry| {
-            let Move { from, to, .. } = partition.moving.filter(Move::is_turned)?;
-            Some((partition.group, (from, to)))
-        };
-        self.turned = partitions.iter().filter_map(turned).collect();
+        let under_way = |partition: &&PartitionEntry| Some((partition.group, partition.moving?));
+        self.under_way = partitions.iter().filter_map(under_way).collect();
         self.placement =
-            Some(partitions.iter().map(|partition| (partition.group, partition.replicas.clone())).collect());
+            Some(partitions.iter().map(|partition| (partition.group, partition.replicas())).collect());
         if self.is_healed && !is_moving {
             let since = *self.still_since.get_or_insert(now);
             self.is_done = now >= since + STILL_FOR;
@@ -169,7 +179,8 @@ impl Actor for Mover {
     }
 
     fn waits_for(&self) -> Option<String> {
-        (!self.is_done).then(|| format!("replicas that are still moved, as of {}", self.seen))
+        (!self.is_done)
+            .then(|| format!("replicas that are still moved, as of {}: {:?}", self.seen, self.under_way))
     }
 
     fn moved(&self) -> Option<&Placement> {

@@ -200,7 +200,7 @@ impl Operator {
 pub(crate) fn placement(map: &ClusterMap) -> Option<Placement> {
     let stream = map.streams.iter().find(|stream| stream.name == NAME)?;
     let topic = stream.topics.iter().find(|topic| topic.name == NAME)?;
-    Some(topic.partitions.iter().map(|partition| (partition.group, partition.replicas.clone())).collect())
+    Some(topic.partitions.iter().map(|partition| (partition.group, partition.replicas())).collect())
 }
 
 /// The streams in a cluster map beside that of the workload.

@@ -180,7 +180,7 @@ impl Catalog {
             Message::Prepare { view, .. }
             | Message::PrepareOk { view, .. }
             | Message::Commit { view, .. }
-            | Message::StartViewChange { view }
+            | Message::StartViewChange { view, .. }
             | Message::DoViewChange { view, .. }
             | Message::StartView { view, .. }
             | Message::Headers { view, .. } => *view < durable,

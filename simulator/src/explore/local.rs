@@ -213,7 +213,7 @@ impl Local {
         self.step(Input::PrimaryLiveness(Liveness::Suspected), plan, effects);
         for from in others {
             if self.core.view() < view {
-                let message = Message::StartViewChange { view };
+                let message = Message::StartViewChange { view, current: self.core.view() };
                 self.step(Input::Message { from, message }, plan, effects);
             }
         }
@@ -247,7 +247,7 @@ impl Local {
     /// The primary's node tells its commit; later pulses say the same until it has grown again.
     fn pulse(&self, effects: &mut Vec<Effect>) {
         let message = Message::Commit { view: self.core.view(), commit: self.core.commit() };
-        for to in (0..self.core.config().replica_count).filter(|to| *to != self.index()) {
+        for to in (0..self.core.config().places).filter(|to| *to != self.index()) {
             effects.push(Effect::Send(Envelope { from: self.index(), to, message: message.clone() }));
         }
     }
@@ -417,13 +417,14 @@ fn request(number: u8) -> Input {
     })
 }
 
-fn config(replica: u8, replica_count: u8) -> Config {
+fn config(replica: u8, replicas: u8) -> Config {
     Config {
         cluster: ClusterId::new(7),
         group: GROUP,
         epoch: Epoch::ZERO,
         replica: ReplicaIndex::new(replica),
-        replica_count,
+        founders: replicas,
+        places: replicas,
         directory: DirectoryId::new(u64::from(replica) + 1),
         arrived: Op::ZERO,
         is_original: true,

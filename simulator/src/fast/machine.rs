@@ -141,6 +141,18 @@ pub trait Machine: Sized {
     /// How it is.
     fn status(&self) -> NodeStatus;
 
+    /// The word of how many replicas of a group counts as far as this node knows, if that changes.
+    fn members(&self, group: GroupId) -> Option<usize> {
+        let _ = group;
+        None
+    }
+
+    /// Whether the replica of a group here is a quorum by itself, if that changes.
+    fn decides_alone(&self, group: GroupId) -> bool {
+        let _ = group;
+        false
+    }
+
     /// Takes all waiting disk jobs as one round and says how many there are; `None` if nothing waits or a round is
     /// under way.
     fn begin_round(&mut self) -> Option<usize>;

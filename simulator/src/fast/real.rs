@@ -130,6 +130,14 @@ impl Machine for RealNode {
         self.node.status()
     }
 
+    fn members(&self, group: GroupId) -> Option<usize> {
+        self.node.members(group)
+    }
+
+    fn decides_alone(&self, group: GroupId) -> bool {
+        self.node.decides_alone(group)
+    }
+
     fn begin_round(&mut self) -> Option<usize> {
         if self.in_round.is_some() || self.waiting.is_empty() {
             return None;

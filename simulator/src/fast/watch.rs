@@ -55,12 +55,13 @@ impl Watch {
     }
 
     /// Looks at a node in one of its lives, in which it has received so many frames from other nodes; gives the groups
-    /// that are in a view not seen there before.
+    /// that are in a view not seen there before. Of some groups it may be the last one left.
     pub(crate) fn look(
         &mut self,
         node: NodeId,
         (life, heard): (u64, u64),
         status: &NodeStatus,
+        decides_alone: impl Fn(GroupId) -> bool,
     ) -> Result<Vec<(GroupId, View)>, Violation> {
         let mut news = Vec::new();
         // A replica that has no voice is another than the one that was there before.
@@ -75,7 +76,7 @@ impl Watch {
             let before = self.seen.get(&key).filter(|before| before.life == life);
             let first_view = before.map_or(replica.view, |before| before.first_view);
             let now = Seen { life, view: replica.view, commit: replica.commit, heard, first_view };
-            self.look_at_replica(node, now, replica)?;
+            self.look_at_replica(node, now, replica, decides_alone(replica.group))?;
             self.note_doubt(key, replica);
             let seen = self.seen.insert(key, now);
             if seen.map(|seen| seen.view) != Some(replica.view) {
@@ -96,7 +97,13 @@ impl Watch {
         }
     }
 
-    fn look_at_replica(&self, node: NodeId, now: Seen, replica: &GroupStatus) -> Result<(), Violation> {
+    fn look_at_replica(
+        &self,
+        node: NodeId,
+        now: Seen,
+        replica: &GroupStatus,
+        decides_alone: bool,
+    ) -> Result<(), Violation> {
         let GroupStatus { group, view, head, durable, commit, .. } = replica;
         if durable > head {
             let detail = format!("{node}: {group} is durable up to op{durable} and ends at op{head}");
@@ -107,7 +114,7 @@ impl Watch {
                 let detail = format!("{node}: {group} went from {} to {view}", before.view);
                 return Err(Violation::new("view went back", detail));
             }
-            if *view > before.view && now.heard == before.heard && self.are_many {
+            if *view > before.view && now.heard == before.heard && self.are_many && !decides_alone {
                 let detail =
                     format!("{node}: {group} went from {} to {view} and had heard nobody", before.view);
                 return Err(Violation::new("a view was entered alone", detail));

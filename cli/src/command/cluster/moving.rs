@@ -25,7 +25,7 @@ pub(super) struct Way {
     /// The node that shall hold it instead
     #[arg(long, value_name = "NODE", required_unless_present = "cancel")]
     to: Option<u8>,
-    /// Give up a move that is under way: who holds the replica keeps it
+    /// Give up what is under way, also that a replica comes or leaves: it is turned round
     #[arg(long, conflicts_with_all = ["from", "to"])]
     cancel: bool,
 }
@@ -37,7 +37,7 @@ pub(super) async fn move_replica(context: &Context, name: &str, way: Way) -> Out
     let admin = client.admin();
     let (Some(from), Some(to)) = (way.from, way.to) else {
         admin.cancel_move(id).await?;
-        return print_done(context, "gave up a move of", name);
+        return print_done(context, "gave up what was under way of", name);
     };
     admin.move_replica(id, NodeId::new(from), NodeId::new(to)).await?;
     wait_for_end(&admin, id).await?;
@@ -46,6 +46,30 @@ pub(super) async fn move_replica(context: &Context, name: &str, way: Way) -> Out
         return print_done(context, "moved", &format!("{name} from node {from} to node {to}"));
     }
     Err(Failure::refused(anyhow!("the move of {name} from node {from} to node {to} was given up meanwhile")))
+}
+
+/// Has one more node hold the partition of this name.
+pub(super) async fn add_replica(context: &Context, name: &str, to: u8) -> Outcome {
+    let client = connect(context).await?;
+    let id = group_of(&client, name).await?;
+    client.admin().add_replica(id, NodeId::new(to)).await?;
+    wait_for_end(&client.admin(), id).await?;
+    if group(&client, name).await?.replicas.contains(&to) {
+        return print_done(context, "added", &format!("a replica of {name} on node {to}"));
+    }
+    Err(Failure::refused(anyhow!("that node {to} shall hold a replica of {name} was given up meanwhile")))
+}
+
+/// Has a node leave the partition of this name.
+pub(super) async fn remove_replica(context: &Context, name: &str, from: u8) -> Outcome {
+    let client = connect(context).await?;
+    let id = group_of(&client, name).await?;
+    client.admin().remove_replica(id, NodeId::new(from)).await?;
+    wait_for_end(&client.admin(), id).await?;
+    if !group(&client, name).await?.replicas.contains(&from) {
+        return print_done(context, "removed", &format!("the replica of {name} on node {from}"));
+    }
+    Err(Failure::refused(anyhow!("that node {from} shall leave {name} was given up meanwhile")))
 }
 
 async fn wait_for_end(admin: &Admin, group: GroupId) -> Outcome {

@@ -52,17 +52,33 @@ impl Cluster {
         self.settle_without(&[]);
     }
 
+    /// Something is committed behind the entries by which replicas leave, so that they are not needed any more.
+    fn let_leavers_go(&mut self) {
+        let is_leaving = |node| self.is_here(node) && self.has_left(node);
+        if (0..self.count()).any(is_leaving) {
+            self.newest_primary().map(|primary| self.request(primary));
+        }
+    }
+
     /// Everybody is up, the network is whole, time passes: the group must come back by itself.
     pub(crate) fn heal(&mut self) {
         for node in 0..self.count() {
             self.restart(node);
+            self.go(node);
         }
         for _ in 0..400 {
             for node in 0..self.count() {
-                self.step(node, Input::PrimaryLiveness(Liveness::Heard));
+                let is_led = |replica: &Replica| {
+                    self.oracle.members.contains(&usize::from(replica.primary().as_raw()))
+                };
+                let is_led = self.nodes[node].replica.as_ref().is_some_and(is_led);
+                let liveness = if is_led { Liveness::Heard } else { Liveness::Suspected };
+                self.step(node, Input::PrimaryLiveness(liveness));
                 self.pulse(node);
+                self.go(node);
             }
             self.settle();
+            self.let_leavers_go();
             if self.is_whole() {
                 return;
             }

@@ -65,28 +65,16 @@ impl Cluster {
 
     /// The primary is asked to let a replica in that has lost its disk.
     pub(crate) fn let_in(&mut self, primary: usize, node: usize) -> RequestHandle {
-        let handle = RequestHandle(self.next_handle);
-        self.next_handle += 1;
-        self.asked.insert(handle, (ProducerId::ZERO, RequestNumber::ZERO));
         self.trace.at(primary, format!("shall let r{node} in"));
         let directory = directory(node, self.nodes[node].wipes);
         let replacement = Replacement {
             replica: replica_index(node),
+            change: Change::Seated,
             node: NodeId::new(replica_index(node).as_raw() + 1),
             directory,
             known_at: Op::new(self.nodes[node].wipes),
         };
-        let input = Input::Request(Request {
-            handle,
-            producer: ProducerId::ZERO,
-            request: RequestNumber::ZERO,
-            kind: PrepareKind::Replacement,
-            record_count: 0,
-            now: Timestamp::new(self.now.as_nanos() / 1000),
-            body: replacement.encode(),
-        });
-        self.step(primary, input);
-        handle
+        self.seat(primary, replacement)
     }
 
     /// The primary is asked to let go of all but the last `kept` of what is committed.
@@ -125,11 +113,12 @@ impl Cluster {
     }
 
     pub(crate) fn restart(&mut self, node: usize) {
-        if self.is_up(node) {
+        if self.is_up(node) || !self.is_here(node) {
             return;
         }
         self.trace.at(node, "restart");
-        let count = self.count();
+        let config = self.config(node);
+        let listener = self.listener.filter(|place| *place != config.replica);
         let this = &mut self.nodes[node];
         this.lives += 1;
         this.written = this.disk.log.clone();
@@ -140,8 +129,9 @@ impl Cluster {
         }
         let this = &mut self.nodes[node];
         let rng = rng(node, this.lives);
-        let config = config((node, count), this.wipes, self.durability);
-        this.replica = Some(Replica::recover(config, rng, this.disk.superblock, log));
+        let mut replica = Replica::recover(config, rng, this.disk.superblock, log);
+        replica.set_listener(listener);
+        this.replica = Some(replica);
         self.let_go(node);
         self.drain(node);
     }

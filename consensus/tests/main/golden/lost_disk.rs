@@ -254,7 +254,7 @@ fn tale_told_before_the_disk_was_lost_counts_for_nothing() {
             cluster.settle();
         });
         cluster.trace.note("a proposal of r0 and its own make r2 leave v0; what it says to r1 is late");
-        let message = Message::StartViewChange { view: View::new(1) };
+        let message = Message::StartViewChange { view: View::new(1), current: View::ZERO };
         cluster.step(2, Input::Message { from: ReplicaIndex::ZERO, message });
         cluster.liveness(2, Liveness::Suspected);
         cluster.sync(2);

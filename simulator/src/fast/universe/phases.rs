@@ -69,7 +69,8 @@ impl<M: Machine> Universe<M> {
         self.atlas.look(&statuses);
         for (node, status) in &statuses {
             let host = &self.hosts[node];
-            for (group, view) in self.watch.look(*node, (host.life, host.heard), status)? {
+            let alone = |group| host.machine().is_some_and(|machine| machine.decides_alone(group));
+            for (group, view) in self.watch.look(*node, (host.life, host.heard), status, alone)? {
                 self.trace.record(now, Trail::View { node: *node, group, view: view.as_raw() });
             }
             self.watch.look_at_primaries(*node, host.life, status)?;
@@ -90,10 +91,16 @@ impl<M: Machine> Universe<M> {
                 GroupId::METADATA => Durability::QuorumDisk,
                 _ => self.scenario.durability,
             };
-            let all: Vec<NodeId> = self.scenario.node_ids().collect();
             let is_moved = self.scenario.load.moves && *group != GroupId::METADATA;
-            let may_hold = if is_moved { &all } else { members };
-            Watch::look_at_disks((*group, durability), (members.len(), may_hold), &statuses)?;
+            let all: Vec<NodeId> = self.scenario.node_ids().collect();
+            let (count, may_hold) = if is_moved {
+                let members = self.members_of(*group, &statuses).unwrap_or(members.len());
+                // Who has just joined need not hold what was committed before.
+                (members - usize::from(members.is_multiple_of(2)), &all)
+            } else {
+                (members.len(), members)
+            };
+            Watch::look_at_disks((*group, durability), (count, may_hold), &statuses)?;
         }
         statuses.extend(emptied);
         statuses.retain(|node, _| self.hosts[node].frozen == 0);
@@ -104,6 +111,16 @@ impl<M: Machine> Universe<M> {
         }
         self.heap.push_after(WATCH_EVERY, Event::Watch);
         if self.atlas.damages > 0 { self.advance() } else { Ok(()) }
+    }
+
+    /// The word of how many counts in a group whose replicas are moved, as the node knows that has committed most.
+    fn members_of(&self, group: GroupId, statuses: &BTreeMap<NodeId, NodeStatus>) -> Option<usize> {
+        let committed = |(node, status): (&NodeId, &NodeStatus)| {
+            let replica = status.groups.iter().find(|replica| replica.group == group)?;
+            let members = self.hosts.get(node)?.machine()?.members(group)?;
+            Some((replica.commit, members))
+        };
+        statuses.iter().filter_map(committed).max_by_key(|(commit, _)| *commit).map(|(_, members)| members)
     }
 
     /// The groups that are looked at as a whole: the metadata and the partitions of the topic, with their members.
