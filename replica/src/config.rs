@@ -65,8 +65,12 @@ pub const MEMORY_SYNC_MS: NumberKey = NumberKey::new("storage.memory_sync_ms", 1
 /// Bytes of the largest UDP payload that the network between the nodes carries.
 pub const PATH_MTU_MAX: NumberKey = NumberKey::new("transport.path_mtu_max", 1452, 1_200..=65_527);
 
+/// Bytes a second of its logs that a node sends at most to replicas that catch up, all of them together; zero: no limit.
+pub const CATCH_UP_BYTES_PER_SECOND_MAX: NumberKey =
+    NumberKey::new("transport.catch_up_bytes_per_second_max", 0, 0..=1 << 40);
+
 /// All numeric keys.
-pub const NUMBER_KEYS: [NumberKey; 7] = [
+pub const NUMBER_KEYS: [NumberKey; 8] = [
     PULSE_INTERVAL_MS,
     SUSPICION_TIMEOUT_MS,
     VIEW_CHANGE_TIMEOUT_MS,
@@ -74,6 +78,7 @@ pub const NUMBER_KEYS: [NumberKey; 7] = [
     SEGMENT_SIZE_BYTES_MAX,
     MEMORY_SYNC_MS,
     PATH_MTU_MAX,
+    CATCH_UP_BYTES_PER_SECOND_MAX,
 ];
 
 /// Pulses that fit into the suspicion timeout at least: one or two lost ones are no reason to suspect anybody.
@@ -138,6 +143,8 @@ pub struct StorageSettings {
 pub struct TransportSettings {
     /// See [`PATH_MTU_MAX`].
     pub path_mtu_max: u16,
+    /// See [`CATCH_UP_BYTES_PER_SECOND_MAX`].
+    pub catch_up_bytes_per_second_max: u64,
 }
 
 impl ClusterConfig {

@@ -5,6 +5,7 @@
 //! * [`server`] is the tokio code around it: sockets, the disk thread, the clock.
 //! * [`config`] is the file `cluster.toml`.
 
+mod allowance;
 pub mod config;
 mod error;
 mod event;

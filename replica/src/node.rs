@@ -48,6 +48,7 @@ use varve_protocol::pulse::Founders;
 use varve_protocol::time::Moment;
 use varve_storage::Job;
 
+use crate::allowance::Allowance;
 use crate::event::{Effect, NodeInput, Session};
 use crate::group::{Group, State, places};
 use crate::metadata::Metadata;
@@ -111,6 +112,8 @@ pub struct Node {
     questions: Questions,
     fetches: Fetches,
     reads: PendingReads,
+    /// What may be sent to replicas that catch up.
+    catch_up: Allowance,
     /// Whether a node registration of our own is under way.
     registering: bool,
     /// Which data directory this node has.
@@ -152,6 +155,7 @@ impl Node {
         let Recovery { replicas, metadata, metadata_tail, directory, founders } = recovery;
         let metadata_floor =
             replicas.get(&GroupId::METADATA).map_or(Op::ZERO, |found| found.superblock.commit);
+        let catch_up = Allowance::new(config.timing.catch_up_bytes_per_second, now);
         let mut node = Self {
             config,
             rng,
@@ -175,6 +179,7 @@ impl Node {
             questions: Questions::default(),
             fetches: Fetches::default(),
             reads: PendingReads::default(),
+            catch_up,
             registering: false,
             directory,
             founders,

@@ -17,6 +17,8 @@ pub struct Timing {
     pub restore_primaries_after: Duration,
     /// Between two looks for records that need not be kept any longer. Default 10 s.
     pub retention_check: Duration,
+    /// Bytes of old prepares that a node sends in a second to replicas that catch up; zero: no limit. Default zero.
+    pub catch_up_bytes_per_second: u64,
     /// The clockwork inside each group.
     pub consensus: Timeouts,
 }
@@ -28,6 +30,7 @@ impl Default for Timing {
             suspicion_timeout: Duration::from_millis(150),
             restore_primaries_after: Duration::from_secs(10),
             retention_check: Duration::from_secs(10),
+            catch_up_bytes_per_second: 0,
             consensus: Timeouts::default(),
         }
     }

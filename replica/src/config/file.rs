@@ -14,9 +14,10 @@ use varve_protocol::id::{ClusterId, NodeId};
 use varve_protocol::limits::NODES_MAX;
 
 use super::{
-    CLUSTER_NODES_MAX, ClusterConfig, MEMORY_SYNC_MS, NodeSettings, NumberKey, PATH_MTU_MAX,
-    PULSE_INTERVAL_MS, PULSES_PER_SUSPICION_MIN, Problem, RESTORE_PRIMARIES_AFTER_MS, SEGMENT_SIZE_BYTES_MAX,
-    SUSPICION_TIMEOUT_MS, StorageSettings, TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
+    CATCH_UP_BYTES_PER_SECOND_MAX, CLUSTER_NODES_MAX, ClusterConfig, MEMORY_SYNC_MS, NodeSettings, NumberKey,
+    PATH_MTU_MAX, PULSE_INTERVAL_MS, PULSES_PER_SUSPICION_MIN, Problem, RESTORE_PRIMARIES_AFTER_MS,
+    SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings, TimingSettings, TransportSettings,
+    VIEW_CHANGE_TIMEOUT_MS,
 };
 
 /// A problem and the byte of the file where it is.
@@ -102,11 +103,15 @@ impl Default for StorageTable {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TransportTable {
     pub(super) path_mtu_max: Spanned<u64>,
+    pub(super) catch_up_bytes_per_second_max: Spanned<u64>,
 }
 
 impl Default for TransportTable {
     fn default() -> Self {
-        Self { path_mtu_max: unwritten(PATH_MTU_MAX) }
+        Self {
+            path_mtu_max: unwritten(PATH_MTU_MAX),
+            catch_up_bytes_per_second_max: unwritten(CATCH_UP_BYTES_PER_SECOND_MAX),
+        }
     }
 }
 
@@ -135,6 +140,10 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<ClusterConfig, Located> {
         transport: TransportSettings {
             path_mtu_max: u16::try_from(bounded(&file.transport.path_mtu_max, PATH_MTU_MAX)?)
                 .expect("the bounds of this key fit 16 bits"),
+            catch_up_bytes_per_second_max: bounded(
+                &file.transport.catch_up_bytes_per_second_max,
+                CATCH_UP_BYTES_PER_SECOND_MAX,
+            )?,
         },
     })
 }

@@ -127,9 +127,14 @@ impl Node {
     /// Sends a peer the prepare it asks for, or word that it is not here.
     pub(super) fn serve_prepare(&mut self, group: GroupId, to: NodeId, view: View, id: PrepareId) {
         match self.groups.get(&group).and_then(|group| group.tail.find(id)).cloned() {
-            Some(prepare) => self.send_to(group, to, &Message::RepairPrepare { view, prepare }),
+            Some(prepare) => self.send_old_prepare(group, to, view, prepare),
             None => self.read(group, ReadFrom::Op(id.op), (0, id.op), PendingRead::Prepare { to, view, id }),
         }
+    }
+
+    fn send_old_prepare(&mut self, group: GroupId, to: NodeId, view: View, prepare: Prepare) {
+        self.catch_up.spend(prepare.header().total_size());
+        self.send_to(group, to, &Message::RepairPrepare { view, prepare });
     }
 
     /// Sends a peer the headers it asks for, as many as go into a message.
@@ -167,7 +172,7 @@ impl Node {
             PendingRead::Prepare { to, view, id } => {
                 let found = prepares.into_iter().find(|prepare| prepare.id() == id);
                 match found {
-                    Some(prepare) => self.send_to(group, to, &Message::RepairPrepare { view, prepare }),
+                    Some(prepare) => self.send_old_prepare(group, to, view, prepare),
                     None if is_readable => self.send_to(group, to, &Message::RepairMissing { view, id }),
                     // It may be what cannot be read.
                     None => {}

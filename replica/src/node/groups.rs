@@ -248,10 +248,13 @@ impl Node {
             Output::Apply(header) => self.apply(id, &header),
             Output::Reply { handle, outcome } => self.reply(handle, outcome),
             Output::ReplyToRead { handle, outcome } => self.reply_to_read(handle, outcome),
-            Output::ServePrepares { to, view, ids } => {
+            Output::ServePrepares { to, view, ids } if self.catch_up.is_left(self.now) => {
                 if let Some(asker) = self.groups.get(&id).map(|group| group.asker(to)) {
                     self.serve_prepares(id, asker, view, &ids);
                 }
+            }
+            Output::ServePrepares { to, .. } => {
+                tracing::trace!(group = %id, %to, "enough is sent for now to those who catch up; it is asked for again");
             }
             Output::ServeHeaders { to, view, first, last } => {
                 if let Some(asker) = self.groups.get(&id).map(|group| group.asker(to)) {

@@ -111,6 +111,7 @@ fn timing_of(config: &ClusterConfig) -> Timing {
         pulse_interval: config.timing.pulse_interval,
         suspicion_timeout: config.timing.suspicion_timeout,
         restore_primaries_after: config.timing.restore_primaries_after,
+        catch_up_bytes_per_second: config.transport.catch_up_bytes_per_second_max,
         ..Timing::default()
     };
     timing.consensus.view_change = config.timing.view_change_timeout;

@@ -68,6 +68,8 @@ pub(crate) struct Cluster {
     ticks_at_once: u32,
     /// Of the stores that are opened from now on.
     options: Options,
+    /// Of the nodes that are started from now on.
+    timing: Timing,
 }
 
 impl Cluster {
@@ -86,6 +88,7 @@ impl Cluster {
             wire: VecDeque::new(),
             ticks_at_once: 0,
             options: Options::default(),
+            timing: Timing::default(),
         };
         for id in (1..=nodes).map(NodeId::new) {
             let disk = MemoryDisk::new();
@@ -107,7 +110,17 @@ impl Cluster {
 
     /// The same, with stores of other options.
     pub(crate) fn start_with(nodes: u8, options: Options) -> Self {
-        let mut cluster = Self { options, ..Self::unfounded(nodes) };
+        Self { options, ..Self::unfounded(nodes) }.started()
+    }
+
+    /// The same, with nodes of another clockwork.
+    pub(crate) fn start_timed(nodes: u8, timing: Timing) -> Self {
+        Self { timing, ..Self::unfounded(nodes) }.started()
+    }
+
+    fn started(self) -> Self {
+        let mut cluster = self;
+        let nodes = u8::try_from(cluster.machines.len()).expect("there are few");
         for id in (1..=nodes).map(NodeId::new) {
             cluster.boot(id);
         }
@@ -178,7 +191,7 @@ impl Cluster {
             node: id,
             incarnation: Incarnation::new(machine.lives),
             members,
-            timing: Timing::default(),
+            timing: self.timing.clone(),
             seed: [id.as_raw(); 32],
         };
         machine.store = Some(store);

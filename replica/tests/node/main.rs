@@ -4,6 +4,7 @@ mod cluster;
 
 mod appends;
 mod balance;
+mod catching_up;
 mod changes;
 mod liveness;
 mod lost_disks;

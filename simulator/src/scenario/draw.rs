@@ -46,6 +46,7 @@ pub fn timing(seed: u64) -> Timing {
     let rng = &mut stream(seed, "memory timing");
     timing.consensus.memory_sync = Duration::from_millis(pick(rng, &[5, 30, 100, 1000]));
     timing.consensus.memory_rest = Duration::from_millis(pick(rng, &[20, 200, 2000]));
+    timing.catch_up_bytes_per_second = pick(&mut stream(seed, "catching up"), &[0, 0, 2_000_000, 10_000_000]);
     timing
 }
 
