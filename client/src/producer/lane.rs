@@ -16,7 +16,7 @@ use varve_protocol::id::{GroupId, NodeId, Offset, Op, ProducerId, RequestNumber}
 use super::ProducerConfig;
 use super::building::{Sealed, Slot, Taken};
 use crate::cluster::{Backoff, Leader, Shared, read_refusal, replicas_of};
-use crate::error::ClientError;
+use crate::error::{ClientError, Outcome};
 use crate::link::Link;
 use crate::pipeline::Pipeline;
 
@@ -39,6 +39,15 @@ enum Left {
     Again(String),
     /// Going on makes no sense.
     Failed(ClientError),
+}
+
+/// What becomes of the batches that were on their way behind the one that failed. They were sent ahead of its answer: if it may
+/// be in the log, they may be, too; if it surely is not, they cannot follow it.
+fn fate_behind(error: &ClientError) -> ClientError {
+    match error.outcome() {
+        Outcome::Unknown => error.clone(),
+        Outcome::NotDone => ClientError::EarlierFailed { reason: error.to_string() },
+    }
 }
 
 /// One partition of a producer.
@@ -94,7 +103,7 @@ impl Lane {
         let mut fate = error.clone();
         for sealed in self.pipeline.drain() {
             sealed.fate.send_replace(Some(Err(fate)));
-            fate = ClientError::EarlierFailed { reason: error.to_string() };
+            fate = fate_behind(&error);
         }
         self.slot.fail(&error);
     }
@@ -312,5 +321,23 @@ impl Lane {
         self.shared.topic(&self.topic).await?;
         let deleted = Refusal::UnknownGroup { group: self.group };
         Err(deleted.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_behind_an_unknown_batch_is_unknown() {
+        let late = ClientError::TimedOut {
+            what: "an append",
+            limit: Duration::from_secs(2),
+            reason: "n4 does not answer".to_owned(),
+        };
+        assert_eq!(fate_behind(&late).outcome(), Outcome::Unknown);
+        let refused = ClientError::Refused(Refusal::WrongCluster);
+        assert_eq!(fate_behind(&refused).outcome(), Outcome::NotDone);
+        assert!(matches!(fate_behind(&refused), ClientError::EarlierFailed { .. }));
     }
 }
