@@ -17,7 +17,7 @@ use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumb
 use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome, Move, NodeEntry};
 use varve_protocol::retention::Retention;
 
-use crate::cluster::{AdminSession, Backoff, Shared, is_over, nonsense, read_response};
+use crate::cluster::{AdminSession, Backoff, Shared, is_over, nonsense, read_response, replicas_of};
 use crate::error::ClientError;
 
 /// How long a change may take, failovers included.
@@ -158,7 +158,16 @@ impl Admin {
         let operation =
             MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, durability, retention };
         self.change(operation).await?;
-        self.wait_for_primaries(&full_name).await
+        match self.wait_for_primaries(&full_name).await {
+            Ok(()) => Ok(()),
+            // It was created; somebody has deleted it since.
+            Err(ClientError::Metadata(_) | ClientError::Refused(Refusal::UnknownGroup { .. })) => Ok(()),
+            Err(error) => Err(ClientError::TimedOut {
+                what: "the wait for the primaries of a topic that is created",
+                limit: CHANGE_MAX,
+                reason: error.to_string(),
+            }),
+        }
     }
 
     /// Deletes a topic with all its records.
@@ -312,6 +321,9 @@ impl Admin {
                 return Err(Refusal::NoPrimary { group }.into());
             }
             backoff.wait_and_relearn(&self.shared).await;
+            if replicas_of(&self.shared.map(), group).is_empty() {
+                return Err(Refusal::UnknownGroup { group }.into());
+            }
         }
     }
 
