@@ -47,5 +47,6 @@ pub use error::{ClientError, Outcome};
 pub use producer::{Ack, Producer, ProducerConfig, Target};
 pub use varve_protocol::durability::Durability;
 pub use varve_protocol::id::Offset;
+pub use varve_protocol::metadata::MetadataError;
 pub use varve_protocol::record::Record;
 pub use varve_protocol::retention::Retention;
