@@ -8,12 +8,15 @@
 
 mod anomaly;
 mod evidence;
+mod explain;
 mod order;
 mod presence;
+mod real_time;
 mod report;
 
 pub(crate) use self::anomaly::Anomaly;
-pub(crate) use self::report::Report;
+pub(crate) use self::explain::explain;
+pub(crate) use self::report::{Report, Verdict};
 
 use self::evidence::Evidence;
 use crate::history::History;
@@ -24,6 +27,7 @@ pub(crate) fn check(history: &History) -> Report {
     let mut anomalies = evidence.contradictions();
     anomalies.extend(presence::check(history, &evidence));
     anomalies.extend(order::check(history, &evidence));
+    anomalies.extend(real_time::check(history));
     Report::new(history, anomalies)
 }
 

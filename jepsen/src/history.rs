@@ -7,14 +7,17 @@
 //!
 //! | `f`       | `value` of the invocation          | added to `value` when it is `ok`                                         |
 //! |-----------|------------------------------------|----------------------------------------------------------------------------|
-//! | `send`    | `partition`, `values`              | `offset` of the first value; the others follow without gaps                |
+//! | `send`    | `partition`, `values`; perhaps `producer`, `sequence` | `offset` of the first value; the others follow without gaps |
 //! | `assign`  | `partition`, `offset`              | -; the process polls from there on                                         |
 //! | `poll`    | `partition`                        | `records`: pairs of offset and value; `high_watermark`, if it was told     |
 //! | `drain`   | `partition`                        | as `poll`: everything from offset 0 to the end, after all faults are healed |
+//! | `end`     | `partition`                        | `offset`: the end of the partition, confirmed by a quorum after it was asked |
 //! | `nemesis` | anything                           | anything; not judged                                                       |
 //!
 //! A process has one operation at a time: an `invoke`, then `ok` (done), `fail` (surely not done) or `info` (nobody knows). No
-//! completion at all means `info`. Every value is sent once in a history: that is how it is recognised.
+//! completion at all means `info`. Every value is sent once in a history: that is how it is recognised. A producer that sends
+//! ahead of its acknowledgements is many processes, one for each send under way; `producer` and `sequence` (growing) say then
+//! in which order it sent. `error` may say anywhere why something was not done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead};
@@ -50,6 +53,7 @@ enum Function {
     Assign,
     Poll,
     Drain,
+    End,
     Nemesis,
 }
 
@@ -64,6 +68,11 @@ struct Value {
     #[serde(default)]
     records: Vec<(u64, u64)>,
     high_watermark: Option<u64>,
+    producer: Option<u64>,
+    #[serde(default)]
+    sequence: u64,
+    #[serde(default, rename = "error")]
+    _error: Option<String>,
 }
 
 /// How a send ended, as far as its client knows.
@@ -81,13 +90,22 @@ pub(crate) enum SendOutcome {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
     /// Appended values.
-    Send { values: Vec<u64>, outcome: SendOutcome },
+    Send { values: Vec<u64>, outcome: SendOutcome, turn: Option<Turn> },
     /// Goes on reading at an offset.
     Assign { offset: u64 },
     /// Read what comes next.
     Poll(Read),
     /// Read everything.
     Drain(Read),
+    /// Was told where the partition ends.
+    End { end: u64 },
+}
+
+/// Which producer sent something, and as its how-manieth.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Turn {
+    pub(crate) producer: u64,
+    pub(crate) sequence: u64,
 }
 
 /// What was read.
@@ -102,6 +120,8 @@ pub(crate) struct Read {
 /// One operation, in the order of completion; sends without one come last.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Operation {
+    /// The line that invokes it.
+    pub(crate) invoked: usize,
     /// The line that completes it, or else that invokes it.
     pub(crate) line: usize,
     pub(crate) process: u64,
@@ -120,6 +140,12 @@ pub(crate) struct History {
 pub(crate) struct HistoryError {
     line: usize,
     problem: String,
+}
+
+impl HistoryError {
+    pub(crate) fn new(line: usize, problem: String) -> Self {
+        Self { line, problem }
+    }
 }
 
 impl std::fmt::Display for HistoryError {
@@ -159,7 +185,8 @@ impl History {
             }
         }
         for (process, open) in std::mem::take(&mut reader.open) {
-            reader.complete(open.line, process, Kind::Info, open.function, open.value)?;
+            let line = open.line;
+            reader.complete(line, process, Kind::Info, open)?;
         }
         Ok(Self { operations: reader.operations })
     }
@@ -181,8 +208,10 @@ impl Reader {
         match self.open.remove(&line.process) {
             Some(open) if open.function == line.f && open.value.partition == value.partition => {
                 // What was sent is what was invoked; what came back is what completed.
-                let value = Value { values: open.value.values, ..value };
-                self.complete(number, line.process, line.kind, line.f, value).map_err(|error| error.problem)
+                let Value { values, producer, sequence, .. } = open.value;
+                let value = Value { values, producer, sequence, ..value };
+                let open = Open { value, ..open };
+                self.complete(number, line.process, line.kind, open).map_err(|error| error.problem)
             }
             Some(_) | None => Err(format!("process {} has invoked no such operation", line.process)),
         }
@@ -204,19 +233,15 @@ impl Reader {
         }
     }
 
-    fn complete(
-        &mut self,
-        line: usize,
-        process: u64,
-        kind: Kind,
-        function: Function,
-        value: Value,
-    ) -> Result<(), HistoryError> {
+    fn complete(&mut self, line: usize, process: u64, kind: Kind, open: Open) -> Result<(), HistoryError> {
+        let Open { line: invoked, function, value } = open;
         let missing = |what: &str| HistoryError { line, problem: format!("value: `{what}` is missing") };
         let partition = value.partition;
         let read = Read { records: value.records, high_watermark: value.high_watermark };
+        let turn = value.producer.map(|producer| Turn { producer, sequence: value.sequence });
         let action = match (function, kind) {
             (Function::Send, _) => Action::Send {
+                turn,
                 values: value.values,
                 outcome: match kind {
                     Kind::Ok => SendOutcome::Acknowledged(value.offset.ok_or_else(|| missing("offset"))?),
@@ -227,12 +252,15 @@ impl Reader {
             (Function::Assign, Kind::Ok) => {
                 Action::Assign { offset: value.offset.ok_or_else(|| missing("offset"))? }
             }
+            (Function::End, Kind::Ok) => Action::End { end: value.offset.ok_or_else(|| missing("offset"))? },
             (Function::Poll, Kind::Ok) => Action::Poll(read),
             (Function::Drain, Kind::Ok) => Action::Drain(read),
             // A read that failed saw nothing, and proves nothing.
-            (Function::Assign | Function::Poll | Function::Drain | Function::Nemesis, _) => return Ok(()),
+            (Function::Assign | Function::Poll | Function::Drain | Function::End | Function::Nemesis, _) => {
+                return Ok(());
+            }
         };
-        self.operations.push(Operation { line, process, partition, action });
+        self.operations.push(Operation { invoked, line, process, partition, action });
         Ok(())
     }
 }
@@ -255,7 +283,7 @@ mod tests {
     fn invocations_and_completions_become_operations() {
         let history = read(&[
             line(1, "invoke", "send", r#"{"partition":0,"values":[7]}"#),
-            line(2, "invoke", "send", r#"{"partition":0,"values":[8]}"#),
+            line(2, "invoke", "send", r#"{"partition":0,"values":[8],"producer":3,"sequence":1}"#),
             line(3, "info", "nemesis", r#""kill node 2""#),
             line(1, "ok", "send", r#"{"partition":0,"offset":4}"#),
         ])
@@ -264,8 +292,12 @@ mod tests {
         assert_eq!(
             outcomes,
             [
-                Action::Send { values: vec![7], outcome: SendOutcome::Acknowledged(4) },
-                Action::Send { values: vec![8], outcome: SendOutcome::Unknown },
+                Action::Send { values: vec![7], outcome: SendOutcome::Acknowledged(4), turn: None },
+                Action::Send {
+                    values: vec![8],
+                    outcome: SendOutcome::Unknown,
+                    turn: Some(Turn { producer: 3, sequence: 1 })
+                },
             ]
         );
     }

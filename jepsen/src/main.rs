@@ -1,66 +1,58 @@
 //! The outside judge: real processes, real faults, and what clients saw of them.
 //!
 //! ```text
-//!   history   what clients did and were told, one JSON object per line
-//!   checker   which promises of a log that breaks
+//!   run         one test from an empty folder to a verdict      matrix      many of them
+//!   cluster     real nodes                                      network     namespaces, or loopback
+//!   workload    what clients do                                 nemesis     what breaks meanwhile
+//!   recorder    writes the history                              leftovers   what must be removed at the end
+//!   history     what clients of a log did and were told         checker     which promises of a log that breaks
+//!   registry    the same for streams and topics                 linear      whether some order explains all answers
+//!   findings    what is wrong, with the history that shows it   results, page   the verdict, for machines and people
 //! ```
-//!
-//! This version judges histories; it does not drive a cluster yet.
 
+mod arguments;
 mod checker;
+mod cluster;
+mod command_line;
+mod findings;
 mod history;
+mod leftovers;
+mod linear;
+mod matrix;
+mod minimise;
+mod nemesis;
+mod network;
+mod page;
+mod recorder;
+mod registry;
+mod results;
+mod run;
+mod workload;
 
-use std::fs::File;
-use std::io::{self, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::{Context as _, bail};
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::checker::{Report, check};
+use crate::arguments::{Arguments, Command, Format};
 use crate::history::History;
-
-/// Judges what clients saw of a cluster. It checks histories that were recorded by others: it does not start clusters, drive
-/// clients or break anything yet.
-#[derive(Parser, Debug)]
-#[command(
-    name = "jepsen",
-    version,
-    disable_help_subcommand = true,
-    after_help = "Exit codes:\n  0  nothing wrong was found\n  1  anomalies were found\n  \
-                  2  the history cannot be read, or proves nothing"
-)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Check a history of sends and polls against what a log promises
-    Check {
-        /// The history: JSON lines of {time_ns, process, type, f, value}
-        history: PathBuf,
-        /// How the report is printed
-        #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-        output: Format,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// A line per anomaly, and a verdict.
-    #[default]
-    Text,
-    /// One JSON document.
-    Json,
-}
+use crate::registry::{RegistryHistory, is_of_registry};
 
 fn main() -> ExitCode {
-    let Command::Check { history, output } = Arguments::parse().command;
-    match judge(&history, output) {
-        Ok(report) => ExitCode::from(report.exit_code()),
+    let done = match Arguments::parse().command {
+        Command::Test(arguments) => arguments.options().and_then(|options| until_signal(test(options))),
+        Command::TestAll(arguments) => {
+            arguments.tests().and_then(|tests| until_signal(matrix::run_all(tests)))
+        }
+        Command::Check { history, output } => judge(&history, output),
+        Command::Clean => clean(),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::from(2)
@@ -68,14 +60,68 @@ fn main() -> ExitCode {
     }
 }
 
-fn judge(path: &Path, output: Format) -> anyhow::Result<Report> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let history = History::read(BufReader::new(file)).with_context(|| path.display().to_string())?;
-    let report = check(&history);
+/// Runs to the end or until a signal. Then everything is dropped, and what was made is removed by that.
+fn until_signal(work: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+            .map(|kind| signal(kind).context("cannot listen for signals"));
+        let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut signals else {
+            bail!("cannot listen for signals");
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            _ = interrupt.recv() => bail!("interrupted; there is no verdict"),
+            _ = terminate.recv() => bail!("told to stop; there is no verdict"),
+            _ = hangup.recv() => bail!("the terminal is gone; there is no verdict"),
+        }
+    });
+    // Tasks hold what must be removed; they end here.
+    drop(runtime);
+    done
+}
+
+async fn test(options: run::Options) -> anyhow::Result<u8> {
+    let done = run::run(&options).await?;
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{}", done.results)?;
+    writeln!(stdout, "{}", done.folder.join("report.html").display())?;
+    Ok(done.results.verdict.exit_code())
+}
+
+fn clean() -> anyhow::Result<u8> {
+    let lines = leftovers::clean()?;
+    let mut stdout = io::stdout().lock();
+    if lines.is_empty() {
+        writeln!(stdout, "nothing was left behind")?;
+    }
+    for line in lines {
+        writeln!(stdout, "{line}")?;
+    }
+    Ok(0)
+}
+
+/// Judges a history of either kind, which its operations tell.
+fn judge(path: &Path, output: Format) -> anyhow::Result<u8> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let name = || path.display().to_string();
+    if text.lines().any(is_of_registry) {
+        let report = registry::check(&RegistryHistory::read(text.as_bytes()).with_context(name)?);
+        print(&report, output)?;
+        Ok(report.exit_code())
+    } else {
+        let report = checker::check(&History::read(text.as_bytes()).with_context(name)?);
+        print(&report, output)?;
+        Ok(report.exit_code())
+    }
+}
+
+fn print(report: &(impl std::fmt::Display + serde::Serialize), output: Format) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match output {
         Format::Text => write!(stdout, "{report}")?,
-        Format::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&report)?)?,
+        Format::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(report)?)?,
     }
-    Ok(report)
+    Ok(())
 }

@@ -28,6 +28,12 @@ pub(crate) enum Anomaly {
     NonMonotonicPoll { partition: u32, process: u64, line: usize, from: u64, to: u64 },
     /// A producer's later send got a smaller offset.
     NonMonotonicSend { partition: u32, process: u64, line: usize, from: u64, to: u64 },
+    /// What a producer sent next stands before what it sent first.
+    Reordered { partition: u32, producer: u64, sequence: u64, from: u64, to: u64 },
+    /// A send that began when another one had been acknowledged got a smaller offset than that one.
+    OvertakenSend { partition: u32, line: usize, offset: u64, earlier: u64 },
+    /// Somebody who asked for the end of a partition was not told of what had been acknowledged, or told, before.
+    StaleEnd { partition: u32, line: usize, told: u64, known: u64 },
     /// What a consumer was told to be committed went back.
     HighWatermarkWentBack { partition: u32, process: u64, line: usize, from: u64, to: u64 },
     /// A record was read at or above the high watermark told with it.
@@ -48,8 +54,48 @@ impl Anomaly {
             Self::PollSkip { .. } => "poll_skip",
             Self::NonMonotonicPoll { .. } => "non_monotonic_poll",
             Self::NonMonotonicSend { .. } => "non_monotonic_send",
+            Self::Reordered { .. } => "reordered",
+            Self::OvertakenSend { .. } => "overtaken_send",
+            Self::StaleEnd { .. } => "stale_end",
             Self::HighWatermarkWentBack { .. } => "high_watermark_went_back",
             Self::DirtyEnd { .. } => "dirty_end",
+        }
+    }
+
+    /// The partition, the offsets and the values that it is about.
+    pub(crate) fn subjects(&self) -> (Option<u32>, Vec<u64>, Vec<u64>) {
+        match self {
+            Self::Duplicate { value, places } => {
+                (None, places.iter().map(|(_, offset)| *offset).collect(), vec![*value])
+            }
+            Self::InconsistentOffset { partition, offset, values } => {
+                (Some(*partition), vec![*offset], values.clone())
+            }
+            Self::LostWrite { partition, offset, value, .. }
+            | Self::Unseen { partition, offset, value }
+            | Self::AbortedRead { partition, offset, value, .. }
+            | Self::Invented { partition, offset, value, .. } => {
+                (Some(*partition), vec![*offset], vec![*value])
+            }
+            Self::Hole { partition, offset, .. } => (Some(*partition), vec![*offset, offset + 1], Vec::new()),
+            Self::DirtyEnd { partition, offset, high_watermark, .. } => {
+                (Some(*partition), vec![*offset, *high_watermark], Vec::new())
+            }
+            Self::OvertakenSend { partition, offset, earlier, .. } => {
+                (Some(*partition), vec![*offset, *earlier], Vec::new())
+            }
+            Self::StaleEnd { partition, told, known, .. } => {
+                (Some(*partition), vec![*told, known.saturating_sub(1)], Vec::new())
+            }
+            Self::PollSkip { partition, from, to, .. } => {
+                (Some(*partition), vec![*from, from + 1, *to], Vec::new())
+            }
+            Self::NonMonotonicPoll { partition, from, to, .. }
+            | Self::NonMonotonicSend { partition, from, to, .. }
+            | Self::Reordered { partition, from, to, .. }
+            | Self::HighWatermarkWentBack { partition, from, to, .. } => {
+                (Some(*partition), vec![*from, *to], Vec::new())
+            }
         }
     }
 }
@@ -98,6 +144,21 @@ impl fmt::Display for Anomaly {
                     f,
                     "partition {partition} offset {offset} in line {line}, where {high_watermark} was the end"
                 )
+            }
+            Self::Reordered { partition, producer, sequence, from, to } => {
+                write!(
+                    f,
+                    "partition {partition} producer {producer} sent its number {sequence} to {from}, and the next to {to}"
+                )
+            }
+            Self::OvertakenSend { partition, line, offset, earlier } => {
+                write!(
+                    f,
+                    "partition {partition} line {line} got {offset}, but {earlier} was acknowledged before it began"
+                )
+            }
+            Self::StaleEnd { partition, line, told, known } => {
+                write!(f, "partition {partition} line {line} was told {told}, when {known} was known before")
             }
             Self::PollSkip { partition, process, line, from, to }
             | Self::NonMonotonicPoll { partition, process, line, from, to }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Anomaly;
-use crate::history::{Action, History, Read, SendOutcome};
+use crate::history::{Action, History, Read, SendOutcome, Turn};
 
 /// How a value was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sent {
     pub(super) partition: u32,
     pub(super) outcome: SendOutcome,
+    pub(super) turn: Option<Turn>,
 }
 
 /// Everything that anybody was told.
@@ -29,7 +30,7 @@ impl Evidence {
         for operation in &history.operations {
             let partition = operation.partition;
             match &operation.action {
-                Action::Send { values, outcome } => {
+                Action::Send { values, outcome, turn } => {
                     for (index, value) in (0..).zip(values) {
                         let outcome = match *outcome {
                             SendOutcome::Acknowledged(first) => {
@@ -38,7 +39,7 @@ impl Evidence {
                             }
                             SendOutcome::Refused | SendOutcome::Unknown => *outcome,
                         };
-                        evidence.sent.insert(*value, Sent { partition, outcome });
+                        evidence.sent.insert(*value, Sent { partition, outcome, turn: *turn });
                     }
                 }
                 Action::Poll(Read { records, .. }) | Action::Drain(Read { records, .. }) => {
@@ -46,7 +47,7 @@ impl Evidence {
                         evidence.place(partition, *offset, *value);
                     }
                 }
-                Action::Assign { .. } => {}
+                Action::Assign { .. } | Action::End { .. } => {}
             }
         }
         evidence

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Anomaly;
 use super::evidence::Evidence;
-use crate::history::{Action, History, Operation, Read, SendOutcome};
+use crate::history::{Action, History, Operation, Read, SendOutcome, Turn};
 
 /// How far a process has got in a partition.
 #[derive(Default)]
@@ -32,12 +32,36 @@ pub(super) fn check(history: &History, evidence: &Evidence) -> Vec<Anomaly> {
                 check_poll(operation, read, evidence, &mut from_start, &mut anomalies);
                 check_high_watermark(operation, read, progress, &mut anomalies);
             }
-            Action::Send { values, outcome: SendOutcome::Acknowledged(first) } => {
+            Action::Send { values, outcome: SendOutcome::Acknowledged(first), .. } => {
                 check_send(operation, *first, progress, &mut anomalies);
                 let last = first + (values.len() as u64).saturating_sub(1);
                 progress.last_send = Some(progress.last_send.map_or(last, |before| before.max(last)));
             }
-            Action::Send { outcome: SendOutcome::Refused | SendOutcome::Unknown, .. } => {}
+            Action::Send { outcome: SendOutcome::Refused | SendOutcome::Unknown, .. }
+            | Action::End { .. } => {}
+        }
+    }
+    anomalies.extend(reordered(evidence));
+    anomalies
+}
+
+/// What a producer sent earlier stands earlier, however much of it was on its way at once.
+fn reordered(evidence: &Evidence) -> Vec<Anomaly> {
+    let mut turns: BTreeMap<(u32, Turn), u64> = BTreeMap::new();
+    for (partition, offsets) in &evidence.values {
+        for (offset, value) in offsets.iter().flat_map(|(at, values)| values.iter().map(move |v| (*at, v))) {
+            if let Some(turn) = evidence.sent.get(value).and_then(|sent| sent.turn) {
+                turns.entry((*partition, turn)).or_insert(offset);
+            }
+        }
+    }
+    let mut anomalies = Vec::new();
+    for ((&(partition, turn), &from), (&(next_partition, next), &to)) in
+        turns.iter().zip(turns.iter().skip(1))
+    {
+        if partition == next_partition && turn.producer == next.producer && to < from {
+            let Turn { producer, sequence } = turn;
+            anomalies.push(Anomaly::Reordered { partition, producer, sequence, from, to });
         }
     }
     anomalies

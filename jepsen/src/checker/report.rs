@@ -17,6 +17,7 @@ pub(crate) struct Report {
     pub(crate) reads: usize,
     pub(crate) records_read: usize,
     pub(crate) drains: usize,
+    pub(crate) ends: usize,
     pub(crate) anomalies: Vec<Anomaly>,
 }
 
@@ -44,6 +45,7 @@ impl Report {
             reads: 0,
             records_read: 0,
             drains: 0,
+            ends: 0,
             anomalies,
         };
         for operation in &history.operations {
@@ -57,6 +59,7 @@ impl Report {
                     report.drains += usize::from(matches!(operation.action, Action::Drain(_)));
                 }
                 Action::Assign { .. } => {}
+                Action::End { .. } => report.ends += 1,
             }
         }
         if report.anomalies.is_empty() {

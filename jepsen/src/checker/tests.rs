@@ -45,11 +45,43 @@ fn bad_histories_are_found_out() {
         "poll_skip",
         "non_monotonic_poll",
         "non_monotonic_send",
+        "reordered",
+        "overtaken_send",
+        "stale_end",
         "high_watermark_went_back",
         "dirty_end",
     ]
     .into();
     assert_eq!(found, all, "every anomaly has a history that shows it");
+}
+
+#[test]
+fn explanations_show_the_same_and_nothing_can_be_spared() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("histories/bad");
+    for (name, report) in reports("bad") {
+        let text = fs::read_to_string(folder.join(format!("{name}.jsonl"))).unwrap();
+        let history = History::read(text.as_bytes()).unwrap();
+        for anomaly in &report.anomalies {
+            let lines = explain(&history, anomaly);
+            let of = |lines: &[usize]| History {
+                operations: history
+                    .operations
+                    .iter()
+                    .filter(|one| lines.contains(&one.line))
+                    .cloned()
+                    .collect(),
+            };
+            assert!(check(&of(&lines)).anomalies.contains(anomaly), "{name}: {lines:?}");
+            for operation in of(&lines).operations {
+                let fewer: Vec<usize> =
+                    lines.iter().copied().filter(|line| *line != operation.line).collect();
+                assert!(
+                    !check(&of(&fewer)).anomalies.contains(anomaly),
+                    "{name}: {lines:?} without {operation:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,350 @@
+//! A cluster of real processes: made with `varve cert` and `varve format`, run with `varve node`, asked with `varve cluster
+//! status`.
+//!
+//! Nodes die because the nemesis wants it, and then only by its hand. Whoever is found dead otherwise has died by itself: that is
+//! noted, and he is started again, as whoever runs a cluster would.
+
+mod process;
+mod status;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{Mutex, watch};
+
+pub(crate) use self::process::Death;
+pub(crate) use self::status::Status;
+
+use self::process::Node;
+use crate::command_line::{Said, ask, must};
+use crate::leftovers::Slot;
+use crate::network::Network;
+use crate::recorder::{Phase, Recorder};
+
+/// How long a cluster may take to be there, and to be well again after everything is healed.
+pub(crate) const WELL_WITHIN: Duration = Duration::from_secs(90);
+
+/// Between two looks at how the cluster is.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+
+/// How long a question of the command line may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long whoever died by himself lies there.
+const LIES_FOR: Duration = Duration::from_secs(1);
+
+/// Small segments, so that there are many.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// How a run's cluster is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) nodes: u8,
+    pub(crate) seed: u64,
+    pub(crate) varve: PathBuf,
+    /// Bytes of a disk of its own for each node, which can be filled.
+    pub(crate) disk_bytes: Option<u64>,
+}
+
+/// The cluster of a run.
+pub(crate) struct Cluster {
+    plan: Plan,
+    folder: PathBuf,
+    pub(crate) network: Network,
+    slot: Arc<Slot>,
+    recorder: Arc<Recorder>,
+    nodes: Vec<Mutex<Node>>,
+    deaths: std::sync::Mutex<Vec<Death>>,
+    /// Whoever is found dead is started again.
+    is_watched: AtomicBool,
+    view_changes: AtomicU64,
+    status: watch::Sender<Option<Status>>,
+}
+
+impl Cluster {
+    /// Makes what a cluster needs, and starts nothing.
+    pub(crate) async fn make(
+        plan: Plan,
+        folder: &Path,
+        network: Network,
+        slot: Arc<Slot>,
+        recorder: Arc<Recorder>,
+    ) -> anyhow::Result<Self> {
+        let nodes = (1..=plan.nodes).map(|id| Mutex::new(Node::new(id, folder))).collect();
+        let cluster = Self {
+            plan,
+            folder: folder.to_owned(),
+            network,
+            slot,
+            recorder,
+            nodes,
+            deaths: std::sync::Mutex::default(),
+            is_watched: AtomicBool::new(true),
+            view_changes: AtomicU64::new(0),
+            status: watch::Sender::new(None),
+        };
+        let config = cluster.config();
+        fs::write(&config, cluster.configuration())
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        cluster.varve(&["cert", "--config", &config.to_string_lossy()]).await?;
+        for node in cluster.ids() {
+            let disk = cluster.disk(node);
+            fs::create_dir_all(&disk).with_context(|| format!("cannot make {}", disk.display()))?;
+            if let Some(bytes) = cluster.plan.disk_bytes {
+                cluster.slot.mount(&disk)?;
+                must(&format!("mount -t tmpfs -o size={bytes} varve-jepsen {}", disk.display())).await?;
+            }
+            cluster.format(node).await?;
+        }
+        Ok(cluster)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u8> + use<> {
+        1..=self.plan.nodes
+    }
+
+    /// How many nodes can be down while the others are a majority.
+    pub(crate) fn minority(&self) -> usize {
+        usize::from(self.plan.nodes.saturating_sub(1) / 2)
+    }
+
+    pub(crate) fn has_own_disks(&self) -> bool {
+        self.plan.disk_bytes.is_some()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join("cluster.toml")
+    }
+
+    /// Where a node's disk is mounted, if it has one; its data directory is in it.
+    pub(crate) fn disk(&self, node: u8) -> PathBuf {
+        self.folder.join("data").join(format!("node-{node}"))
+    }
+
+    pub(crate) fn data_dir(&self, node: u8) -> PathBuf {
+        self.disk(node).join("varve")
+    }
+
+    fn configuration(&self) -> String {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.plan.seed);
+        let mut text = format!("cluster_id = \"{:032x}\"\n", rng.random::<u128>());
+        for node in self.ids() {
+            let address = self.network.address(node);
+            let _ = writeln!(
+                text,
+                "\n[[node]]\nid = {node}\naddress = \"{address}\"\ndata_dir = \"data/node-{node}/varve\""
+            );
+        }
+        // Nodes that come back lead again soon, so that there is more of that.
+        let restore = rng.random_range(1_500..6_000);
+        let mtu = self.network.mtu();
+        let _ = write!(
+            text,
+            "\n[tls]\nca = \"tls/ca.crt\"\ncert_dir = \"tls\"\n\n[timing]\nrestore_primaries_after_ms = {restore}\n\n\
+             [storage]\nsegment_size_bytes_max = {SEGMENT_BYTES}\n\n[transport]\npath_mtu_max = {mtu}\n"
+        );
+        text
+    }
+
+    /// What clients connect to.
+    pub(crate) fn servers(&self) -> String {
+        let addresses: Vec<String> = self.ids().map(|node| self.network.address(node).to_string()).collect();
+        format!("varve://{}/?ca={}", addresses.join(","), self.folder.join("tls/ca.crt").display())
+    }
+
+    /// Runs `varve` with these arguments, which must succeed.
+    async fn varve(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let said = ask(&self.plan.varve.to_string_lossy(), arguments, ANSWER_WITHIN).await?;
+        if said.code != Some(0) {
+            bail!("`varve {}` failed: {}", arguments.join(" "), said.stderr);
+        }
+        Ok(())
+    }
+
+    /// Runs a `varve` command about this cluster, whatever comes of it.
+    pub(crate) async fn varve_on_cluster(&self, arguments: &[&str], limit: Duration) -> anyhow::Result<Said> {
+        let servers = self.servers();
+        let global = ["--servers", &servers, "--output", "json"];
+        ask(&self.plan.varve.to_string_lossy(), global.iter().chain(arguments), limit).await
+    }
+
+    /// Makes a node's data directory.
+    pub(crate) async fn format(&self, node: u8) -> anyhow::Result<()> {
+        self.varve(&["format", "--config", &self.config().to_string_lossy(), "--id", &node.to_string()]).await
+    }
+
+    fn node(&self, node: u8) -> &Mutex<Node> {
+        &self.nodes[usize::from(node) - 1]
+    }
+
+    /// Starts a node that is down.
+    pub(crate) async fn start(&self, node: u8) -> anyhow::Result<()> {
+        let (program, arguments) = self.network.command(node, &self.plan.varve);
+        self.node(node).lock().await.start(&program, &arguments, &self.config(), &self.slot)
+    }
+
+    /// Kills a node with no warning.
+    pub(crate) async fn kill(&self, node: u8) -> anyhow::Result<()> {
+        self.node(node).lock().await.kill().await
+    }
+
+    /// Lets a node stop in order; kills it if it does not.
+    pub(crate) async fn stop(&self, node: u8) -> anyhow::Result<()> {
+        let stopped = self.node(node).lock().await.stop().await?;
+        if !stopped {
+            self.note("stop", format!("node {node} did not stop when asked to, and was killed"));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn pause(&self, node: u8) -> anyhow::Result<()> {
+        self.node(node).lock().await.pause()
+    }
+
+    pub(crate) async fn resume(&self, node: u8) -> anyhow::Result<()> {
+        self.node(node).lock().await.resume()
+    }
+
+    /// Whoever dies from now on by itself is excused, or no more.
+    pub(crate) async fn excuse(&self, node: u8, is_excused: bool) {
+        self.node(node).lock().await.is_excused = is_excused;
+    }
+
+    /// Starts whoever is down, and wakes whoever is paused.
+    pub(crate) async fn revive(&self) -> anyhow::Result<()> {
+        for node in self.ids() {
+            let mut guard = self.node(node).lock().await;
+            guard.is_excused = false;
+            if guard.is_running() {
+                guard.resume()?;
+            } else {
+                drop(guard);
+                self.start(node).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, kind: &str, detail: String) {
+        self.recorder.event(None, kind, Phase::Note, detail);
+    }
+
+    /// Those that died by themselves.
+    pub(crate) fn deaths(&self) -> Vec<Death> {
+        self.deaths.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Looks after the nodes until it is dropped: starts again who died by himself.
+    pub(crate) async fn watch_nodes(&self) -> anyhow::Result<()> {
+        loop {
+            tokio::time::sleep(LOOK_EVERY / 4).await;
+            for node in self.ids() {
+                let Some(death) = self.node(node).lock().await.find_dead(self.recorder.elapsed()) else {
+                    continue;
+                };
+                self.note("died", format!("node {node} {}: {}", death.how, death.last_words));
+                self.deaths.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(death);
+            }
+            if !self.is_watched.load(Ordering::Relaxed) {
+                continue;
+            }
+            for node in self.ids() {
+                let lies_long = self.node(node).lock().await.lies_for(LIES_FOR);
+                if lies_long {
+                    self.start(node).await?;
+                }
+            }
+        }
+    }
+
+    /// Asks how the cluster is.
+    async fn ask_status(&self) -> anyhow::Result<Status> {
+        let said = self.varve_on_cluster(&["cluster", "status"], ANSWER_WITHIN).await?;
+        // Exit code 1 says that a group is not available, and the document is there all the same.
+        serde_json::from_str(&said.stdout).map_err(|error| anyhow!("{error}; {}", said.stderr))
+    }
+
+    /// Asks again and again until it is dropped; counts view changes.
+    pub(crate) async fn watch_status(&self) {
+        let mut views = std::collections::BTreeMap::new();
+        loop {
+            if let Ok(status) = self.ask_status().await {
+                for group in &status.groups {
+                    let before = views.insert(group.group, group.view).unwrap_or(group.view);
+                    if group.view > before {
+                        self.view_changes.fetch_add(group.view - before, Ordering::Relaxed);
+                        let primary =
+                            group.primary.map_or("nobody".to_owned(), |node| format!("node {node}"));
+                        self.note(
+                            "view",
+                            format!("{} is in view {}, led by {primary}", group.name, group.view),
+                        );
+                    }
+                }
+                self.status.send_replace(Some(status));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub(crate) fn view_changes(&self) -> u64 {
+        self.view_changes.load(Ordering::Relaxed)
+    }
+
+    /// How the cluster was when it was last asked.
+    pub(crate) fn status(&self) -> Option<Status> {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until a look that began after now shows what is wanted; returns the time it took, or how it is instead.
+    pub(crate) async fn wait_until(
+        &self,
+        limit: Duration,
+        wanted: impl Fn(&Status) -> bool,
+    ) -> Result<Duration, String> {
+        let start = Instant::now();
+        let mut looks = self.status.subscribe();
+        // The look that is under way may have begun before.
+        let mut to_skip = 1;
+        loop {
+            let left = limit.saturating_sub(start.elapsed());
+            if tokio::time::timeout(left, looks.changed()).await.is_err() || left.is_zero() {
+                let status = self.status();
+                return Err(
+                    status.map_or("the cluster cannot be reached".to_owned(), |status| status.complaints())
+                );
+            }
+            let is_wanted = looks.borrow_and_update().as_ref().is_some_and(&wanted);
+            if to_skip == 0 && is_wanted {
+                return Ok(start.elapsed());
+            }
+            to_skip = usize::saturating_sub(to_skip, 1);
+        }
+    }
+
+    /// Stops all nodes in order and looks through their data; returns what is wrong with it.
+    pub(crate) async fn verify(&self) -> anyhow::Result<Vec<String>> {
+        self.is_watched.store(false, Ordering::Relaxed);
+        let mut findings = Vec::new();
+        for node in self.ids() {
+            self.stop(node).await?;
+        }
+        for node in self.ids() {
+            let folder = self.data_dir(node);
+            let said =
+                ask(&self.plan.varve.to_string_lossy(), [Path::new("verify"), &folder], WELL_WITHIN).await?;
+            if said.code != Some(0) {
+                let words = format!("{}\n{}", said.stdout.trim(), said.stderr);
+                findings.push(format!("`varve verify` of node {node}: {}", words.trim()));
+            }
+        }
+        Ok(findings)
+    }
+}
