@@ -10,8 +10,8 @@ use crate::recorder::{Ended, Event, Phase, Sample};
 /// In units of SVG; plots lie within these margins.
 const WIDTH: f64 = 1_000.0;
 const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 60.0;
-const TOP: f64 = 10.0;
+const LEFT: f64 = 120.0;
+const TOP: f64 = 26.0;
 const BOTTOM: f64 = 24.0;
 
 /// Height of one kind of fault.
@@ -93,7 +93,7 @@ fn tip(band: &Band) -> String {
 /// One colour for each kind, whatever others there are.
 fn colour(kind: &str) -> String {
     let hue = kind.bytes().fold(7_u32, |sum, byte| (sum * 31 + u32::from(byte)) % 360);
-    format!("hsl({hue} 70% 45%)")
+    format!("hsl({hue},70%,45%)")
 }
 
 fn colour_of(ended: Ended) -> &'static str {
@@ -111,10 +111,9 @@ fn legend(svg: &mut String) {
         let x = LEFT + 10.0 + f64::from(place) * 80.0;
         let _ = write!(
             svg,
-            "<rect x=\"{x}\" y=\"{TOP}\" width=\"9\" height=\"9\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{name}</text>",
+            "<rect x=\"{x}\" y=\"6\" width=\"9\" height=\"9\" fill=\"{}\"/><text x=\"{}\" y=\"15\">{name}</text>",
             colour_of(ended),
-            x + 13.0,
-            TOP + 9.0
+            x + 13.0
         );
     }
 }
@@ -160,7 +159,8 @@ pub(super) fn rate_drawing(samples: &[Sample], bands: &[Band], end: Duration) ->
     svg + "</svg>"
 }
 
-/// When each operation ended and how long it had taken, on a logarithmic scale. Polls wait for records, so they are left out.
+/// When each operation ended and how long it had taken, on a logarithmic scale. Polls wait for
+/// records and assignments ask nobody, so they are left out.
 pub(super) fn latency_drawing(samples: &[Sample], bands: &[Band], end: Duration) -> String {
     let axis = Axis::new(end);
     let y = |seconds: f64| {
@@ -187,7 +187,8 @@ pub(super) fn latency_drawing(samples: &[Sample], bands: &[Band], end: Duration)
             at + 4.0
         );
     }
-    let shown: Vec<&Sample> = samples.iter().filter(|sample| !matches!(sample.f, "poll" | "drain")).collect();
+    let shown: Vec<&Sample> =
+        samples.iter().filter(|sample| !matches!(sample.f, "poll" | "drain" | "assign")).collect();
     let every = shown.len().div_ceil(POINTS_MAX).max(1);
     // What went wrong is rare, and drawn in full and on top.
     let fine = shown.iter().filter(|sample| sample.ended == Ended::Ok).step_by(every);
