@@ -155,8 +155,14 @@ impl Drop for Slot {
     }
 }
 
+/// Each user has his own: only root makes what others cannot see anyway.
 fn folder() -> PathBuf {
-    std::env::temp_dir().join("varve-jepsen")
+    let user = rustix::process::getuid().as_raw();
+    std::env::temp_dir().join(if user == 0 {
+        "varve-jepsen".to_owned()
+    } else {
+        format!("varve-jepsen-{user}")
+    })
 }
 
 /// Removes what runs have left behind whose harness is gone. Returns a line for each.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Error, anyhow, bail};
 use clap::ValueEnum;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -79,6 +79,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Done> {
             options.varve.display()
         );
     }
+    let mut choice = options.nemesis.clone();
+    let mut left_out = leave_out(&mut choice, options.network)?;
     let folder = make_folder(options)?;
     let history = workload::history_in(&folder);
     let recorder =
@@ -90,8 +92,10 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Done> {
         NetworkKind::Namespaces => Network::namespaces(options.nodes, &slot).await?,
         NetworkKind::Loopback => Network::loopback(options.nodes, &slot)?,
     };
-    let mut choice = options.nemesis.clone();
-    let left_out = leave_out(&mut choice, &network).await?;
+    if let Err(error) = leave_out_shapes(&mut choice, &network, &mut left_out).await {
+        let _ = fs::remove_dir_all(&folder);
+        return Err(error);
+    }
     for why in &left_out {
         say(&format!("left out: {why}"));
     }
@@ -107,49 +111,36 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Done> {
 }
 
 /// Takes out the kinds that are not possible here, if nobody insists on them; says which and why.
-async fn leave_out(choice: &mut Choice, network: &Network) -> anyhow::Result<Vec<String>> {
+fn leave_out(choice: &mut Choice, network: NetworkKind) -> anyhow::Result<Vec<String>> {
     let mut left_out = Vec::new();
-    let mut refuse =
-        |choice: &mut Choice, is_one: &dyn Fn(Kind) -> bool, why: String| -> anyhow::Result<()> {
-            let some = |kinds: &std::collections::BTreeSet<Kind>| -> Vec<&str> {
-                kinds.iter().filter(|kind| is_one(**kind)).map(|kind| kind.name()).collect()
-            };
-            let insisted = some(&choice.insisted);
-            if !insisted.is_empty() {
-                bail!("not possible here: {}: {why}", insisted.join(", "));
-            }
-            let names = some(&choice.kinds);
-            if !names.is_empty() {
-                left_out.push(format!("{}: {why}", names.join(", ")));
-                choice.kinds.retain(|kind| !is_one(*kind));
-            }
-            Ok(())
-        };
-    match network.faulty() {
-        None => {
-            let why = "nodes on loopback share a network; use `--network namespaces` as root".to_owned();
-            refuse(choice, &|kind| kind.is_cut() || kind.is_shape(), why)?;
-        }
-        Some(namespaces) => {
-            if choice.kinds.iter().any(|kind| kind.is_shape())
-                && let Err(error) = namespaces.can_shape().await
-            {
-                refuse(
-                    choice,
-                    &Kind::is_shape,
-                    format!("this kernel has no netem, or `tc` is missing: {error:#}"),
-                )?;
-            }
+    match network {
+        NetworkKind::Namespaces => namespaces_are_possible()?,
+        NetworkKind::Loopback => {
+            let why = "nodes on loopback share a network; use `--network namespaces` as root";
+            left_out
+                .extend(choice.leave_out(|kind| kind.is_cut() || kind.is_shape(), why).map_err(Error::msg)?);
         }
     }
-    if choice.kinds.contains(&Kind::DiskFull) && !rustix::process::geteuid().is_root() {
-        refuse(
-            choice,
-            &|kind| kind == Kind::DiskFull,
-            "small disks are mounted, which needs root".to_owned(),
-        )?;
+    if !rustix::process::geteuid().is_root() {
+        let why = "small disks are mounted, which needs root";
+        left_out.extend(choice.leave_out(|kind| kind == Kind::DiskFull, why).map_err(Error::msg)?);
     }
     Ok(left_out)
+}
+
+/// The same for what needs netem, which can be seen when there are namespaces.
+async fn leave_out_shapes(
+    choice: &mut Choice,
+    network: &Network,
+    left_out: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if let Some(namespaces) = network.faulty().filter(|_| choice.kinds.iter().any(|kind| kind.is_shape()))
+        && let Err(error) = namespaces.can_shape().await
+    {
+        let why = format!("this kernel has no netem, or `tc` is missing: {error:#}");
+        left_out.extend(choice.leave_out(Kind::is_shape, &why).map_err(Error::msg)?);
+    }
+    Ok(())
 }
 
 /// The folder of a run: its time and what it is.

@@ -133,6 +133,29 @@ pub(crate) struct Choice {
     pub(crate) insisted: BTreeSet<Kind>,
 }
 
+impl Choice {
+    /// Takes out kinds that are not possible; says which. Refuses if one of them was named itself.
+    pub(crate) fn leave_out(
+        &mut self,
+        is_one: impl Fn(Kind) -> bool,
+        why: &str,
+    ) -> Result<Option<String>, String> {
+        let names = |kinds: &BTreeSet<Kind>| -> Vec<&str> {
+            kinds.iter().filter(|kind| is_one(**kind)).map(|kind| kind.name()).collect()
+        };
+        let insisted = names(&self.insisted);
+        if !insisted.is_empty() {
+            return Err(format!("not possible here: {}: {why}", insisted.join(", ")));
+        }
+        let left_out = names(&self.kinds);
+        if left_out.is_empty() {
+            return Ok(None);
+        }
+        self.kinds.retain(|kind| !is_one(*kind));
+        Ok(Some(format!("{}: {why}", left_out.join(", "))))
+    }
+}
+
 impl std::str::FromStr for Choice {
     type Err = String;
 
@@ -170,6 +193,16 @@ mod tests {
         assert_eq!(kinds("netem").unwrap().len(), 6);
         assert_eq!(kinds("all").unwrap().len(), NAMES.len());
         assert!(kinds("kill,kil").unwrap_err().starts_with("`kil` is no nemesis; there are none, kill, "));
+    }
+
+    #[test]
+    fn what_is_not_possible_is_left_out_unless_it_was_named() {
+        let mut all: Choice = "all".parse().unwrap();
+        let left_out = all.leave_out(|kind| kind == Kind::DiskFull, "no root");
+        assert_eq!(left_out, Ok(Some("disk-full: no root".to_owned())));
+        assert_eq!(all.leave_out(|kind| kind == Kind::DiskFull, "no root"), Ok(None));
+        let mut named: Choice = "all,disk-full".parse().unwrap();
+        assert!(named.leave_out(|kind| kind == Kind::DiskFull, "no root").is_err());
     }
 
     #[test]
