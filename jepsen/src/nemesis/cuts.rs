@@ -31,6 +31,9 @@ impl Fault {
         let victim = if cut == Cut::IsolatePrimary { self.some_primary() } else { Some(self.some_node()) };
         let Some(victim) = victim else { return Ok(Err("nobody leads the group that was drawn".to_owned())) };
         let partition = draw(cut, &nodes, victim, &mut self.rng);
+        if partition.ways.is_empty() {
+            return Ok(Err("so few nodes all hear each other all the same".to_owned()));
+        }
         let cluster = self.nemesis.cluster.clone();
         let network = cluster.network.faulty().context("links can only be cut between namespaces")?;
         self.note(Phase::Begin, partition.words.clone());
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn three_nodes_are_cut_as_well() {
-        for kind in [Cut::Halves, Cut::IsolatePrimary, Cut::OneWay] {
+        for kind in [Cut::Halves, Cut::Bridge, Cut::IsolatePrimary, Cut::OneWay] {
             let ways = draw(kind, &[1, 2, 3], 3, &mut ChaCha8Rng::seed_from_u64(1)).ways;
             assert!(!ways.is_empty(), "{kind:?}");
         }

@@ -17,7 +17,7 @@ use super::{BUSY, Fault, Hold, Needs, Struck};
 use crate::cluster::{Status, WELL_WITHIN};
 use crate::recorder::Phase;
 
-/// How long a node may take to notice that its disk has space again, before it is started anew.
+/// How long a node may take to stop that found its disk full, before it is taken for one that goes on.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Fault {
@@ -103,7 +103,8 @@ impl Fault {
             let ballast = self.cluster().disk(*node).join("ballast");
             fs::remove_file(&ballast).with_context(|| format!("cannot remove {}", ballast.display()))?;
         }
-        self.nemesis.wait(RECOVERS_WITHIN).await;
+        // Also when the time is over: who has just found his disk full takes a moment to stop.
+        tokio::time::sleep(RECOVERS_WITHIN).await;
         for node in &nodes {
             // Who has stopped because of it is started by hand; who has not may still say so, but no longer stops.
             self.cluster().start(*node).await?;
