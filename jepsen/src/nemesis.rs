@@ -231,9 +231,11 @@ impl Fault {
         status.groups.choose(&mut self.rng)?.primary
     }
 
+    /// A node that no other fault is at, if there is one.
     fn some_node(&mut self) -> u8 {
-        let ids = self.cluster().ids();
-        ids.choose(&mut self.rng).unwrap_or(1)
+        let taken = self.nemesis.taken.lock().unwrap_or_else(PoisonError::into_inner).nodes.clone();
+        let free = self.cluster().ids().filter(|node| !taken.contains(node)).choose(&mut self.rng);
+        free.unwrap_or(1)
     }
 
     /// One node, a primary, a minority or all of them.

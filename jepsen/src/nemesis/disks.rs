@@ -17,8 +17,9 @@ use super::{BUSY, Fault, Hold, Needs, Struck};
 use crate::cluster::{Status, WELL_WITHIN};
 use crate::recorder::Phase;
 
-/// How long a node may take to stop that found its disk full, before it is taken for one that goes on.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long a node may take to stop that found its disk full, before it is taken for one that goes on: it says farewell to its
+/// peers first, and some of them may be dead.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(5);
 
 impl Fault {
     /// A node whose data may be taken: all others have theirs.
