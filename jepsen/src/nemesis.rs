@@ -64,8 +64,8 @@ pub(crate) fn plan(kinds: &BTreeSet<Kind>, limit: Duration, seed: u64) -> Vec<Pl
         let raw = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         plan.push(Planned { at_ms: raw(at), kind: *kind, lasts_ms: raw(lasts), seed: rng.random() });
         at += Duration::from_millis(rng.random_range(GAP_MS));
-        // One kind alone is not in its own way.
-        if kinds.len() == 1 {
+        // Faults of one family want the same things: they come one after the other if there are no others.
+        if families.len() == 1 {
             at += lasts;
         }
     }

@@ -10,9 +10,13 @@
 //! wrong one for B: its packets go to nobody and nobody tells it so, while those from B to A arrive. That cuts each direction by
 //! itself, needs nothing but `ip`, and works on any kernel.
 //!
-//! Delay, loss and the like are the kernel's `netem`, on what a node sends.
+//! Delay, loss and the like are the kernel's `netem`, on what a node sends. Where the kernel has none, the bridge is replaced by
+//! a switch in the harness itself, if a run wants them.
 
-use std::collections::BTreeSet;
+mod shape;
+mod switch;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::sync::Mutex;
@@ -20,6 +24,8 @@ use std::sync::PoisonError;
 
 use anyhow::{Context as _, bail};
 
+pub(crate) use self::shape::Shape;
+use self::switch::{Switch, tap};
 use crate::command_line::must;
 use crate::leftovers::Slot;
 
@@ -49,6 +55,15 @@ pub(crate) struct Namespaces {
     slot: u8,
     nodes: u8,
     cut: Mutex<BTreeSet<Way>>,
+    /// None where the bridge connects the nodes.
+    switch: Option<Switch>,
+}
+
+/// Whether a run wants to shape what nodes send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Links {
+    Plain,
+    Shaped,
 }
 
 /// Whether this process may make namespaces; or why not.
@@ -86,10 +101,10 @@ impl Network {
     }
 
     /// Makes the bridge and a namespace for each node.
-    pub(crate) async fn namespaces(nodes: u8, slot: &Slot) -> anyhow::Result<Self> {
+    pub(crate) async fn namespaces(nodes: u8, slot: &Slot, links: Links) -> anyhow::Result<Self> {
         namespaces_are_possible()?;
-        let network = Namespaces { slot: slot.number, nodes, cut: Mutex::default() };
-        network.build(slot).await.context("cannot build the network")?;
+        let mut network = Namespaces { slot: slot.number, nodes, cut: Mutex::default(), switch: None };
+        network.build(slot, links).await.context("cannot build the network")?;
         Ok(Self::Namespaces(network))
     }
 
@@ -149,18 +164,31 @@ impl Namespaces {
         format!("02:76:6a:{:02x}:ff:ff", self.slot)
     }
 
-    async fn build(&self, slot: &Slot) -> anyhow::Result<()> {
+    async fn build(&mut self, slot: &Slot, links: Links) -> anyhow::Result<()> {
         let bridge = self.bridge();
         slot.bridge(&bridge)?;
-        must(&format!("ip link add {bridge} address {} type bridge", self.hardware(HARNESS))).await?;
+        must(&format!("ip link add {bridge} type bridge")).await?;
+        let mut taps = BTreeMap::new();
+        if links == Links::Shaped
+            && must(&format!("tc qdisc replace dev {bridge} root netem delay 1ms")).await.is_err()
+        {
+            must(&format!("ip link del {bridge}")).await?;
+            taps.insert(HARNESS, tap(&bridge)?);
+        }
+        must(&format!("ip link set {bridge} address {}", self.hardware(HARNESS))).await?;
         must(&format!("ip addr add {}/24 dev {bridge}", self.ip(HARNESS))).await?;
         must(&format!("ip link set {bridge} up")).await?;
         for node in 1..=self.nodes {
             let (name, outside) = (self.name(node), format!("vj{}v{node}", self.slot));
             slot.namespace(&name)?;
             must(&format!("ip netns add {name}")).await?;
-            must(&format!("ip link add {outside} type veth peer name eth0 netns {name}")).await?;
-            must(&format!("ip link set {outside} master {bridge} up")).await?;
+            if taps.is_empty() {
+                must(&format!("ip link add {outside} type veth peer name eth0 netns {name}")).await?;
+                must(&format!("ip link set {outside} master {bridge} up")).await?;
+            } else {
+                taps.insert(node, tap(&outside)?);
+                must(&format!("ip link set {outside} netns {name} name eth0")).await?;
+            }
             must(&format!("ip -n {name} link set eth0 address {}", self.hardware(node))).await?;
             must(&format!("ip -n {name} addr add {}/24 dev eth0", self.ip(node))).await?;
             must(&format!("ip -n {name} link set eth0 up")).await?;
@@ -168,6 +196,12 @@ impl Namespaces {
         }
         for way in self.ways() {
             self.point(way, &self.hardware(way.1)).await?;
+        }
+        if taps.is_empty() {
+            // It was only to see whether the kernel can; there is nothing on a network without.
+            let _ = must(&format!("tc qdisc del dev {bridge} root")).await;
+        } else {
+            self.switch = Some(Switch::new(taps));
         }
         Ok(())
     }
@@ -206,18 +240,28 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Whether the kernel has `netem`; or what it says.
-    pub(crate) async fn can_shape(&self) -> anyhow::Result<()> {
-        self.shape(1, "delay 1ms").await?;
-        self.unshape(1).await
-    }
-
     /// Shapes what a node sends.
-    pub(crate) async fn shape(&self, node: u8, how: &str) -> anyhow::Result<()> {
-        must(&format!("tc -n {} qdisc replace dev eth0 root netem {how}", self.name(node))).await
+    pub(crate) async fn shape(&self, node: u8, shape: Shape) -> anyhow::Result<()> {
+        match &self.switch {
+            Some(switch) => {
+                switch.shape(node, shape);
+                Ok(())
+            }
+            None => {
+                must(&format!("tc -n {} qdisc replace dev eth0 root netem {shape}", self.name(node))).await
+            }
+        }
     }
 
     pub(crate) async fn unshape(&self, node: u8) -> anyhow::Result<()> {
-        must(&format!("tc -n {} qdisc del dev eth0 root", self.name(node))).await
+        match &self.switch {
+            Some(_) => self.shape(node, Shape::default()).await,
+            None => must(&format!("tc -n {} qdisc del dev eth0 root", self.name(node))).await,
+        }
+    }
+
+    /// What shapes the links, if anything does.
+    pub(crate) fn shaper(&self) -> &'static str {
+        if self.switch.is_some() { "the harness, for this kernel has no netem" } else { "netem" }
     }
 }

@@ -22,7 +22,7 @@ use crate::cluster::{Cluster, Plan, Status, WELL_WITHIN};
 use crate::findings::{self, Finding};
 use crate::leftovers::Slot;
 use crate::nemesis::{self, Choice, Kind, Nemesis, Tally};
-use crate::network::{Network, namespaces_are_possible};
+use crate::network::{Links, Network, namespaces_are_possible};
 use crate::page::page;
 use crate::recorder::{Phase, Recorder};
 use crate::results::{Asked, Results, Verdict, count};
@@ -80,7 +80,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Done> {
         );
     }
     let mut choice = options.nemesis.clone();
-    let mut left_out = leave_out(&mut choice, options.network)?;
+    let left_out = leave_out(&mut choice, options.network)?;
     let folder = make_folder(options)?;
     let history = workload::history_in(&folder);
     let recorder =
@@ -89,12 +89,15 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Done> {
     let slot = Arc::new(Slot::take(&folder)?);
     say(&format!("seed {}, results in {}", options.seed, folder.display()));
     let network = match options.network {
-        NetworkKind::Namespaces => Network::namespaces(options.nodes, &slot).await?,
+        NetworkKind::Namespaces => {
+            let is_shaped = choice.kinds.iter().any(|kind| kind.is_shape());
+            let links = if is_shaped { Links::Shaped } else { Links::Plain };
+            Network::namespaces(options.nodes, &slot, links).await?
+        }
         NetworkKind::Loopback => Network::loopback(options.nodes, &slot)?,
     };
-    if let Err(error) = leave_out_shapes(&mut choice, &network, &mut left_out).await {
-        let _ = fs::remove_dir_all(&folder);
-        return Err(error);
+    if let Some(links) = network.faulty().filter(|_| choice.kinds.iter().any(|kind| kind.is_shape())) {
+        say(&format!("links are shaped by {}", links.shaper()));
     }
     for why in &left_out {
         say(&format!("left out: {why}"));
@@ -126,21 +129,6 @@ fn leave_out(choice: &mut Choice, network: NetworkKind) -> anyhow::Result<Vec<St
         left_out.extend(choice.leave_out(|kind| kind == Kind::DiskFull, why).map_err(Error::msg)?);
     }
     Ok(left_out)
-}
-
-/// The same for what needs netem, which can be seen when there are namespaces.
-async fn leave_out_shapes(
-    choice: &mut Choice,
-    network: &Network,
-    left_out: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    if let Some(namespaces) = network.faulty().filter(|_| choice.kinds.iter().any(|kind| kind.is_shape()))
-        && let Err(error) = namespaces.can_shape().await
-    {
-        let why = format!("this kernel has no netem, or `tc` is missing: {error:#}");
-        left_out.extend(choice.leave_out(Kind::is_shape, &why).map_err(Error::msg)?);
-    }
-    Ok(())
 }
 
 /// The folder of a run: its time and what it is.

@@ -15,7 +15,7 @@ pub(crate) enum Kind {
     Rolling,
     /// Links are cut, for which nodes need a network of their own.
     Cut(Cut),
-    /// What nodes send is shaped, for which the kernel needs netem as well.
+    /// What nodes send is shaped, for which they do as well.
     Shape(Shape),
     CorruptFiles,
     LoseDisk,
