@@ -14,6 +14,7 @@ mod entropy;
 mod failure;
 mod health;
 mod logging;
+mod measure;
 mod output;
 mod running;
 mod topic_name;

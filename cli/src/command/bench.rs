@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   options    what was typed, and what of it does not go together
-//!   schedule   when records are due, what they hold      load       the tasks that send, wait and read
+//!   schedule   when records are due                      load       the tasks that send, wait and read
 //!   recorder   histograms, second by second              report     the document and its table
 //!   page       the same as HTML                          compare    two documents
 //!   raw        what the machine can do without a cluster

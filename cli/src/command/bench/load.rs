@@ -8,8 +8,8 @@
 //! A producer has a thread, because the timers of the runtime have a resolution of a millisecond, which is more than an append
 //! may take. One task per partition waits for acknowledgements, so that a slow partition does not make others look slow.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -17,60 +17,16 @@ use tokio::task::JoinSet;
 use varve_client::{Ack, ClientError, Consumer, Fetched, Offset, Producer, Record, Target};
 
 use super::recorder::Recorder;
-use super::schedule::{Payloads, Share, read_stamp};
+use super::schedule::Share;
+use crate::measure::clock::Clock;
+use crate::measure::payload::{Payloads, read_stamp};
 
 /// Records of one partition and one producer whose acknowledgements are awaited at most: more than its window holds.
 const RECORDS_AWAITED_MAX: usize = 1 << 17;
 
-/// How long a thread sleeps before it looks whether it shall stop.
-const NAP_MAX: Duration = Duration::from_millis(50);
-
 /// How long after the end what was due before it is still sent. A load far above what the cluster can take would go on for many
 /// times its duration.
 pub(super) const CATCH_UP_MAX: Duration = Duration::from_secs(5);
-
-/// The clock of a run, and whether it was told to end.
-#[derive(Clone, Debug)]
-pub(super) struct Clock {
-    start: Instant,
-    stopped_at: Arc<OnceLock<Duration>>,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self { start: Instant::now(), stopped_at: Arc::default() }
-    }
-
-    /// Time since the start.
-    pub(super) fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    pub(super) fn stop(&self) {
-        self.stopped_at.get_or_init(|| self.now());
-    }
-
-    /// When it was told to end.
-    pub(super) fn stopped_at(&self) -> Option<Duration> {
-        self.stopped_at.get().copied()
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stopped_at().is_some()
-    }
-
-    /// Waits on this thread until a moment; false if the run was told to end before.
-    fn sleep_until(&self, at: Duration) -> bool {
-        while !self.is_stopped() {
-            let left = at.saturating_sub(self.now());
-            if left.is_zero() {
-                return true;
-            }
-            std::thread::sleep(left.min(NAP_MAX));
-        }
-        false
-    }
-}
 
 /// A recorder that several tasks write to.
 #[derive(Clone, Debug)]
@@ -150,7 +106,7 @@ fn send_all(
         }
         let due = due.unwrap_or_else(|| clock.now());
         let payload = match run {
-            Some(run) => payloads.stamped(record, *run, due),
+            Some(run) => payloads.stamped(record, *run, nanos(due)),
             None => payloads.plain(record),
         };
         let bytes = payload.len() as u64;
@@ -163,6 +119,11 @@ fn send_all(
         }
     }
     Ok(())
+}
+
+/// What a payload is stamped with: when it was due, after the start.
+fn nanos(due: Duration) -> u64 {
+    u64::try_from(due.as_nanos()).unwrap_or(u64::MAX)
 }
 
 async fn wait_for_acks(mut awaited: mpsc::Receiver<Awaited>, clock: Clock, recorder: Shared) {
@@ -190,7 +151,7 @@ pub(super) async fn follow(mut consumer: Consumer, run: u64, clock: Clock, recor
             Ok(Fetched { records, .. }) => {
                 let (mut count, mut bytes) = (0, 0);
                 for (_, record) in &records {
-                    if let Some(due) = read_stamp(&record.payload, run) {
+                    if let Some(due) = read_stamp(&record.payload, run).map(Duration::from_nanos) {
                         recorder.took(due, now.saturating_sub(due));
                         count += 1;
                         bytes += record.payload.len() as u64;

@@ -12,8 +12,8 @@ use varve_protocol::limits::{
 use varve_protocol::record::{BATCH_HEADER_SIZE, Record};
 
 use super::report::Setting;
-use super::schedule::STAMP_SIZE;
 use crate::failure::{Failure, Outcome};
+use crate::measure::payload::STAMP_SIZE;
 use crate::topic_name::TopicName;
 
 /// Producers or consumers of one process. Each has a connection of its own.

@@ -2,40 +2,25 @@
 //!
 //! Measured before the load, while the cluster is idle: writes of 1 MiB with a sync after each, as a log makes them; syncs of
 //! 4 KiB, which are about as short as a sync gets; copies within memory; round trips over loopback UDP. What the directory lies
-//! on is what is measured: name one beside the data of a node. One writer that waits for every sync does not fill a disk that
-//! takes several at once, so nodes that share one may come to more than it.
+//! on is what is measured: name one beside the data of a node.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::load::Clock;
 use super::report::Side;
+use crate::measure::clock::Clock;
+use crate::measure::disk::{Disk, Times, megabytes_per_second, repeat, times};
 use crate::output::table;
-
-const WRITE_SIZE: usize = 1 << 20;
-
-const WRITE_SIZE_SMALL: usize = 4 << 10;
 
 /// Larger than the caches of a processor.
 const COPY_SIZE: usize = 64 << 20;
 
-/// How long each limit is measured.
-const TIME: Duration = Duration::from_secs(2);
-
-/// Writes at most, so that a fast disk is not filled.
-const WRITES_MAX: usize = 2_048;
-
 /// Round trips over loopback at most.
 const TRIPS_MAX: usize = 20_000;
-
-/// The longest time that is told apart from longer ones: ten minutes.
-const TIME_NS_MAX: u64 = 600_000_000_000;
 
 /// How long a datagram may take over loopback before it counts as lost.
 const TRIP_MAX: Duration = Duration::from_secs(1);
@@ -45,25 +30,13 @@ const TRIP_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Raw {
     /// The directory that was written to.
     dir: PathBuf,
-    /// Writes of 1 MiB, each synced.
-    disk_megabytes_per_second: f64,
-    /// From before the write of 1 MiB until it is synced.
-    write_1mib_ms: Times,
-    /// The same for 4 KiB.
-    write_4kib_ms: Times,
+    #[serde(flatten)]
+    disk: Disk,
     memcpy_megabytes_per_second: f64,
     /// 64 bytes there and back.
     loopback_udp_ms: Times,
     /// Filled in when the results are known.
     ratios: Vec<Ratio>,
-}
-
-/// Percentiles in milliseconds.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-struct Times {
-    p50: f64,
-    p99: f64,
-    max: f64,
 }
 
 /// A result divided by a limit.
@@ -76,12 +49,7 @@ struct Ratio {
 impl Raw {
     /// Measures; ends early if the clock says so. Blocks.
     pub(super) fn measure(dir: &Path, clock: &Clock) -> io::Result<Self> {
-        let (large, small) = {
-            let mut scratch = Scratch::new(dir)?;
-            let block: Vec<u8> = super::schedule::Payloads::new(0, WRITE_SIZE).plain(0).into();
-            let large = repeat(clock, WRITES_MAX, || scratch.append(&block))?;
-            (large, repeat(clock, WRITES_MAX, || scratch.append(&block[..WRITE_SIZE_SMALL]))?)
-        };
+        let disk = Disk::measure(dir, clock)?;
         let (from, mut to) = (vec![1_u8; COPY_SIZE], vec![0_u8; COPY_SIZE]);
         let copies = repeat(clock, usize::MAX, || {
             to.copy_from_slice(std::hint::black_box(&from));
@@ -96,9 +64,7 @@ impl Raw {
         let trips = repeat(clock, TRIPS_MAX, || round_trip(&here, &there))?;
         Ok(Self {
             dir: dir.to_owned(),
-            disk_megabytes_per_second: megabytes_per_second(WRITE_SIZE, &large),
-            write_1mib_ms: times(&large),
-            write_4kib_ms: times(&small),
+            disk,
             memcpy_megabytes_per_second: megabytes_per_second(COPY_SIZE, &copies),
             loopback_udp_ms: times(&trips),
             ratios: Vec::new(),
@@ -113,13 +79,13 @@ impl Raw {
                 self.ratios.push(Ratio { what: format!("{name}: {what}"), ratio });
             };
             if name == "produced" {
-                ratio("MB/s / synced writes", rate / self.disk_megabytes_per_second);
+                ratio("MB/s / synced writes", rate / self.disk.disk_megabytes_per_second);
                 if replicas > 1 {
-                    let shared = self.disk_megabytes_per_second / f64::from(replicas);
+                    let shared = self.disk.disk_megabytes_per_second / f64::from(replicas);
                     ratio(&format!("the same, if {replicas} replicas share the disk"), rate / shared);
                 }
-                ratio("p50 / p50 of a 4 KiB write", latency_ms.p50 / self.write_4kib_ms.p50);
-                ratio("p99 / p99 of a 4 KiB write", latency_ms.p99 / self.write_4kib_ms.p99);
+                ratio("p50 / p50 of a 4 KiB write", latency_ms.p50 / self.disk.write_4kib_ms.p50);
+                ratio("p99 / p99 of a 4 KiB write", latency_ms.p99 / self.disk.write_4kib_ms.p99);
             }
             ratio("MB/s / memcpy", rate / self.memcpy_megabytes_per_second);
             ratio("p50 / loopback round trip", latency_ms.p50 / self.loopback_udp_ms.p50);
@@ -141,12 +107,12 @@ impl Raw {
                 format!("{max:.3}"),
             ]
         };
-        let mut writes = times("write of 1 MiB, synced", &self.write_1mib_ms);
-        writes[1] = format!("{:.0}", self.disk_megabytes_per_second);
+        let mut writes = times("write of 1 MiB, synced", &self.disk.write_1mib_ms);
+        writes[1] = format!("{:.0}", self.disk.disk_megabytes_per_second);
         let copies = vec!["memcpy".to_owned(), format!("{:.0}", self.memcpy_megabytes_per_second)];
         let rows = [
             writes,
-            times("write of 4 KiB, synced", &self.write_4kib_ms),
+            times("write of 4 KiB, synced", &self.disk.write_4kib_ms),
             times("loopback UDP, there and back", &self.loopback_udp_ms),
             copies,
         ];
@@ -154,32 +120,6 @@ impl Raw {
         let ratios = self.ratios.iter().map(|ratio| vec![ratio.what.clone(), format!("{:.3}", ratio.ratio)]);
         let ratios = table(&["RESULT / LIMIT", "RATIO"], &[1], ratios);
         format!("\nthis machine without a cluster, in {}:\n\n{limits}\n{ratios}", self.dir.display())
-    }
-}
-
-/// A file that goes when it is done with.
-struct Scratch {
-    path: PathBuf,
-    file: File,
-}
-
-impl Scratch {
-    fn new(dir: &Path) -> io::Result<Self> {
-        let path = dir.join(format!("varve-bench-{}.tmp", std::process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self { path, file })
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.sync_data()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // If it cannot be removed, its name says whose it is.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -191,59 +131,17 @@ fn round_trip(here: &UdpSocket, there: &UdpSocket) -> io::Result<()> {
     here.recv(&mut buffer).map(|_| ())
 }
 
-/// Does something again and again, and tells how many nanoseconds each time took.
-fn repeat(
-    clock: &Clock,
-    count_max: usize,
-    mut act: impl FnMut() -> io::Result<()>,
-) -> io::Result<Histogram<u64>> {
-    let mut taken_ns = Histogram::new_with_max(TIME_NS_MAX, 3)
-        .expect("three digits up to ten minutes are a sound histogram");
-    let start = Instant::now();
-    for _ in 0..count_max {
-        if clock.stopped_at().is_some() || start.elapsed() > TIME {
-            break;
-        }
-        let before = Instant::now();
-        act()?;
-        taken_ns.saturating_record(u64::try_from(before.elapsed().as_nanos()).unwrap_or(TIME_NS_MAX));
-    }
-    Ok(taken_ns)
-}
-
-fn times(taken_ns: &Histogram<u64>) -> Times {
-    let ms = |ns: u64| ns as f64 / 1e6;
-    Times {
-        p50: ms(taken_ns.value_at_quantile(0.5)),
-        p99: ms(taken_ns.value_at_quantile(0.99)),
-        max: ms(taken_ns.max()),
-    }
-}
-
-fn megabytes_per_second(size: usize, taken_ns: &Histogram<u64>) -> f64 {
-    // A mean and no percentile: the slow ones are part of the rate.
-    if taken_ns.is_empty() { 0.0 } else { size as f64 / 1e6 / (taken_ns.mean() / 1e9) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::report::tests::side;
     use super::*;
 
     #[test]
-    fn rates_are_means_and_ratios_have_a_limit_below() {
-        let mut taken_ns = Histogram::new(3).unwrap();
-        taken_ns.record(1_000_000).unwrap();
-        taken_ns.record(3_000_000).unwrap();
-        assert!((megabytes_per_second(1_000_000, &taken_ns) - 500.0).abs() < 1.0);
-        assert_eq!(megabytes_per_second(1, &Histogram::new(3).unwrap()), 0.0);
-
+    fn ratios_have_a_limit_below() {
         let times = Times { p50: 2.0, p99: 4.0, max: 8.0 };
         let raw = Raw {
             dir: PathBuf::from("here"),
-            disk_megabytes_per_second: 300.0,
-            write_1mib_ms: times,
-            write_4kib_ms: times,
+            disk: Disk { disk_megabytes_per_second: 300.0, write_1mib_ms: times, write_4kib_ms: times },
             memcpy_megabytes_per_second: 0.0,
             loopback_udp_ms: times,
             ratios: Vec::new(),
@@ -253,25 +151,5 @@ mod tests {
         let ratios: Vec<f64> = raw.ratios.iter().map(|ratio| ratio.ratio).collect();
         assert_eq!(ratios, [50.0 / 300.0, 0.5, 2.5, 2.5, 2.5], "what has no limit has no ratio");
         assert!(raw.text().contains("if 3 replicas share the disk  0.500"), "{}", raw.text());
-    }
-
-    #[test]
-    fn limits_are_measured_and_leave_no_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Clock::start();
-        let mut scratch = Scratch::new(dir.path()).unwrap();
-        let taken_ns = repeat(&clock, 3, || scratch.append(b"four")).unwrap();
-        assert_eq!((taken_ns.len(), std::fs::read(&scratch.path).unwrap().len()), (3, 12));
-        let nap = Duration::from_millis(5);
-        let naps = repeat(&clock, 3, || {
-            std::thread::sleep(nap);
-            Ok(())
-        });
-        assert!(times(&naps.unwrap()).p50 >= 4.99, "a sleep is no shorter than it was told to be");
-        drop(scratch);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        clock.stop();
-        assert_eq!(repeat(&clock, 3, || Ok(())).unwrap().len(), 0, "it was told to end");
-        assert!(Raw::measure(&dir.path().join("nowhere"), &clock).is_err());
     }
 }

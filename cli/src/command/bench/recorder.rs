@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::report::{Latency, Second, Side};
-
-/// The longest latency that is told apart from longer ones.
-const LATENCY_US_MAX: u64 = 600_000_000;
+use super::report::{Second, Side};
+use crate::measure::latency::{Latency, count, histogram};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -76,9 +74,8 @@ impl Recorder {
     /// Notes how long something took that was due at this moment.
     pub(super) fn took(&mut self, due: Duration, latency: Duration) {
         if self.start <= due && due < self.end {
-            let latency_us = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX).min(LATENCY_US_MAX);
-            self.latency_us.saturating_record(latency_us);
-            self.current.latency_us.saturating_record(latency_us);
+            count(&mut self.latency_us, latency);
+            count(&mut self.current.latency_us, latency);
         }
     }
 
@@ -128,7 +125,7 @@ impl Recorder {
             records_per_second: per_second(self.records),
             megabytes_per_second: per_second(self.bytes) / 1e6,
             latency_samples: self.latency_us.len(),
-            latency_ms: latency(&self.latency_us),
+            latency_ms: Latency::of(&self.latency_us),
             not_sent: self.not_sent,
             errors: self.errors,
             first_error: self.first_error,
@@ -151,26 +148,10 @@ impl Recorder {
             seconds,
             records_per_second: *records as f64 / seconds,
             megabytes_per_second: *bytes as f64 / seconds / 1e6,
-            latency_ms: (!latency_us.is_empty()).then(|| latency(latency_us)),
+            latency_ms: (!latency_us.is_empty()).then(|| Latency::of(latency_us)),
         });
         (*records, *bytes) = (0, 0);
         latency_us.reset();
-    }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_max(LATENCY_US_MAX, 3).expect("three digits up to ten minutes are a sound histogram")
-}
-
-fn latency(latency_us: &Histogram<u64>) -> Latency {
-    let ms = |quantile| latency_us.value_at_quantile(quantile) as f64 / 1e3;
-    Latency {
-        p50: ms(0.5),
-        p90: ms(0.9),
-        p99: ms(0.99),
-        p99_9: ms(0.999),
-        p99_99: ms(0.9999),
-        max: latency_us.max() as f64 / 1e3,
     }
 }
 

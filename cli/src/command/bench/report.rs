@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::raw::Raw;
+use crate::measure::latency::Latency;
 use crate::output::table;
 
 /// A whole run.
@@ -57,31 +58,6 @@ pub(super) struct Side {
     pub(super) first_error: Option<String>,
     /// The span second by second.
     pub(super) over_time: Vec<Second>,
-}
-
-/// Percentiles in milliseconds; zero if there are no samples.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub(super) struct Latency {
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-    pub(super) p99: f64,
-    pub(super) p99_9: f64,
-    pub(super) p99_99: f64,
-    pub(super) max: f64,
-}
-
-impl Latency {
-    /// All of them with their names.
-    pub(super) fn named(&self) -> [(&'static str, f64); 6] {
-        [
-            ("p50", self.p50),
-            ("p90", self.p90),
-            ("p99", self.p99),
-            ("p99.9", self.p99_9),
-            ("p99.99", self.p99_99),
-            ("max", self.max),
-        ]
-    }
 }
 
 /// One second of the span; the last one may be shorter.

@@ -1,32 +1,31 @@
 //! A run from beginning to end: the topic, the workers, the wait, the report.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use indicatif::{ProgressBar, ProgressDrawTarget};
-use tokio::task::{JoinHandle, JoinSet};
-use varve_client::{Client, ClientError, From};
-use varve_protocol::metadata::{MetadataError, TopicEntry};
+use tokio::task::JoinSet;
+use varve_client::From;
+use varve_protocol::metadata::TopicEntry;
 
-use super::load::{CATCH_UP_MAX, Clock, Sending, Shared, follow, produce, read_up_to};
+use super::load::{CATCH_UP_MAX, Sending, Shared, follow, produce, read_up_to};
 use super::options::{Common, Load, Readers, setting};
 use super::page::page;
 use super::raw::Raw;
 use super::recorder::Recorder;
 use super::report::{Report, Setting, Side};
-use super::schedule::{Payloads, Share};
+use super::schedule::Share;
 use crate::command::produce::partition_count;
 use crate::command::topic::find;
 use crate::connection::connect;
 use crate::context::Context;
 use crate::entropy;
 use crate::failure::{Failure, Outcome};
+use crate::measure::attendants::Attendants;
+use crate::measure::clock::Clock;
+use crate::measure::own_topic::OwnTopic;
+use crate::measure::payload::Payloads;
+use crate::measure::report_file;
 use crate::output;
-
-/// How often progress shows.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether consumers have everything.
 const POLL_EVERY: Duration = Duration::from_millis(5);
@@ -59,10 +58,13 @@ pub(super) async fn append(context: &Context, kind: Kind, load: &Load, readers: 
     let client = connect(context).await?;
     let raw = measure_raw(&load.common).await?;
     let topic = &load.common.topic;
-    let made = if load.created.create { Some(Made::new(&client, load).await?) } else { None };
+    let made = match load.created.create {
+        true => Some(OwnTopic::new(&client, topic, load.created.options()).await?),
+        false => None,
+    };
     let measured = measure(context, load, readers).await;
     let deleted = match made {
-        Some(made) => made.delete(&client, load).await,
+        Some(made) => made.delete(&client).await,
         None => Ok(()),
     };
     let (sides, entry) = measured?;
@@ -131,7 +133,7 @@ pub(super) async fn consume(
     let until = duration.unwrap_or(Duration::MAX);
     let recorder = Shared::new(Recorder::new(Duration::ZERO, until));
     let clock = Clock::start();
-    let attendants = Attendants::start(&clock, vec![("read", recorder.clone())]);
+    let attendants = Attendants::start(&clock, progress(vec![("read", recorder.clone())]));
     let mut readers_running = JoinSet::new();
     for (consumer, end) in consumers {
         readers_running.spawn(read_up_to(consumer, (end, until), clock.clone(), recorder.clone()));
@@ -149,43 +151,6 @@ pub(super) async fn consume(
     let mut report = new_report("consume", topic, settings, vec![side]);
     report.raw = raw.map(|raw| raw.relate(&report.sides, u32::from(entry.replication_factor)));
     conclude(context, common, &report)
-}
-
-/// The topic that a run has made, to be taken away again.
-struct Made {
-    has_made_stream: bool,
-}
-
-impl Made {
-    async fn new(client: &Client, load: &Load) -> Outcome<Self> {
-        let topic = &load.common.topic;
-        let has_made_stream = match client.admin().create_stream(&topic.stream).await {
-            Ok(()) => true,
-            Err(ClientError::Metadata(MetadataError::StreamExists(_))) => false,
-            Err(error) => return Err(error.into()),
-        };
-        let made = Self { has_made_stream };
-        match client.admin().create_topic(&topic.stream, &topic.topic, load.created.options()).await {
-            Ok(()) => Ok(made),
-            Err(error) => {
-                if has_made_stream {
-                    // What counts is why there is no topic.
-                    let _ = client.admin().delete_stream(&topic.stream).await;
-                }
-                Err(error.into())
-            }
-        }
-    }
-
-    async fn delete(self, client: &Client, load: &Load) -> Outcome {
-        let topic = &load.common.topic;
-        let left = |error| Failure::from(error).context(format!("topic `{topic}` was not deleted again"));
-        client.admin().delete_topic(&topic.stream, &topic.topic).await.map_err(left)?;
-        if self.has_made_stream {
-            client.admin().delete_stream(&topic.stream).await.map_err(left)?;
-        }
-        Ok(())
-    }
 }
 
 /// What of the topic matters for how fast it is.
@@ -228,7 +193,7 @@ async fn measure(
     let clock = Clock::start();
     let mut watched = vec![("acknowledged", produced.clone())];
     watched.extend(readers.map(|_| ("read", consumed.clone())));
-    let attendants = Attendants::start(&clock, watched);
+    let attendants = Attendants::start(&clock, progress(watched));
     let mut following = JoinSet::new();
     for consumer in consumers {
         following.spawn(follow(consumer, run, clock.clone(), consumed.clone()));
@@ -289,62 +254,17 @@ fn take(recorder: &Shared, clock: &Clock) -> Recorder {
     std::mem::replace(&mut *recorder, Recorder::new(Duration::ZERO, Duration::ZERO))
 }
 
-/// What goes on beside a run: progress on a terminal, and Ctrl-C, which ends it early and in good order.
-struct Attendants {
-    bar: ProgressBar,
-    tasks: [JoinHandle<()>; 2],
-}
-
-impl Attendants {
-    fn start(clock: &Clock, watched: Vec<(&'static str, Shared)>) -> Self {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new_spinner()
-        } else {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
-        };
-        let tasks =
-            [tokio::spawn(show(bar.clone(), clock.clone(), watched)), tokio::spawn(mind(clock.clone()))];
-        Self { bar, tasks }
-    }
-
-    async fn end(self) {
-        for task in self.tasks {
-            task.abort();
-            // It was aborted: there is nothing to learn from how it ended.
-            let _ = task.await;
-        }
-        self.bar.finish_and_clear();
-    }
-}
-
-/// Says every while what was done since the last time.
-async fn show(bar: ProgressBar, clock: Clock, watched: Vec<(&'static str, Shared)>) {
+/// What was done since the last time, in words.
+fn progress(watched: Vec<(&'static str, Shared)>) -> impl FnMut(Duration) -> String + Send + 'static {
     let mut before = vec![0; watched.len()];
-    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
+    move |since| {
         let words = watched.iter().zip(&mut before).map(|((name, recorder), before)| {
             let now = recorder.lock().records_in_all();
-            let rate = (now - *before) as f64 / PROGRESS_EVERY.as_secs_f64();
+            let rate = (now - *before) as f64 / since.as_secs_f64();
             *before = now;
             format!("{now} {name}, {rate:.0}/s")
         });
-        let words: Vec<String> = words.collect();
-        bar.set_message(format!("{:.0} s: {}", clock.now().as_secs_f64(), words.join("; ")));
-        bar.tick();
-    }
-}
-
-/// The first Ctrl-C ends the run, the second one the process.
-async fn mind(clock: Clock) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        clock.stop();
-        // If stderr is gone, nobody is left to tell.
-        let _ = writeln!(std::io::stderr(), "waiting for what was sent; Ctrl-C again ends at once");
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(1);
-        }
+        words.collect::<Vec<String>>().join("; ")
     }
 }
 
@@ -359,13 +279,7 @@ fn new_report(benchmark: &str, topic: String, settings: Vec<Setting>, sides: Vec
 
 /// What cannot be written is told before the run, not after it.
 fn check_files(common: &Common) -> Outcome {
-    for path in common.save.iter().chain(&common.html) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            let folder = folder.display();
-            return Err(Failure::usage(anyhow!("there is no folder {folder} to keep a report in")));
-        }
-    }
+    report_file::check(common.save.iter().chain(&common.html))?;
     match common.raw.as_deref().filter(|dir| !dir.is_dir()) {
         Some(dir) => Err(Failure::usage(anyhow!("--raw needs a directory, and {} is none", dir.display()))),
         None => Ok(()),
@@ -376,7 +290,7 @@ fn check_files(common: &Common) -> Outcome {
 async fn measure_raw(common: &Common) -> Outcome<Option<Raw>> {
     let Some(dir) = common.raw.clone() else { return Ok(None) };
     let clock = Clock::start();
-    let attendants = Attendants::start(&clock, Vec::new());
+    let attendants = Attendants::start(&clock, progress(Vec::new()));
     let measured = {
         let (dir, clock) = (dir.clone(), clock.clone());
         tokio::task::spawn_blocking(move || Raw::measure(&dir, &clock)).await
@@ -391,20 +305,13 @@ async fn measure_raw(common: &Common) -> Outcome<Option<Raw>> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Outcome {
-    std::fs::write(path, text)
-        .with_context(|| format!("cannot write {}", path.display()))
-        .map_err(Failure::refused)
-}
-
 /// Saves and prints; errors within the run are a failure, but not before the report is out.
 fn conclude(context: &Context, common: &Common, report: &Report) -> Outcome {
     if let Some(path) = &common.save {
-        let json = serde_json::to_string_pretty(report).expect("our own structures become JSON");
-        write(path, &(json + "\n"))?;
+        report_file::write_json(path, report)?;
     }
     if let Some(path) = &common.html {
-        write(path, &page(report))?;
+        report_file::write(path, &page(report))?;
     }
     output::print(context.output, report, Report::text)?;
     match report.sides.iter().find(|side| side.errors > 0) {
