@@ -95,16 +95,15 @@ impl Admin {
     pub async fn vitals(&self) -> Vec<(NodeEntry, Result<NodeVitals, ClientError>)> {
         let nodes = self.shared.map().nodes.clone();
         let answers = self.ask_each(nodes, Request::GetVitals).await.into_iter();
-        let vitals = |answer| match answer {
-            Response::Vitals(vitals) => Ok(vitals),
-            other @ (Response::Map(_)
-            | Response::Changed(_)
-            | Response::Offsets(_)
-            | Response::Status(_)
-            | Response::Doubt(_)
-            | Response::HandingOver) => Err(nonsense(&other)),
-        };
         answers.map(|(node, answer)| (node, answer.and_then(vitals))).collect()
+    }
+
+    /// How one node is, in short.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn vitals_of(&self, node: &NodeEntry) -> Result<NodeVitals, ClientError> {
+        ask_node(&self.shared, &node.address, &Request::GetVitals).await.and_then(vitals)
     }
 
     /// Asks all nodes the same at once.
@@ -327,6 +326,18 @@ impl Admin {
         }
     }
 
+    /// Where a partition begins and ends, in which view it is and who leads that, as one node sees it, perhaps late.
+    ///
+    /// # Errors
+    /// When the node does not answer, or holds no replica of the group.
+    pub async fn offsets_at(
+        &self,
+        node: &NodeEntry,
+        group: GroupId,
+    ) -> Result<PartitionOffsets, ClientError> {
+        self.shared.offsets(&node.address, group).await
+    }
+
     async fn wait_for_primaries(&self, topic: &str) -> Result<(), ClientError> {
         let entry = self.shared.topic(topic).await?;
         for partition in entry.partitions {
@@ -343,6 +354,18 @@ impl Admin {
                 Err(ClientError::Nonsense { reason: format!("{outcome:?}") })
             }
         }
+    }
+}
+
+fn vitals(answer: Response) -> Result<NodeVitals, ClientError> {
+    match answer {
+        Response::Vitals(vitals) => Ok(vitals),
+        other @ (Response::Map(_)
+        | Response::Changed(_)
+        | Response::Offsets(_)
+        | Response::Status(_)
+        | Response::Doubt(_)
+        | Response::HandingOver) => Err(nonsense(&other)),
     }
 }
 
