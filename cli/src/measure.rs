@@ -7,4 +7,6 @@ pub(crate) mod drawing;
 pub(crate) mod latency;
 pub(crate) mod own_topic;
 pub(crate) mod payload;
+pub(crate) mod rate;
 pub(crate) mod report_file;
+pub(crate) mod setting;

@@ -25,8 +25,10 @@ impl Attendants {
         } else {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
         };
-        let tasks =
-            [tokio::spawn(show(bar.clone(), clock.clone(), words)), tokio::spawn(mind(clock.clone()))];
+        let tasks = [
+            tokio::spawn(show(bar.clone(), clock.clone(), words)),
+            tokio::spawn(mind(clock.clone(), "waiting for what was sent")),
+        ];
         Self { bar, tasks }
     }
 
@@ -52,12 +54,12 @@ async fn show(bar: ProgressBar, clock: Clock, mut words: impl FnMut(Duration) ->
     }
 }
 
-/// The first Ctrl-C ends the run, the second one the process.
-async fn mind(clock: Clock) {
+/// The first Ctrl-C ends the run, the second one the process. `doing` says what is done meanwhile.
+pub(crate) async fn mind(clock: Clock, doing: &'static str) {
     if tokio::signal::ctrl_c().await.is_ok() {
         clock.stop();
         // If stderr is gone, nobody is left to tell.
-        let _ = writeln!(std::io::stderr(), "waiting for what was sent; Ctrl-C again ends at once");
+        let _ = writeln!(std::io::stderr(), "{doing}; Ctrl-C again ends at once");
         if tokio::signal::ctrl_c().await.is_ok() {
             std::process::exit(1);
         }

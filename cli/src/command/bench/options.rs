@@ -11,9 +11,10 @@ use varve_protocol::limits::{
 };
 use varve_protocol::record::{BATCH_HEADER_SIZE, Record};
 
-use super::report::Setting;
 use crate::failure::{Failure, Outcome};
 use crate::measure::payload::STAMP_SIZE;
+use crate::measure::rate;
+use crate::measure::setting::{Setting, setting};
 use crate::topic_name::TopicName;
 
 /// Producers or consumers of one process. Each has a connection of its own.
@@ -47,7 +48,7 @@ pub(super) struct Load {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub(super) warm_up: Duration,
     /// Records per second of all producers together
-    #[arg(long, value_name = "N", value_parser = rate)]
+    #[arg(long, value_name = "N", value_parser = rate::parse)]
     pub(super) rate: Option<f64>,
     /// Bytes of a record's payload, which do not compress
     #[arg(long, value_name = "BYTES", default_value_t = 1024,
@@ -110,15 +111,6 @@ pub(super) struct Readers {
     pub(super) consumers: u32,
 }
 
-/// A number of records per second.
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
-        Ok(_) => Err("a rate is at least 0.001; leave it out to go as fast as possible".to_owned()),
-        Err(_) => Err("a rate is a number of records per second, such as `20000`".to_owned()),
-    }
-}
-
 impl Load {
     /// Says what does not go together, before anything is asked of the cluster. Stamped records have a least size.
     pub(super) fn check(&self, is_stamped: bool) -> Outcome {
@@ -176,24 +168,5 @@ impl Load {
             setting("warm-up", time(self.warm_up)),
             setting("seed", self.seed),
         ]
-    }
-}
-
-/// One setting.
-pub(super) fn setting(name: &str, value: impl ToString) -> Setting {
-    Setting { name: name.to_owned(), value: value.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_numbers_above_zero() {
-        assert_eq!(rate("20000"), Ok(20_000.0));
-        assert_eq!(rate("0.5"), Ok(0.5));
-        for wrong in ["0", "-1", "NaN", "inf", "1k", ""] {
-            assert!(rate(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::raw::Raw;
 use crate::measure::latency::Latency;
+use crate::measure::setting::Setting;
 use crate::output::table;
 
 /// A whole run.
@@ -22,13 +23,6 @@ pub(crate) struct Report {
     pub(super) notes: Vec<String>,
     /// What this machine can do without a cluster, if that was asked for.
     pub(super) raw: Option<Raw>,
-}
-
-/// One thing that was asked for.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Setting {
-    pub(super) name: String,
-    pub(super) value: String,
 }
 
 /// What the producers, or the consumers, did together.

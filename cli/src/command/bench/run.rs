@@ -8,11 +8,11 @@ use varve_client::From;
 use varve_protocol::metadata::TopicEntry;
 
 use super::load::{CATCH_UP_MAX, Sending, Shared, follow, produce, read_up_to};
-use super::options::{Common, Load, Readers, setting};
+use super::options::{Common, Load, Readers};
 use super::page::page;
 use super::raw::Raw;
 use super::recorder::Recorder;
-use super::report::{Report, Setting, Side};
+use super::report::{Report, Side};
 use super::schedule::Share;
 use crate::command::produce::partition_count;
 use crate::command::topic::find;
@@ -25,6 +25,7 @@ use crate::measure::clock::Clock;
 use crate::measure::own_topic::OwnTopic;
 use crate::measure::payload::Payloads;
 use crate::measure::report_file;
+use crate::measure::setting::{Setting, setting};
 use crate::output;
 
 /// How often it is looked whether consumers have everything.

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::measure::rate;
+
 /// One producer's share of a load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
@@ -25,7 +27,7 @@ impl Share {
 
     /// When a record of the load is due, from the start; none: as soon as it can be sent.
     pub(super) fn due(&self, record: u64) -> Option<Duration> {
-        self.rate.map(|rate| Duration::from_secs_f64(record as f64 / rate))
+        self.rate.map(|rate| rate::due(rate, record))
     }
 
     /// How many of this producer's records are due before `end`, from `turn` on; none are without a rate.
