@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    bench, cert, cluster, consume, dev, dump, format, node, produce, stream, topic, verify,
+    bench, cert, cluster, consume, dev, drill, dump, format, node, produce, stream, topic, verify,
 };
 use crate::output::Format;
 
@@ -96,6 +96,12 @@ pub(crate) enum Command {
     /// latency. Ctrl-C ends a run early and reports what there is. Measure with a release build, from a machine that has
     /// nothing else to do.
     Bench(bench::Arguments),
+    /// Rehearse failures: what users see when a node dies, hangs or is replaced
+    ///
+    /// Appends to and reads from a topic at a fixed rate, does something to a node, and tells how long appends waited, whether
+    /// anybody saw an error, and whether every record is there, once and in order. What hurts is asked for first. Exit code 1 if
+    /// anything was lost or failed, or a limit was missed.
+    Drill(drill::Arguments),
     /// See how the cluster is
     Cluster(cluster::Arguments),
     /// Check everything in the data directory of a node

@@ -5,6 +5,7 @@ pub(crate) mod cert;
 pub(crate) mod cluster;
 pub(crate) mod consume;
 pub(crate) mod dev;
+pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod format;
 pub(crate) mod node;
@@ -35,6 +36,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         | Command::Produce(_)
         | Command::Consume(_)
         | Command::Bench(_)
+        | Command::Drill(_)
         | Command::Cluster(_)
         | Command::Verify(_)
         | Command::Dump(_) => "error",
@@ -50,6 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         Command::Produce(arguments) => block_on(produce::run(&context, &arguments)),
         Command::Consume(arguments) => block_on(consume::run(&context, &arguments)),
         Command::Bench(arguments) => block_on(bench::run(&context, arguments)),
+        Command::Drill(arguments) => block_on(drill::run(&context, arguments)),
         Command::Cluster(arguments) => block_on(cluster::run(&context, &arguments)),
         Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Dump(arguments) => dump::run(&context, &arguments),

@@ -51,6 +51,11 @@ impl Failure {
         Self::new(Kind::Usage, error)
     }
 
+    /// Which of the exit codes it has.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Says in front of it what was being done.
     pub(crate) fn context(self, doing: impl std::fmt::Display + Send + Sync + 'static) -> Self {
         Self { kind: self.kind, error: self.error.context(doing) }

@@ -10,6 +10,8 @@ mod bench;
 mod cluster;
 #[path = "main/data.rs"]
 mod data;
+#[path = "main/drill.rs"]
+mod drill;
 #[path = "main/failover.rs"]
 mod failover;
 #[path = "main/mistakes.rs"]

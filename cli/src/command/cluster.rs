@@ -2,7 +2,7 @@
 
 mod force;
 mod moving;
-mod transfer;
+pub(crate) mod transfer;
 
 use anyhow::anyhow;
 use clap::Subcommand;

@@ -5,6 +5,7 @@
 
 mod children;
 mod layout;
+pub(crate) mod orders;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::running::{Running, RunningNode};
 
 use self::children::{AfterDeath, Children, Event, Order, Recipe};
 use self::layout::{Layout, Wish};
+use self::orders::Orders;
 use self::view::{NodeView, Process, View};
 
 /// What `varve dev` takes.
@@ -59,6 +61,7 @@ struct Dev {
     layout: Layout,
     after_death: AfterDeath,
     children: Children,
+    orders: Orders,
     processes: BTreeMap<NodeId, Process>,
     summary: watch::Receiver<Option<Summary>>,
     /// Nodes that died and may look alive in the summary, which was made before.
@@ -79,6 +82,7 @@ impl Dev {
             after_death,
         });
         let children = Children::start(recipes);
+        let orders = Orders::listen(layout.dir());
         let (report, summary) = watch::channel(None);
         let poll = tokio::spawn(poll_summary(layout.servers(|_| false), report));
         let mut view = View::new(context.output);
@@ -89,6 +93,7 @@ impl Dev {
             layout,
             after_death,
             children,
+            orders,
             summary,
             mourned: BTreeSet::new(),
             poll,
@@ -106,8 +111,9 @@ impl Dev {
                 () = signals.next() => return Ok(()),
                 event = self.children.next() => match event {
                     Some(event) => self.on_event(event)?,
-                    None => return Err(Failure::refused(anyhow!("no node is left; the logs above say why"))),
+                    None => return Err(Failure::refused(anyhow!("the nodes are no longer watched"))),
                 },
+                Some(asked) = self.orders.next() => self.children.ask(asked),
                 changed = self.summary.changed() => {
                     if changed.is_err() {
                         return Err(Failure::refused(anyhow!("the cluster is no longer watched")));
@@ -138,6 +144,15 @@ impl Dev {
                 };
                 let tail: String = log_tail.lines().map(|line| format!("  | {line}\n")).collect();
                 self.view.say(format!("node {id} {how}; {next}\n{tail}").trim_end());
+                let is_dead = |process: &Process| *process == Process::Dead;
+                if self.after_death == AfterDeath::Stay && self.processes.values().all(is_dead) {
+                    return Err(Failure::refused(anyhow!("no node is left; the logs above say why")));
+                }
+            }
+            Event::Stopped { node } => {
+                self.processes.insert(node, Process::Stopped);
+                self.mourned.insert(node);
+                self.view.say(&format!("node {} is stopped, as another command asked", node.as_raw()));
             }
         }
         let running = self.running();
@@ -187,7 +202,7 @@ impl Dev {
             pid: self.process(node.id).pid(),
             log: self.layout.log_file(node.id),
         });
-        let is_dead = |node: &NodeSettings| self.process(node.id) == Process::Dead;
+        let is_dead = |node: &NodeSettings| matches!(self.process(node.id), Process::Dead | Process::Stopped);
         Running {
             servers: self.layout.servers(is_dead),
             pid: std::process::id(),
@@ -217,6 +232,7 @@ impl Dev {
     /// Stops all nodes; a further signal kills them.
     async fn stop(mut self, signals: &mut Signals) {
         self.poll.abort();
+        drop(self.orders);
         let started = Instant::now();
         self.children.tell(Order::Stop);
         tokio::select! {

@@ -83,7 +83,7 @@ impl Which {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    which: Which,
+    pub(crate) which: Which,
     /// Stop when stdin ends: whoever holds its other end has died
     #[arg(long)]
     exit_with_parent: bool,

@@ -71,7 +71,8 @@ pub(crate) fn varve_in(folder: &Path, arguments: &[&str], stdin: &[u8]) -> Ran {
     Ran::new(output)
 }
 
-fn command(folder: &Path, arguments: &[&str]) -> Command {
+/// `varve` in a folder, to be run.
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_varve"));
     command.args(arguments).current_dir(folder);
     command.env_remove("VARVE_SERVERS").env_remove("VARVE_DATA_DIR").env_remove("VARVE_LOG");

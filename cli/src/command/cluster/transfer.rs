@@ -35,8 +35,15 @@ pub(super) async fn transfer(context: &Context, name: &str, to: u8) -> Outcome {
 
 /// Lets other nodes lead everything that this node leads.
 pub(super) async fn drain(context: &Context, node: u8) -> Outcome {
-    let client = connect(context).await?;
-    let mut summary = cluster_state::summary(&client).await?;
+    let groups = hand_over_all(&connect(context).await?, node).await?;
+    output::print(context.output, &Drained { done: "drained", node, groups }, |drained| {
+        format!("node {} leads nothing any more: {} moved", drained.node, counted(drained.groups, "group"))
+    })
+}
+
+/// Lets other nodes lead everything that this node leads; tells how many groups that were.
+pub(crate) async fn hand_over_all(client: &Client, node: u8) -> Outcome<usize> {
+    let mut summary = cluster_state::summary(client).await?;
     if !summary.nodes.iter().any(|one| one.id == node) {
         return Err(Failure::refused(anyhow!("there is no node {node} in this cluster")));
     }
@@ -54,13 +61,11 @@ pub(super) async fn drain(context: &Context, node: u8) -> Outcome {
                 counted(group.replicas.len(), "replica")
             )));
         };
-        hand_over(&client, group, to).await?;
+        hand_over(client, group, to).await?;
         summary.groups[place].primary = Some(to);
         moved += 1;
     }
-    output::print(context.output, &Drained { done: "drained", node, groups: moved }, |drained| {
-        format!("node {} leads nothing any more: {} moved", drained.node, counted(drained.groups, "group"))
-    })
+    Ok(moved)
 }
 
 async fn hand_over(client: &Client, group: &GroupHealth, to: u8) -> Outcome {

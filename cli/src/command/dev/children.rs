@@ -1,8 +1,10 @@
-//! The nodes of `varve dev` as processes: one task each that starts it, waits for its end, and stops it when told.
+//! The nodes of `varve dev` as processes: one task each that starts it, waits for its end, and stops it when told. A single one is
+//! stopped and started again when somebody asks for it.
 //!
 //! A child is told to stop by the end of its stdin. That works without signals, and also when this process is killed: the
 //! system closes the pipe. Children have a process group of their own, so that Ctrl-C in a terminal reaches only us.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,10 +12,12 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use varve_protocol::id::NodeId;
+
+use super::orders::{self, Answer, Asked};
 
 /// How long a child may take to stop before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -57,6 +61,8 @@ pub(crate) enum Event {
     Started { node: NodeId, pid: u32 },
     /// It ended, or did not start, although nobody told it to.
     Died { node: NodeId, how: String, log_tail: String },
+    /// It was stopped because somebody asked for it.
+    Stopped { node: NodeId },
 }
 
 /// How a child is started.
@@ -74,6 +80,7 @@ pub(crate) struct Recipe {
 pub(crate) struct Children {
     tasks: JoinSet<()>,
     order: watch::Sender<Order>,
+    asks: BTreeMap<u8, mpsc::Sender<Asked>>,
     events: mpsc::Receiver<Event>,
 }
 
@@ -82,11 +89,28 @@ impl Children {
     pub(crate) fn start(recipes: impl IntoIterator<Item = Recipe>) -> Self {
         let (order, orders) = watch::channel(Order::Run);
         let (report, events) = mpsc::channel(16);
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut asks) = (JoinSet::new(), BTreeMap::new());
         for recipe in recipes {
-            tasks.spawn(supervise(recipe, orders.clone(), report.clone()));
+            let (ask, asked) = mpsc::channel(4);
+            asks.insert(recipe.node.as_raw(), ask);
+            let child = Supervisor { recipe, orders: orders.clone(), asked, report: report.clone() };
+            tasks.spawn(child.run());
         }
-        Self { tasks, order, events }
+        Self { tasks, order, asks, events }
+    }
+
+    /// Has one of them stopped or started; whoever asked gets the answer when it is done.
+    pub(crate) fn ask(&self, asked: Asked) {
+        let node = asked.order.node();
+        let refused = match self.asks.get(&node) {
+            Some(ask) => {
+                ask.try_send(asked).err().map(|error| (error.into_inner(), "it has enough to do".to_owned()))
+            }
+            None => Some((asked, format!("there is no node {node}"))),
+        };
+        if let Some((asked, why)) = refused {
+            let _ = asked.answer.send(Answer::Refused(why));
+        }
     }
 
     /// The next thing that happens; none when no child can be expected to run any more.
@@ -112,34 +136,127 @@ impl Children {
     }
 }
 
-async fn supervise(recipe: Recipe, mut orders: watch::Receiver<Order>, report: mpsc::Sender<Event>) {
-    let node = recipe.node;
-    let mut backoff = BACKOFF_MIN;
-    loop {
-        let log_start = std::fs::metadata(&recipe.log_file).map_or(0, |file| file.len());
-        let since = Instant::now();
-        let how = match spawn(&recipe) {
-            Ok(mut child) => {
-                let pid = child.id().unwrap_or_default();
-                let _ = report.send(Event::Started { node, pid }).await;
-                match live(&mut child, &mut orders).await {
-                    Some(status) => words(status),
-                    None => return,
+/// The task of one child.
+struct Supervisor {
+    recipe: Recipe,
+    orders: watch::Receiver<Order>,
+    asked: mpsc::Receiver<Asked>,
+    report: mpsc::Sender<Event>,
+}
+
+/// Whoever waits for an answer.
+type Reply = oneshot::Sender<Answer>;
+
+/// How a child came to its end.
+enum End {
+    /// All were told to end.
+    Told,
+    /// It was asked for.
+    Asked(Reply),
+    /// By itself.
+    Died(String),
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let node = self.recipe.node;
+        let mut backoff = BACKOFF_MIN;
+        // Who has asked for it to be started.
+        let mut starter: Option<Reply> = None;
+        loop {
+            let log_start = std::fs::metadata(&self.recipe.log_file).map_or(0, |file| file.len());
+            let since = Instant::now();
+            let end = match spawn(&self.recipe) {
+                Ok(mut child) => {
+                    let pid = child.id().unwrap_or_default();
+                    let _ = self.report.send(Event::Started { node, pid }).await;
+                    answer(starter.take(), Answer::Running(pid));
+                    self.live(&mut child, pid).await
                 }
+                Err(error) => {
+                    let how = format!("could not be started: {error}");
+                    answer(starter.take(), Answer::Refused(how.clone()));
+                    End::Died(how)
+                }
+            };
+            backoff = if since.elapsed() > HEALTHY { BACKOFF_MIN } else { backoff };
+            let pause = match end {
+                End::Told => return,
+                End::Asked(reply) => {
+                    let _ = self.report.send(Event::Stopped { node }).await;
+                    answer(Some(reply), Answer::Stopped);
+                    None
+                }
+                End::Died(how) => {
+                    let log_tail = tail(&self.recipe.log_file, log_start).unwrap_or_default();
+                    let _ = self.report.send(Event::Died { node, how, log_tail }).await;
+                    (self.recipe.after_death == AfterDeath::Restart).then_some(backoff)
+                }
+            };
+            let Some(next) = self.rest(pause).await else { return };
+            starter = next;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Waits for the end of a child.
+    async fn live(&mut self, child: &mut Child, pid: u32) -> End {
+        // Waiting for a child closes what we have of its stdin, so that is held here.
+        let stdin = child.stdin.take();
+        let reply = loop {
+            tokio::select! {
+                biased;
+                status = child.wait() => return status.map_or(End::Told, |status| End::Died(words(status))),
+                _ = self.orders.wait_for(|order| *order > Order::Run) => break None,
+                Some(Asked { order, answer: reply }) = self.asked.recv() => match order {
+                    orders::Order::Start(_) => answer(Some(reply), Answer::Running(pid)),
+                    orders::Order::Stop(_) => break Some(reply),
+                },
             }
-            Err(error) => format!("could not be started: {error}"),
         };
-        let log_tail = tail(&recipe.log_file, log_start).unwrap_or_default();
-        let _ = report.send(Event::Died { node, how, log_tail }).await;
-        if recipe.after_death == AfterDeath::Stay {
-            return;
+        drop(stdin);
+        tokio::select! {
+            biased;
+            _ = child.wait() => return reply.map_or(End::Told, End::Asked),
+            _ = timeout(GRACE, self.orders.wait_for(|order| *order > Order::Stop)) => {}
         }
-        backoff = if since.elapsed() > HEALTHY { BACKOFF_MIN } else { backoff };
-        // The pause is over when the time is up, and supervision when there is another order.
-        if timeout(backoff, orders.wait_for(|order| *order > Order::Run)).await.is_ok() {
-            return;
+        if let Err(error) = child.kill().await {
+            tracing::warn!(%error, "a node could not be killed");
         }
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        reply.map_or(End::Told, End::Asked)
+    }
+
+    /// Waits until the child is to be started again: when the pause is over, if there is one, or when somebody asks, who is
+    /// returned. None when all are told to end.
+    async fn rest(&mut self, mut pause: Option<Duration>) -> Option<Option<Reply>> {
+        loop {
+            let is_over = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = self.orders.wait_for(|order| *order > Order::Run) => return None,
+                Some(Asked { order, answer: reply }) = self.asked.recv() => match order {
+                    orders::Order::Start(_) => return Some(Some(reply)),
+                    orders::Order::Stop(_) => {
+                        // It is stopped until somebody wants it, whatever was to be before.
+                        pause = None;
+                        answer(Some(reply), Answer::Stopped);
+                    }
+                },
+                () = is_over => return Some(None),
+            }
+        }
+    }
+}
+
+/// If whoever asked is gone, nobody is left to tell.
+fn answer(reply: Option<Reply>, answer: Answer) {
+    if let Some(reply) = reply {
+        let _ = reply.send(answer);
     }
 }
 
@@ -160,27 +277,6 @@ fn spawn(recipe: &Recipe) -> io::Result<Child> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-}
-
-/// Waits for the end of a child; none if it was told to end.
-async fn live(child: &mut Child, orders: &mut watch::Receiver<Order>) -> Option<ExitStatus> {
-    // Waiting for a child closes what we have of its stdin, so that is held here.
-    let stdin = child.stdin.take();
-    tokio::select! {
-        biased;
-        status = child.wait() => return status.ok(),
-        _ = orders.wait_for(|order| *order > Order::Run) => {}
-    }
-    drop(stdin);
-    tokio::select! {
-        biased;
-        _ = child.wait() => return None,
-        _ = timeout(GRACE, orders.wait_for(|order| *order > Order::Stop)) => {}
-    }
-    if let Err(error) = child.kill().await {
-        tracing::warn!(%error, "a node could not be killed");
-    }
-    None
 }
 
 /// `exited with code 1`, `was ended by signal 9`.

@@ -6,6 +6,7 @@
 //!   node-1/ ...       the nodes' data
 //!   node-1.log ...    what the nodes log
 //!   dev.json          while the cluster runs: how to connect
+//!   dev.sock          while the cluster runs: where it takes orders
 //!   dev.lock          held by the `varve dev` that runs here
 //! ```
 

@@ -35,13 +35,15 @@ pub(crate) enum Process {
     Running(u32),
     /// Has ended by itself.
     Dead,
+    /// Was stopped because somebody asked for it.
+    Stopped,
 }
 
 impl Process {
     pub(crate) fn pid(self) -> Option<u32> {
         match self {
             Self::Running(pid) => Some(pid),
-            Self::Coming | Self::Dead => None,
+            Self::Coming | Self::Dead | Self::Stopped => None,
         }
     }
 }
@@ -137,6 +139,7 @@ impl<'a> NodeView<'a> {
             (_, Some(health)) if health.unreachable.is_none() => "view change",
             (Process::Coming | Process::Running(_), _) => "starting",
             (Process::Dead, _) => "down",
+            (Process::Stopped, _) => "stopped",
         }
     }
 
