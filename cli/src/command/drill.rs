@@ -50,19 +50,19 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Kill the process of the node that leads a partition, with SIGKILL
+    /// Kill the process of the node that leads partition 0, with SIGKILL
     ///
     /// The node must run on this machine; elsewhere, --manual says when to kill it, and watches. A node of a `varve dev` is started
     /// again by itself at the end of each round.
     KillPrimary {
         #[command(flatten)]
+        manual: Manual,
+        #[command(flatten)]
         common: Common,
         #[command(flatten)]
         limits: StrikeLimits,
-        #[command(flatten)]
-        manual: Manual,
     },
-    /// Stop the process of the node that leads a partition for a time, with SIGSTOP, and let it go on
+    /// Stop the process of the node that leads partition 0 for a time, with SIGSTOP, and let it go on
     ///
     /// Should the drill die meanwhile, the process goes on by itself some seconds after its time.
     PausePrimary {
@@ -70,13 +70,13 @@ enum Verb {
         #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
         time: Duration,
         #[command(flatten)]
+        manual: Manual,
+        #[command(flatten)]
         common: Common,
         #[command(flatten)]
         limits: StrikeLimits,
-        #[command(flatten)]
-        manual: Manual,
     },
-    /// Let the node that leads a partition hear nobody for a time: its packets are dropped
+    /// Let the node that leads partition 0 hear nobody for a time: its packets are dropped
     ///
     /// For the nodes of a `varve dev`, as root, with `nft`. The kernel itself ends it when the time is up, also if the drill dies.
     IsolatePrimary {
@@ -99,9 +99,9 @@ enum Verb {
         #[arg(long)]
         drain: bool,
         #[command(flatten)]
-        common: Common,
-        #[command(flatten)]
         manual: Manual,
+        #[command(flatten)]
+        common: Common,
     },
     /// Let another node lead each partition, one after the other; nothing is stopped
     ///
@@ -115,9 +115,9 @@ enum Verb {
     /// For the nodes of a `varve dev`, or with --manual. It is the node that leads partition 0.
     ReplaceNode {
         #[command(flatten)]
-        common: Common,
-        #[command(flatten)]
         manual: Manual,
+        #[command(flatten)]
+        common: Common,
     },
     /// Check a new machine or cluster: disk, network, limits; changes nothing
     Check(check::Arguments),

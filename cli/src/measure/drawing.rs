@@ -12,7 +12,7 @@ const COLOURS: [&str; 3] = ["#1b6ca8", "#e08e0b", "#b3261e"];
 /// How pages look.
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:860px;margin:2em auto;padding:0 1em;color:#222}\
     table{border-collapse:collapse}td,th{padding:.2em .8em .2em 0;text-align:right}td:first-child,th:first-child{text-align:left}\
-    svg{width:100%;height:auto}svg text{font-size:11px;fill:#555}";
+    pre{overflow-x:auto;font-size:12px}svg{width:100%;height:auto}svg text{font-size:11px;fill:#555}";
 
 /// A curve: its name, and a value per step, none where there is none.
 pub(crate) struct Curve {

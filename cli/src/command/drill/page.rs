@@ -34,7 +34,6 @@ fn profile(report: &Report) -> String {
     let profile = &report.profile;
     let curves = [
         Curve { name: "mean ms", values: profile.mean_ms.clone() },
-        Curve { name: "", values: Vec::new() },
         Curve { name: "max ms", values: profile.max_ms.clone() },
     ];
     let end_ms = profile.from_ms + profile.step_ms * profile.mean_ms.len() as f64;

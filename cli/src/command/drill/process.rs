@@ -6,13 +6,14 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Parser as _;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use varve_protocol::id::NodeId;
 use varve_protocol::metadata::NodeEntry;
 use varve_replica::config::ClusterConfig;
@@ -61,6 +62,8 @@ impl NodeProcess {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Else Ctrl-C would reach it, too.
+            .process_group(0)
             .spawn();
         let net = net.map_err(|error| {
             Failure::refused(anyhow!(
@@ -97,8 +100,9 @@ pub(super) struct Paused {
 
 impl Paused {
     fn end_net(&mut self) {
-        // Its `sleep` may outlive it by some seconds, and does nothing.
-        let _ = self.net.kill();
+        // With its `sleep`; if it has ended, it has done what it was there for.
+        let group = i32::try_from(self.net.id()).ok().and_then(Pid::from_raw);
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
         let _ = self.net.wait();
     }
 }
