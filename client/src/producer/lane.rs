@@ -157,11 +157,11 @@ impl Lane {
 
     /// Works on a session with the node that is said to lead.
     async fn lead_by(&mut self, leader: &Leader, backoff: &mut Backoff) -> Left {
-        let mut link = match self.shared.nodes.open(&leader.address).await {
+        let mut link = match self.open(leader).await {
             Ok(link) => link,
-            Err(error) => {
+            Err(left) => {
                 self.shared.nodes.forget(&leader.address);
-                return Left::Lost(error.to_string());
+                return left;
             }
         };
         self.pipeline.rewind();
@@ -194,6 +194,27 @@ impl Lane {
                     }
                 }
             }
+        }
+    }
+
+    /// Opens a session with the node that is said to lead. One that was stopped a moment ago is still said to lead, and does not
+    /// answer: while it is waited for, the others are asked who leads now.
+    async fn open(&self, leader: &Leader) -> Result<Link, Left> {
+        let newer = async {
+            loop {
+                tokio::time::sleep(PROBE_AFTER).await;
+                let newer = self.shared.find_leader(self.group, Some(leader.view)).await;
+                if let Some(newer) = newer.filter(|newer| newer.view > leader.view) {
+                    return newer;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            opened = self.shared.nodes.open(&leader.address) => {
+                opened.map_err(|error| Left::Lost(error.to_string()))
+            }
+            newer = newer => Err(Left::For(newer)),
         }
     }
 

@@ -5,3 +5,4 @@
 mod node;
 mod old_maps;
 mod old_starts;
+mod silent_primary;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use varve_client::Client;
 use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decode_archive, encode_archive};
 use varve_protocol::durability::Durability;
@@ -24,12 +25,16 @@ pub(crate) enum Asked {
     Request(Request),
     /// From this offset on.
     Fetch(Offset),
+    /// A batch.
+    Append,
 }
 
 /// What it answers.
 pub(crate) enum Answer {
     Response(Response),
     Refusal(Refusal),
+    /// The batch begins at this offset.
+    Appended(Offset),
 }
 
 /// A node that runs until it is dropped.
@@ -73,9 +78,10 @@ impl Node {
         let task = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 let Event::ClientFrame { session, frame } = event else { continue };
-                let asked = match frame.header.command == Command::Fetch {
-                    true => Asked::Fetch(Offset::new(frame.header.op.as_raw())),
-                    false => {
+                let asked = match frame.header.command {
+                    Command::Fetch => Asked::Fetch(Offset::new(frame.header.op.as_raw())),
+                    Command::Append => Asked::Append,
+                    _ => {
                         let body = frame.body.to_bytes();
                         Asked::Request(decode_archive(Command::Request, &body).unwrap())
                     }
@@ -105,6 +111,11 @@ fn reply(request: &Frame, answer: Answer) -> Frame {
         Answer::Refusal(refusal) => {
             header.command = Command::Refused;
             encode_archive(&refusal)
+        }
+        Answer::Appended(base) => {
+            header.command = Command::AppendOk;
+            header.commit = base.as_raw();
+            Bytes::new()
         }
     };
     Frame { header, body: body.into() }

@@ -29,6 +29,7 @@ fn start() -> Node {
         Asked::Request(Request::Change(_)) => Answer::Response(Response::Changed(MetadataOutcome::Done)),
         Asked::Request(other) => panic!("{other:?}"),
         Asked::Fetch(offset) => panic!("a fetch from {offset}"),
+        Asked::Append => panic!("an append"),
     })
 }
 

@@ -10,6 +10,7 @@ fn start() -> Node {
     Node::start(|address, asked| match asked {
         Asked::Request(Request::GetMap) => Answer::Response(Response::Map(map(5, address))),
         Asked::Request(Request::GetOffsets | Request::GetLatestOffsets) => Answer::Response(offsets(3, 20)),
+        Asked::Append => panic!("an append"),
         Asked::Request(other) => panic!("{other:?}"),
         Asked::Fetch(offset) => Answer::Refusal(match offset.as_raw() {
             0..8 => Refusal::OffsetOutOfRange { earliest: Offset::new(8), next: Offset::new(20) },
