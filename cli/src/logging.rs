@@ -18,6 +18,8 @@ pub(crate) fn start(filter: &str) -> Outcome {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // What is logged may go to a disk that is full: a line is lost then, and no thread ends for it.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

@@ -321,6 +321,14 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// The disk of the node that should store this is full; nothing was done.
+    #[error(
+        "the disk of {node} is full: free some space there, or delete what is not needed any more; it goes on by itself then"
+    )]
+    DiskFull {
+        /// Which node.
+        node: NodeId,
+    },
 }
 
 impl Refusal {
@@ -334,6 +342,7 @@ impl Refusal {
             | Self::UnknownGroup { .. }
             | Self::OutOfOrder { .. }
             | Self::Storage { .. }
+            | Self::DiskFull { .. }
             | Self::ViewEnded { .. } => true,
             Self::UnknownOutcome
             | Self::BadBatch { .. }

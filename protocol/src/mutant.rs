@@ -97,6 +97,7 @@ mutants! {
     RecoveryFloorTooHigh, "recovery-floor-too-high", "S1", "A restarted replica takes all but its last eight prepares for committed.";
     LogNotSynced, "log-not-synced", "N4", "Appends are called durable before their sync.";
     SuperblockNotSynced, "superblock-not-synced", "P1", "Superblocks are called durable before their sync.";
+    FullDiskAcknowledges, "full-disk-acknowledges", "N4", "What waits because the disk is full is called durable.";
     ViewNotSaved, "view-not-saved", "P1", "A superblock that changes only the view is called durable and not written.";
     LogViewNotSaved, "log-view-not-saved", "P2", "A superblock that changes only the log view is called durable and not written.";
     SuperblockOvertaken, "superblock-overtaken", "P1", "A prepare can reach the disk before the view that it belongs to.";

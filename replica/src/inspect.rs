@@ -90,7 +90,8 @@ pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Prepare)) -> Result<Inspection
     let mut counts: BTreeMap<GroupId, Count> = BTreeMap::new();
     let mut metadata = Metadata::default();
     let disk = OverlayDisk::over(dir.to_owned());
-    let (_, groups) = Store::open(disk, identity, Options::default(), &mut |group, piece| match piece {
+    let options = Options { reserve_bytes: 0, ..Options::default() };
+    let (_, groups) = Store::open(disk, identity, options, &mut |group, piece| match piece {
         Piece::Snapshot(snapshot) => {
             counts.entry(group).or_default().next_offset = snapshot.next_offset();
         }

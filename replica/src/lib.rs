@@ -22,6 +22,7 @@ mod timing;
 
 pub use error::ServerError;
 pub use event::{Effect, NodeInput, Session};
+pub use node::full::DISK_FULL;
 pub use node::{Node, NodeConfig};
 pub use recovery::Recovery;
 pub use timing::Timing;

@@ -13,6 +13,7 @@
 //!                        ├─ seats      lost disks
 //!                        ├─ moves      replicas that go from node to node
 //!                        ├─ doubt      unclean stops
+//!                        ├─ full       disks without room
 //!                        └─ disk       completions ──▶ Effects
 //! ```
 //!
@@ -24,6 +25,7 @@ mod disk;
 pub(crate) mod doubt;
 pub(crate) mod fetch;
 mod founding;
+pub(crate) mod full;
 mod groups;
 mod liveness;
 mod mail;
@@ -55,6 +57,7 @@ use crate::metadata::Metadata;
 use crate::node::clients::Waiting;
 use crate::node::disk::PendingReads;
 use crate::node::fetch::Fetches;
+use crate::node::full::DISK_FULL;
 use crate::node::liveness::Peer;
 use crate::node::offsets::Questions;
 use crate::recovery::{RecoveredReplica, Recovery};
@@ -138,6 +141,8 @@ pub struct Node {
     writing_bytes: usize,
     /// Bytes of prepares kept in memory, over all groups.
     tail_bytes: usize,
+    /// Groups whose writes wait because the disk is full.
+    full: BTreeSet<GroupId>,
     frames_dropped: u64,
     /// Frames that did not even reach this node, as its driver says.
     frames_unreadable: u64,
@@ -192,6 +197,7 @@ impl Node {
             directories_seen: 0,
             writing_bytes: 0,
             tail_bytes: 0,
+            full: BTreeSet::new(),
             frames_dropped: 0,
             frames_unreadable: 0,
             effects: VecDeque::new(),
@@ -249,6 +255,9 @@ impl Node {
         let NodeVitals { node, uptime_ms, hears, frames_dropped, .. } = self.vitals();
         let mut groups: Vec<GroupStatus> =
             self.groups.iter().map(|(id, group)| group_status(*id, group)).collect();
+        for status in groups.iter_mut().filter(|status| self.full.contains(&status.group)) {
+            status.problem.get_or_insert_with(|| DISK_FULL.to_owned());
+        }
         if let Some(metadata) = groups.first_mut().filter(|first| first.group == GroupId::METADATA) {
             metadata.problem = metadata.problem.take().or_else(|| self.why_unfounded());
         }
@@ -306,6 +315,7 @@ impl Node {
             Some(Due::Fetch(fetch)) => self.on_fetch_due(fetch),
             Some(Due::Restore(node)) => self.on_restore_due(node),
             Some(Due::Retention) => self.on_retention_due(),
+            Some(Due::DiskRoom) => self.on_disk_room_due(),
             None => {}
         }
     }

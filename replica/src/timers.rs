@@ -22,6 +22,8 @@ pub(crate) enum Due {
     Restore(NodeId),
     /// It is time to look for records that need not be kept.
     Retention,
+    /// It is time to look whether a full disk has room again.
+    DiskRoom,
 }
 
 /// A sorted set of timers.

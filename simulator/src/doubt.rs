@@ -5,6 +5,7 @@ use varve_protocol::client::{GroupStatus, NodeStatus};
 use varve_protocol::id::{GroupId, NodeId};
 
 use crate::actor::Placement;
+use crate::fast::takes_part;
 
 /// Those of `victims` that may be stopped now, one after the other, so that a majority of every group stays sound.
 pub(crate) fn spared(
@@ -30,7 +31,7 @@ pub(crate) fn spared(
 
 /// Whether a node says that its replica of a group is there and lacks nothing.
 pub(crate) fn is_sound(status: &NodeStatus, group: GroupId) -> bool {
-    let is_well = |replica: &GroupStatus| replica.group == group && replica.problem.is_none();
+    let is_well = |replica: &GroupStatus| replica.group == group && takes_part(replica);
     status.groups.iter().any(is_well)
 }
 

@@ -28,6 +28,7 @@ use crate::scenario::Scenario;
 use crate::trace::Printing;
 use machine::Machine;
 use universe::Universe;
+pub(crate) use watch::takes_part;
 
 /// Plays a scenario with nodes of some kind.
 #[must_use]

@@ -67,6 +67,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::MemoryMarkNotSaved, CONSENSUS, &["golden"]),
     (Mutant::MendedUnverified, REPLICA, &["mending"]),
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
+    (Mutant::FullDiskAcknowledges, STORAGE, &["full"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),
 ];

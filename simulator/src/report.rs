@@ -80,6 +80,8 @@ pub struct Statistics {
     pub crashes_in_writes: u64,
     /// Disks lost with all that was on them.
     pub disks_lost: u64,
+    /// Times that a disk was filled.
+    pub disks_filled: u64,
     /// Failures of the whole cluster's power.
     pub power_failures: u64,
     /// Network partitions.
@@ -141,6 +143,7 @@ impl AddAssign for Statistics {
         self.crashes += other.crashes;
         self.crashes_in_writes += other.crashes_in_writes;
         self.disks_lost += other.disks_lost;
+        self.disks_filled += other.disks_filled;
         self.power_failures += other.power_failures;
         self.network_partitions += other.network_partitions;
         self.pauses += other.pauses;
@@ -175,7 +178,7 @@ impl fmt::Display for Statistics {
         write!(f, " changes={} handovers={} moves={}", self.changes_made, self.handovers, self.moves)?;
         write!(f, " sessions_forgotten={}", self.sessions_forgotten)?;
         write!(f, " crashes={} (in writes {})", self.crashes, self.crashes_in_writes)?;
-        write!(f, " disks_lost={}", self.disks_lost)?;
+        write!(f, " disks_lost={} disks_filled={}", self.disks_lost, self.disks_filled)?;
         write!(f, " power_failures={} pauses={}", self.power_failures, self.pauses)?;
         write!(f, " network_partitions={}", self.network_partitions)?;
         write!(f, " connections_lost={} packets_harmed={}", self.connections_lost, self.packets_harmed)?;

@@ -147,9 +147,7 @@ impl StorageError {
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } => {
-                matches!(source.kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::Io { source, .. } => is_full(source.kind),
             Self::Locked { .. }
             | Self::AlreadyFormatted { .. }
             | Self::NotFormatted
@@ -162,6 +160,11 @@ impl StorageError {
             | Self::GroupUnknown { .. } => false,
         }
     }
+}
+
+/// Whether the system says that the disk, or the quota on it, is used up.
+pub(crate) fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Says what was tried, and on what, when the system refuses.

@@ -12,9 +12,22 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// Makes the file `path` with these bytes, replacing what had that name, durably; returns it open.
 pub(crate) fn create_whole<D: Disk>(disk: &D, path: &Path, bytes: Bytes) -> Result<D::File, StorageError> {
+    create_whole_of(disk, path, &[bytes])
+}
+
+/// The same with several chunks in a row. When the disk is full nothing of it is left behind.
+pub(crate) fn create_whole_of<D: Disk>(
+    disk: &D,
+    path: &Path,
+    chunks: &[Bytes],
+) -> Result<D::File, StorageError> {
     let temporary = temporary_path(path);
     let file = disk.open(&temporary, OpenMode::CreateNew).or_failed_to("create", &temporary)?;
-    file.write_at(&[bytes], 0).or_failed_to("write to", &temporary)?;
+    let written = file.write_at(chunks, 0).or_failed_to("write to", &temporary);
+    if written.as_ref().is_err_and(StorageError::is_disk_full) {
+        disk.remove(&temporary).or_failed_to("remove", &temporary)?;
+    }
+    written?;
     file.sync().or_failed_to("sync", &temporary)?;
     disk.rename(&temporary, path).or_failed_to("rename to", path)?;
     let dir = path.parent().unwrap_or(Path::new(""));

@@ -55,24 +55,29 @@ impl<F: DiskFile> Log<F> {
         self.gaps.front().map(|gap| Hole { after: gap.chain.head, last: gap.last, head })
     }
 
-    /// Puts prepares back, the first ones that are missing, durably.
+    /// Puts prepares back, the first ones that are missing, durably; gives back those for which there is no room.
     ///
     /// # Errors
     /// `Damaged` if they are not what is missing here.
-    pub(crate) fn mend<D: Disk<File = F>>(
+    pub(crate) fn mend<'a, D: Disk<File = F>>(
         &mut self,
         disk: &D,
-        prepares: &[Prepare],
-    ) -> Result<(), StorageError> {
+        prepares: &'a [Prepare],
+    ) -> Result<&'a [Prepare], StorageError> {
         let mut written: BTreeMap<usize, Vec<(u64, PrepareHeader)>> = BTreeMap::new();
-        for prepare in prepares {
-            let (segment, position) = self.put_back(disk, prepare)?;
+        let mut rest = prepares;
+        while let Some((prepare, later)) = rest.split_first() {
+            let (segment, position) = match self.put_back(disk, prepare) {
+                Err(error) if error.is_disk_full() => break,
+                placed => placed?,
+            };
             written.entry(segment).or_default().push((position, *prepare.header()));
+            rest = later;
         }
         for (segment, places) in written {
             self.verify(disk, segment, &places)?;
         }
-        Ok(())
+        Ok(rest)
     }
 
     fn segment(&mut self, index: usize) -> &mut Segment {

@@ -4,6 +4,7 @@
 //! job is answered in it: reads by one completion each; appends, syncs, truncations and snapshots that are taken by one
 //! [`Completion::Durable`] per group and round; each saved superblock and each deletion by its own; and a group that failed by one [`Completion::Failed`] in place
 //! of all of these but its reads.
+//! When the disk is full, what finds no room is not answered but waits in the store: see [`Completion::DiskFull`].
 //! A round is not atomic: after a crash in it, any part of it may be there. But nothing that a group wrote to its log after a
 //! superblock was handed in is there without that superblock.
 
@@ -111,6 +112,8 @@ pub enum Job {
         /// Which one.
         group: GroupId,
     },
+    /// Looks whether there is room again for what waits since the disk was full.
+    Resume,
 }
 
 impl Job {
@@ -131,7 +134,7 @@ impl Job {
             | Self::Survey { group }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
-            Self::SaveFounders(_) => GroupId::METADATA,
+            Self::SaveFounders(_) | Self::Resume => GroupId::METADATA,
         }
     }
 }
@@ -229,9 +232,18 @@ pub enum Completion {
         /// Which one.
         group: GroupId,
     },
+    /// The disk is full. What this group has handed in and was not answered waits, and so does what it hands in from now on.
+    DiskFull {
+        /// Which group.
+        group: GroupId,
+    },
+    /// There was room again, and nothing of this group waits any more.
+    DiskHasRoom {
+        /// Which group.
+        group: GroupId,
+    },
     /// The group cannot go on here: what it wrote in this round may be durable or not. It is closed until the store is
-    /// opened again (also when the disk was only full): later jobs are answered with the same error and nothing is
-    /// retried. Only [`Job::DeleteGroup`] still works.
+    /// opened again: later jobs are answered with the same error and nothing is retried. Only [`Job::DeleteGroup`] still works.
     Failed {
         /// Which group.
         group: GroupId,

@@ -6,6 +6,8 @@
 //! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
 //!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
+//! * When the disk is full, what finds no room waits in the store until there is some (`store::full`); a reserve keeps view
+//!   changes and deletions going meanwhile (`reserve`).
 //! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it, [`OverlayDisk`] only
 //!   looks.
 //!
@@ -30,6 +32,7 @@ mod opening;
 mod overlay_disk;
 mod reader;
 mod recovery;
+mod reserve;
 mod round;
 mod segment;
 mod store;

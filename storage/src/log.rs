@@ -3,7 +3,8 @@
 //! * A segment is sealed before the next one is made: cut to its size and synced. So only the newest can be torn.
 //! * Names are made at the newer end only, and removed one after the other, so that a crash never leaves a hole. At the older
 //!   end they go behind a snapshot (`base`).
-//! * A failed write or sync leaves this value behind the disk: whoever owns it must drop it (the store closes the group).
+//! * A failed write or sync leaves this value behind the disk: whoever owns it must drop it (the store closes the group). Only a
+//!   disk that is full leaves it as it was.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::identity::Identity;
 use crate::job::{ActiveSegment, ReadFrom, SealedSegment};
 use crate::reader::{Chain, Cursor};
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
-use crate::writer::Writer;
+use crate::writer::{Room, Writer};
 
 /// The directory of all groups.
 pub(crate) const GROUPS_DIR: &str = "groups";
@@ -67,25 +68,25 @@ impl<F: DiskFile> Log<F> {
         self.chain.head
     }
 
-    /// Writes prepares behind the end; they are durable after the next [`Self::sync`].
+    /// Writes prepares behind the end; they are durable after the next [`Self::sync`]. When there is no room for all of them,
+    /// [`Self::head`] says how many are there.
     pub(crate) fn append<D: Disk<File = F>>(
         &mut self,
         disk: &D,
         segment_size_max: u64,
         prepares: &[Prepare],
-    ) -> Result<(), StorageError> {
+    ) -> Result<Room, StorageError> {
         assert!(self.gaps.is_empty(), "nothing is appended to a log with holes");
         let mut rest = prepares;
         while !rest.is_empty() {
             let count = self.count_fitting(segment_size_max, rest);
-            if count == 0 {
-                self.roll(disk)?;
-                continue;
+            let room = if count == 0 { self.roll(disk)? } else { self.append_run(&rest[..count])? };
+            if matches!(room, Room::Lacking(_)) {
+                return Ok(room);
             }
-            self.append_run(&rest[..count])?;
             rest = &rest[count..];
         }
-        Ok(())
+        Ok(Room::Enough)
     }
 
     /// How many of these the active segment still takes; an empty one takes the first, whatever its size. An entry that lets go
@@ -100,7 +101,7 @@ impl<F: DiskFile> Log<F> {
         fitting.count()
     }
 
-    fn append_run(&mut self, prepares: &[Prepare]) -> Result<(), StorageError> {
+    fn append_run(&mut self, prepares: &[Prepare]) -> Result<Room, StorageError> {
         let mut chunks: Vec<Bytes> = Vec::with_capacity(prepares.len() * 2);
         let mut chain = self.chain;
         for prepare in prepares {
@@ -111,26 +112,32 @@ impl<F: DiskFile> Log<F> {
             chain.push(prepare.header());
             chunks.extend(prepare.chunks());
         }
-        self.writer.append(&self.active, self.chain.head.op.next(), &chunks)?;
+        let room = self.writer.append(&self.active, self.chain.head.op.next(), &chunks)?;
+        if matches!(room, Room::Lacking(_)) {
+            return Ok(room);
+        }
         for prepare in prepares {
             self.active.note(prepare.header(), self.active.end);
             self.active.end += prepare.header().total_size() as u64;
         }
         self.chain = chain;
-        Ok(())
+        Ok(room)
     }
 
     /// Seals the active segment and makes the next one.
-    fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+    fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> Result<Room, StorageError> {
         assert!(!self.active.is_empty(), "a segment that is sealed holds something");
         self.writer.cut(&self.active, self.active.end)?;
         self.writer.sync(&self.active.path)?;
         let next = Segment::new(&group_dir(self.chain.group), next_segment(self.identity, &self.chain));
-        let writer = Writer::create(disk, &next, self.writer.slot().round + 1)?;
+        let writer = match Writer::create(disk, &next, self.writer.slot().round + 1) {
+            Err(error) if error.is_disk_full() => return Ok(Room::Lacking(error)),
+            created => created?,
+        };
         let mut sealed = std::mem::replace(&mut self.writer, writer);
         sealed.seal(&self.active, next.header.first_op())?;
         self.sealed.push(std::mem::replace(&mut self.active, next));
-        Ok(())
+        Ok(Room::Enough)
     }
 
     /// Whether something was written since the last sync.

@@ -22,9 +22,35 @@ pub(crate) struct Round {
     pub(crate) saves: Vec<Superblock>,
     pub(crate) newest_saves: BTreeMap<GroupId, Superblock>,
     pub(crate) failed: BTreeMap<GroupId, StorageError>,
+    /// What waits since the disk was full is tried again.
+    pub(crate) resumes: bool,
 }
 
 impl Round {
+    /// Whether there is anything to be saved.
+    pub(crate) fn has_saves(&self) -> bool {
+        !(self.saves.is_empty() && self.created.is_empty() && self.deleted.is_empty())
+    }
+
+    /// Takes out what was to be saved and could not be: nobody is told of it, nor of what depends on it.
+    pub(crate) fn take_saves(&mut self, newest_saves: BTreeMap<GroupId, Superblock>) -> Self {
+        let created = std::mem::take(&mut self.created);
+        self.written.retain(|group| !created.contains(group));
+        let (saves, deleted) = (std::mem::take(&mut self.saves), std::mem::take(&mut self.deleted));
+        Self { saves, newest_saves, created, deleted, ..Self::default() }
+    }
+
+    /// Puts in front what an earlier round could not save.
+    pub(crate) fn take_up(&mut self, earlier: Self) {
+        self.saves.splice(..0, earlier.saves);
+        for (group, superblock) in earlier.newest_saves {
+            self.newest_saves.entry(group).or_insert(superblock);
+        }
+        self.written.extend(earlier.created.iter().copied());
+        self.created.extend(earlier.created);
+        self.deleted.extend(earlier.deleted);
+    }
+
     /// Whether the job writes to a log whose group has a superblock that is not saved yet.
     pub(crate) fn must_end_before(&self, job: &Job) -> bool {
         match job {
@@ -43,7 +69,8 @@ impl Round {
             | Job::LetGo { .. }
             | Job::ReadSnapshot { .. }
             | Job::Survey { .. }
-            | Job::DeleteGroup { .. } => false,
+            | Job::DeleteGroup { .. }
+            | Job::Resume => false,
         }
     }
 }

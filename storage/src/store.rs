@@ -5,6 +5,7 @@
 //! | `identity`                                         | whose directory this is                  |
 //! | `founders`                                         | who founded the cluster                  |
 //! | `superblocks-a`, `superblocks-b`                   | two copies of the promises of all groups |
+//! | `reserve`                                          | nothing, until the disk is full          |
 //! | `groups/<group>/<base offset>-<first op>.log`      | segments of a group's log                |
 //! | `groups/<group>/<op>.snapshot`                     | what the log builds on                   |
 //!
@@ -13,17 +14,18 @@
 //! appended to costs nothing but its superblocks, and a log that is lost is missed. The files go after the entry that deletes
 //! the group is durable. A directory whose group has no superblock is what a crash left between.
 
+mod full;
+mod mend;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
-use varve_protocol::log_start::LogStart;
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, View};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 
-use crate::base::Summarize;
 use crate::disk::Disk;
 use crate::error::{IoContext, StorageError};
 use crate::file;
@@ -35,19 +37,23 @@ use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
 use crate::opening::{remove_group, remove_strangers, sync_all, sync_sealed};
 use crate::reader::Chain;
 use crate::recovery::{Found, Piece, Recovered, recover};
+use crate::reserve::{RESERVE_BYTES, Reserved, ReservedFile};
 use crate::round::Round;
 use crate::superblocks::{COPY_NAMES, Change, Kept, Superblocks};
+use full::Waiting;
 
 /// What an operator may choose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Bytes after which a segment is sealed and the next one is made; a larger prepare gets one for itself.
     pub segment_size_bytes_max: u64,
+    /// Bytes that are put aside for what must be written when the disk is full; zero: none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_size_bytes_max: 256 << 20 }
+        Self { segment_size_bytes_max: 256 << 20, reserve_bytes: RESERVE_BYTES }
     }
 }
 
@@ -76,13 +82,15 @@ pub(crate) enum Hosted<F> {
 
 /// All groups of a node on one disk.
 pub struct Store<D: Disk> {
-    disk: D,
+    disk: Reserved<D>,
     identity: Identity,
     options: Options,
-    superblocks: Superblocks<D::File>,
-    groups: BTreeMap<GroupId, Hosted<D::File>>,
+    superblocks: Superblocks<ReservedFile<D>>,
+    groups: BTreeMap<GroupId, Hosted<ReservedFile<D>>>,
     directory: DirectoryId,
     founders: Option<BTreeMap<NodeId, DirectoryId>>,
+    /// What finds no room.
+    waiting: Waiting,
 }
 
 impl<D: Disk> Store<D> {
@@ -127,6 +135,7 @@ impl<D: Disk> Store<D> {
         options: Options,
         visit: &mut dyn FnMut(GroupId, Piece<'_>),
     ) -> Result<(Self, Vec<RecoveredGroup>), StorageError> {
+        let disk = Reserved::new(disk, options.reserve_bytes);
         let directory = identity.check(&disk)?;
         file::list_whole(&disk, Path::new(""))?;
         let founders = founders::read(&disk)?;
@@ -182,7 +191,12 @@ impl<D: Disk> Store<D> {
         for left in torn {
             groups.insert(left.chain.group, Hosted::Open(Box::new(left.cut(&disk)?)));
         }
-        Ok((Self { disk, identity, options, superblocks, groups, directory, founders }, recovered))
+        if !disk.restore()? {
+            tracing::warn!("the disk is full: no records are taken until some space is freed");
+        }
+        let waiting = Waiting::default();
+        let store = Self { disk, identity, options, superblocks, groups, directory, founders, waiting };
+        Ok((store, recovered))
     }
 
     /// Does all jobs: writes in the order of the jobs, then one sync for each log and one save for all superblocks,
@@ -201,13 +215,21 @@ impl<D: Disk> Store<D> {
             if round.must_end_before(&job) {
                 completions.extend(self.end(std::mem::take(&mut round)));
             }
+            if matches!(job, Job::Resume) {
+                round.resumes = true;
+                completions.extend(self.end(std::mem::take(&mut round)));
+            }
             self.perform(job, &mut round);
         }
         completions.extend(self.end(round));
+        self.tell_who_waits(&mut completions);
         completions
     }
 
     fn end(&mut self, mut round: Round) -> Vec<Completion> {
+        if round.resumes || round.has_saves() {
+            round.take_up(std::mem::take(&mut self.waiting.saves));
+        }
         self.sync_logs(&mut round);
         self.save_superblocks(&mut round);
         self.remove_deleted(&mut round);
@@ -220,12 +242,13 @@ impl<D: Disk> Store<D> {
         let result = match job {
             Job::Append { group, prepares } => {
                 round.written.insert(group);
-                self.write(group, &prepares, round)
+                self.write(group, prepares, round)
             }
-            Job::Write { group, prepares } => self.write(group, &prepares, round),
+            Job::Write { group, prepares } => self.write(group, prepares, round),
             Job::Sync { group } => {
                 round.written.insert(group);
-                open_log(&mut self.groups, group).map(|_| ())
+                let is_open = open_log(&mut self.groups, group).map(|_| ());
+                if self.waiting.has(group) { Ok(()) } else { is_open }
             }
             Job::Truncate { group, keep } => self.truncate(group, keep, round),
             Job::SaveSuperblock(superblock) => self.note_superblock(superblock, round),
@@ -234,17 +257,12 @@ impl<D: Disk> Store<D> {
                 round.completions.push(Completion::Read { group, token, result });
                 Ok(())
             }
-            Job::SaveFounders(founders) => {
-                let result = founders::write(&self.disk, &founders);
-                if result.is_ok() {
-                    round.completions.push(Completion::FoundersDurable);
-                }
-                result
-            }
+            Job::SaveFounders(founders) => self.save_founders(founders, round),
             Job::Mend { group, prepares } => self.mend(group, &prepares, round),
+            Job::Resume => self.resume(round),
             Job::GiveUpHoles { group } => self.give_up_holes(group, round),
             Job::LetGo { group, first, summarize } => self.let_go(group, first, summarize, round),
-            Job::TakeSnapshot { group, snapshot } => self.take_snapshot(group, &snapshot, round),
+            Job::TakeSnapshot { group, snapshot } => self.take_snapshot(group, snapshot, round),
             Job::ReadSnapshot { group, token } => {
                 let log = open_log(&mut self.groups, group);
                 let result = log.and_then(|log| log.snapshot(&self.disk));
@@ -260,6 +278,7 @@ impl<D: Disk> Store<D> {
             }
             Job::DeleteGroup { group } => {
                 self.groups.remove(&group);
+                self.forget_parked(group);
                 round.failed.remove(&group);
                 round.deleted.insert(group);
                 Ok(())
@@ -268,17 +287,6 @@ impl<D: Disk> Store<D> {
         if let Err(error) = result {
             self.fail(group, error, round);
         }
-    }
-
-    fn write(&mut self, group: GroupId, prepares: &[Prepare], round: &mut Round) -> Result<(), StorageError> {
-        self.make_log(group, round)?;
-        open_log(&mut self.groups, group)?.append(&self.disk, self.options.segment_size_bytes_max, prepares)
-    }
-
-    fn truncate(&mut self, group: GroupId, keep: Op, round: &mut Round) -> Result<(), StorageError> {
-        self.make_log(group, round)?;
-        round.written.insert(group);
-        open_log(&mut self.groups, group)?.truncate(&self.disk, keep)
     }
 
     /// Gives a group that has no files its first segment.
@@ -297,73 +305,13 @@ impl<D: Disk> Store<D> {
         from: ReadFrom,
         limit: ReadLimit,
     ) -> Result<Vec<Prepare>, StorageError> {
-        match self.groups.get(&group) {
-            Some(Hosted::Open(log)) => log.read(&self.disk, from, limit),
-            Some(Hosted::Empty) => Ok(Vec::new()),
-            Some(Hosted::Closed(error)) => Err(error.clone()),
-            None => Err(StorageError::GroupUnknown { group }),
-        }
-    }
-
-    fn mend(&mut self, group: GroupId, prepares: &[Prepare], round: &mut Round) -> Result<(), StorageError> {
-        let log = open_log(&mut self.groups, group)?;
-        log.mend(&self.disk, prepares)?;
-        round.completions.push(Completion::Mended { group, hole: log.hole() });
-        Ok(())
-    }
-
-    fn give_up_holes(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
-        let kept =
-            self.superblocks.live().get(&group).copied().ok_or(StorageError::GroupUnknown { group })?;
-        let superblock = Superblock { is_torn: true, ..kept.superblock };
-        if open_log(&mut self.groups, group)?.hole().is_none() {
-            round.completions.push(Completion::Mended { group, hole: None });
-            return Ok(());
-        }
-        self.superblocks.save(&self.disk, &[Change::Save(Kept { superblock, has_log: true })])?;
-        if let Some(Hosted::Open(log)) = self.groups.remove(&group)
-            && let Some(left) = log.give_up_holes()
-        {
-            self.groups.insert(group, Hosted::Open(Box::new(left.cut(&self.disk)?)));
-        }
-        round.completions.push(Completion::Mended { group, hole: None });
-        Ok(())
-    }
-
-    fn let_go(
-        &mut self,
-        group: GroupId,
-        first: Op,
-        summarize: Summarize,
-        round: &mut Round,
-    ) -> Result<(), StorageError> {
-        let Ok(log) = open_log(&mut self.groups, group) else { return Ok(()) };
-        match log.let_go(&self.disk, first, summarize) {
-            Ok(_) => {}
-            // What cannot be read now stays until it is mended.
-            Err(error) if error.is_repairable() => {
-                tracing::error!(%group, %error, "cannot let go of old segments");
-            }
-            Err(error) => return Err(error),
-        }
-        let start = LogStart { op: log.base.head.op.next(), offset: log.base.next_offset };
-        round.completions.push(Completion::LetGo { group, start });
-        Ok(())
-    }
-
-    /// Durable when this returns; answered like an append.
-    fn take_snapshot(
-        &mut self,
-        group: GroupId,
-        snapshot: &Snapshot,
-        round: &mut Round,
-    ) -> Result<(), StorageError> {
-        self.make_log(group, round)?;
-        open_log(&mut self.groups, group)?;
-        let log = Log::take(&self.disk, self.identity, snapshot)?;
-        self.groups.insert(group, Hosted::Open(Box::new(log)));
-        round.written.insert(group);
-        Ok(())
+        let found = match self.groups.get(&group) {
+            Some(Hosted::Open(log)) => log.read(&self.disk, from, limit)?,
+            Some(Hosted::Empty) => Vec::new(),
+            Some(Hosted::Closed(error)) => return Err(error.clone()),
+            None => return Err(StorageError::GroupUnknown { group }),
+        };
+        Ok(if found.is_empty() { self.read_parked(group, from, limit) } else { found })
     }
 
     fn note_superblock(&mut self, superblock: Superblock, round: &mut Round) -> Result<(), StorageError> {
@@ -385,6 +333,7 @@ impl<D: Disk> Store<D> {
         let is_unknown = matches!(error, StorageError::GroupUnknown { .. });
         if !is_unknown {
             tracing::error!(%group, %error, "group closed");
+            self.waiting.forget(group);
             self.groups.insert(group, Hosted::Closed(error.clone()));
         }
         round.failed.entry(group).or_insert(error);
@@ -413,7 +362,8 @@ impl<D: Disk> Store<D> {
         let saved = self.superblocks.live();
         let of_created =
             round.created.iter().filter_map(|group| Some((*group, saved.get(group)?.superblock)));
-        for (group, superblock) in of_created.chain(std::mem::take(&mut round.newest_saves)) {
+        let newest_saves = std::mem::take(&mut round.newest_saves);
+        for (group, superblock) in of_created.chain(newest_saves.clone()) {
             if !round.failed.contains_key(&group) && !self.is_forgotten(&superblock) {
                 let has_log = matches!(self.groups.get(&group), Some(Hosted::Open(_)));
                 newest.insert(group, Change::Save(Kept { superblock, has_log }));
@@ -426,6 +376,11 @@ impl<D: Disk> Store<D> {
         }
         let changes: Vec<Change> = newest.values().copied().collect();
         if let Err(error) = self.superblocks.save(&self.disk, &changes) {
+            if error.is_disk_full() {
+                tracing::error!(%error, "the disk is full, and so is the reserve; superblocks wait");
+                self.waiting.saves = round.take_saves(newest_saves);
+                return;
+            }
             for group in newest.into_keys() {
                 round.deleted.remove(&group);
                 self.fail(group, error.clone(), round);
@@ -456,7 +411,7 @@ impl<D: Disk> Store<D> {
 
     fn answer(&self, round: Round) -> Vec<Completion> {
         let mut completions = round.completions;
-        for group in round.written {
+        for group in round.written.into_iter().filter(|group| !self.is_log_replaced_later(*group)) {
             if let Some(Hosted::Open(log)) = self.groups.get(&group) {
                 completions.push(Completion::Durable { group, id: log.head() });
             }

@@ -5,7 +5,8 @@
 //! copies are rewritten, one after the other, under a new generation number.
 //! The entries are described in `entry`; how two copies are read as one, in `merge`.
 //!
-//! Error: after a failed write or sync nothing is saved any more until the store is opened again.
+//! Error: after a failed write or sync nothing is saved any more until the store is opened again; unless it was only that the
+//! disk is full, which leaves both copies as they were, or one of them rewritten, and then both are rewritten when there is room.
 
 mod entry;
 mod merge;
@@ -55,6 +56,8 @@ pub(crate) struct Superblocks<F> {
     /// Entries in each file.
     entries: u64,
     live: BTreeMap<GroupId, Kept>,
+    /// One copy may have been rewritten and the other not.
+    is_half_rewritten: bool,
     failure: Option<StorageError>,
 }
 
@@ -86,7 +89,8 @@ impl<F: DiskFile> Superblocks<F> {
             file.sync().or_failed_to("sync", path)?;
         }
         let entries = merged.entries.len() as u64;
-        Ok(Self { identity, files, generation: merged.generation, entries, live, failure: None })
+        let generation = merged.generation;
+        Ok(Self { identity, files, generation, entries, live, is_half_rewritten: false, failure: None })
     }
 
     fn rewritten<D: Disk<File = F>>(
@@ -97,7 +101,7 @@ impl<F: DiskFile> Superblocks<F> {
     ) -> Result<Self, StorageError> {
         let files = rewrite(disk, identity, generation, &live)?;
         let entries = live.len() as u64 + 1;
-        Ok(Self { identity, files, generation, entries, live, failure: None })
+        Ok(Self { identity, files, generation, entries, live, is_half_rewritten: false, failure: None })
     }
 
     /// What is kept of all groups, in the order of their ids.
@@ -105,7 +109,7 @@ impl<F: DiskFile> Superblocks<F> {
         &self.live
     }
 
-    /// Makes changes durable, all with the same two syncs.
+    /// Makes changes durable, all with the same two syncs; none of them if the disk is full.
     pub(crate) fn save<D: Disk<File = F>>(
         &mut self,
         disk: &D,
@@ -115,22 +119,30 @@ impl<F: DiskFile> Superblocks<F> {
             return Err(failure.clone());
         }
         let result = self.try_save(disk, changes);
-        self.failure = result.as_ref().err().cloned();
+        self.failure = result.as_ref().err().filter(|error| !error.is_disk_full()).cloned();
         result
     }
 
     fn try_save<D: Disk<File = F>>(&mut self, disk: &D, changes: &[Change]) -> Result<(), StorageError> {
         let needed = self.live.len() as u64 + 1;
-        if self.entries >= ENTRIES_REWRITTEN_MIN && self.entries > ENTRIES_PER_LIVE_MAX * needed {
-            let live = std::mem::take(&mut self.live);
-            *self = Self::rewritten(disk, self.identity, self.generation + 1, live)?;
+        let is_mostly_old =
+            self.entries >= ENTRIES_REWRITTEN_MIN && self.entries > ENTRIES_PER_LIVE_MAX * needed;
+        if is_mostly_old || self.is_half_rewritten {
+            self.generation += 1;
+            self.is_half_rewritten = true;
+            *self = Self::rewritten(disk, self.identity, self.generation, self.live.clone())?;
         }
         let contents = changes.iter().map(|change| Content::Change(*change));
         let bytes = encode_round(self.generation, self.entries, contents);
         for (file, name) in self.files.iter().zip(COPY_NAMES) {
             let path = Path::new(name);
             let position = self.entries * ENTRY_SIZE as u64;
-            file.write_at(std::slice::from_ref(&bytes), position).or_failed_to("append to", path)?;
+            let written =
+                file.write_at(std::slice::from_ref(&bytes), position).or_failed_to("append to", path);
+            if written.as_ref().is_err_and(StorageError::is_disk_full) {
+                self.undo(position)?;
+            }
+            written?;
             if !Mutant::SuperblockNotSynced.is_on() {
                 file.sync().or_failed_to("sync", path)?;
             }
@@ -138,6 +150,20 @@ impl<F: DiskFile> Superblocks<F> {
         self.entries += changes.len() as u64;
         for change in changes {
             apply(&mut self.live, *change);
+        }
+        Ok(())
+    }
+
+    /// Takes back what was written of entries for which there is no room: nothing of them may be taken for newer than the
+    /// entries that will be there instead.
+    fn undo(&self, position: u64) -> Result<(), StorageError> {
+        for (file, name) in self.files.iter().zip(COPY_NAMES) {
+            let path = Path::new(name);
+            let size = file.size().or_failed_to("read the size of", path)?;
+            if size > position {
+                file.set_size(position).or_failed_to("cut", path)?;
+                file.sync().or_failed_to("sync", path)?;
+            }
         }
         Ok(())
     }

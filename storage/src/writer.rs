@@ -4,6 +4,9 @@
 //! So when a small write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling
 //! up to 4 MiB, so that an idle group stays small. Writing zeros ahead of large writes would cost more than it saves;
 //! they extend the file themselves.
+//!
+//! When the disk is full the file is cut where the segment ends, so that the log is as before ([`Room`]). Only what may extend a
+//! file counts as that: a failed write to a round slot, which overwrites, is a failure like any other.
 
 use std::path::Path;
 
@@ -20,6 +23,25 @@ const SMALL_WRITE_BYTES_MAX: u64 = 64 << 10;
 const ROOM_BYTES_MIN: u64 = 4 << 10;
 const ROOM_BYTES_MAX: u64 = 4 << 20;
 const ZEROS: &[u8] = &[0; 64 << 10];
+
+/// Whether there was room for what was to be written; if not, all is as before.
+#[derive(Debug)]
+pub(crate) enum Room {
+    Enough,
+    /// The disk is full; says what failed.
+    Lacking(StorageError),
+}
+
+impl Room {
+    /// What a write shows that leaves nothing behind if the disk is full. Any other failure is one.
+    pub(crate) fn after<T>(written: Result<T, StorageError>) -> Result<Self, StorageError> {
+        match written {
+            Ok(_) => Ok(Self::Enough),
+            Err(error) if error.is_disk_full() => Ok(Self::Lacking(error)),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// The open end of a log.
 pub(crate) struct Writer<F> {
@@ -61,22 +83,26 @@ impl<F: DiskFile> Writer<F> {
     }
 
     /// Writes chunks behind the end of the segment; the first write after a sync begins a round.
-    /// When the disk is full, the file ends where it did before.
-    pub(crate) fn append(&mut self, segment: &Segment, op: Op, chunks: &[Bytes]) -> Result<(), StorageError> {
+    /// When there is no room for them, the file ends where the segment does.
+    pub(crate) fn append(
+        &mut self,
+        segment: &Segment,
+        op: Op,
+        chunks: &[Bytes],
+    ) -> Result<Room, StorageError> {
         if !self.is_dirty {
             self.write_slot(segment, op, segment.end)?;
         }
         self.is_dirty = true;
         let size: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let result = self
-            .make_room(segment, size)
-            .and_then(|()| self.file.write_at(chunks, segment.end).or_failed_to("append to", &segment.path));
-        if result.as_ref().is_err_and(StorageError::is_disk_full) {
-            let undone = self.cut(segment, segment.end);
-            tracing::warn!(group = %segment.header.group, %op, undone = undone.is_ok(), "disk full");
+        self.make_room(segment, size)?;
+        let written = self.file.write_at(chunks, segment.end).or_failed_to("append to", &segment.path);
+        let room = Room::after(written)?;
+        match &room {
+            Room::Enough => self.allocated = self.allocated.max(segment.end + size),
+            Room::Lacking(_) => self.cut(segment, segment.end)?,
         }
-        self.allocated = self.allocated.max(segment.end + size);
-        result
+        Ok(room)
     }
 
     fn make_room(&mut self, segment: &Segment, size: u64) -> Result<(), StorageError> {
@@ -88,8 +114,12 @@ impl<F: DiskFile> Writer<F> {
         let room_bytes = usize::try_from(room).expect("the room is a few MiB");
         let mut zeros = vec![Bytes::from_static(ZEROS); room_bytes / ZEROS.len()];
         zeros.push(Bytes::from_static(&ZEROS[..room_bytes % ZEROS.len()]));
-        self.file.write_at(&zeros, self.allocated).or_failed_to("extend", &segment.path)?;
-        self.allocated += room;
+        let written = self.file.write_at(&zeros, self.allocated).or_failed_to("extend", &segment.path);
+        match Room::after(written)? {
+            Room::Enough => self.allocated += room,
+            // What is to be written may still fit.
+            Room::Lacking(_) => self.file.set_size(self.allocated).or_failed_to("cut", &segment.path)?,
+        }
         Ok(())
     }
 

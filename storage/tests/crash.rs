@@ -28,6 +28,7 @@ fn workload() -> Vec<Vec<Step>> {
     let cut = |pick, back| Step::Truncate { pick, back };
     let let_go = |pick, kept| Step::LetGo { pick, kept };
     let take = |pick, ahead| Step::Take { pick, ahead };
+    let fill = |room| Step::Fill { room };
     vec![
         vec![Step::Create],
         vec![Step::Create, Step::Create],
@@ -59,6 +60,14 @@ fn workload() -> Vec<Vec<Step>> {
         vec![appended(0, &[60]), Step::Sync { pick: 1 }],
         vec![written(1, &[600; 3])],
         vec![cut(1, 2)],
+        vec![fill(0), appended(0, &[30, 3000]), appended(1, &[900; 4]), save(0), Step::Create],
+        vec![appended(0, &[10]), cut(0, 1), appended(4, &[100]), take(1, 3), save(2)],
+        vec![Step::Free, appended(2, &[10])],
+        vec![fill(5000), appended(0, &[900; 5]), let_go(0, 3), appended(3, &[2000])],
+        vec![fill(20_000), appended(0, &[10]), Step::Delete { pick: 2 }],
+        vec![fill(100), take(0, 2), save(0), save(1), save(2)],
+        vec![appended(0, &[80])],
+        vec![Step::Free],
     ]
 }
 

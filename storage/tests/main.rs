@@ -5,6 +5,7 @@
 mod conformance;
 mod crash;
 mod fault;
+mod full;
 mod let_go;
 mod log;
 mod memory_disk;

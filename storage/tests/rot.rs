@@ -19,7 +19,7 @@ use crate::support::{
     Branch, GROUP, IDENTITY, append, durable, new_store, prepare_in, read, reopen, superblock,
 };
 
-const SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 680 };
+const SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 680, reserve_bytes: 0 };
 
 /// A directory with three segments, and its log. The last round holds the last two prepares.
 struct Specimen {

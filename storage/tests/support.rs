@@ -20,7 +20,11 @@ pub(crate) const DIRECTORY: DirectoryId = DirectoryId::new(0x5eed);
 pub(crate) const GROUP: GroupId = GroupId::new(7);
 
 /// Small segments, so that a few prepares fill one.
-pub(crate) const SMALL_SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 2000 };
+pub(crate) const SMALL_SEGMENTS: Options =
+    Options { segment_size_bytes_max: 4096 + 2000, reserve_bytes: RESERVE_BYTES };
+
+/// Room for a few superblocks, prepares and snapshots.
+pub(crate) const RESERVE_BYTES: u64 = 8000;
 
 /// Seals prepares that continue each other; a copy is another branch.
 #[derive(Clone, Copy, Debug)]

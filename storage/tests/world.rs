@@ -4,7 +4,7 @@
 //! tried; its superblock is the acknowledged one or a newer one that was tried; its log has no problem, holds all that was
 //! acknowledged and not asked to be cut, and nothing but prefixes of what it went through in the round of the crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -54,6 +54,12 @@ pub(crate) enum Step {
     Delete {
         pick: usize,
     },
+    /// The disk has so much room from now on.
+    Fill {
+        room: u64,
+    },
+    /// There is room for everything, and what waits is to go on.
+    Free,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -118,7 +124,9 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         Completion::Durable { group, .. }
         | Completion::Failed { group, .. }
         | Completion::Deleted { group } => *group == of,
-        Completion::SuperblockDurable(_)
+        Completion::DiskFull { .. }
+        | Completion::DiskHasRoom { .. }
+        | Completion::SuperblockDurable(_)
         | Completion::FoundersDurable
         | Completion::Read { .. }
         | Completion::LetGo { .. }
@@ -133,6 +141,8 @@ pub(crate) struct World {
     pub(crate) options: Options,
     store: Option<Store<MemoryDisk>>,
     groups: BTreeMap<GroupId, Expected>,
+    /// Those that wait because the disk is full.
+    waiting: BTreeSet<GroupId>,
     next_group: u64,
 }
 
@@ -140,16 +150,17 @@ impl World {
     pub(crate) fn new() -> Self {
         let disk = MemoryDisk::new();
         Store::format(&disk, IDENTITY, DIRECTORY).unwrap();
-        let mut world =
-            Self { disk, options: SMALL_SEGMENTS, store: None, groups: BTreeMap::new(), next_group: 0 };
+        let (groups, waiting) = Default::default();
+        let mut world = Self { disk, options: SMALL_SEGMENTS, store: None, groups, waiting, next_group: 0 };
         world.open();
         world
     }
 
     /// A world in the same state on a copy of the disk; its store has to be opened.
     pub(crate) fn fork(&self) -> Self {
-        let (groups, next_group) = (self.groups.clone(), self.next_group);
-        Self { disk: self.disk.fork(), options: self.options, store: None, groups, next_group }
+        let (groups, waiting) = (self.groups.clone(), self.waiting.clone());
+        let (disk, options) = (self.disk.fork(), self.options);
+        Self { disk, options, store: None, groups, waiting, next_group: self.next_group }
     }
 
     /// Runs one round; false if something of it failed: then the store has to be opened again.
@@ -157,10 +168,13 @@ impl World {
         let jobs: Vec<Job> = steps.iter().filter_map(|step| self.job(step)).collect();
         let completions = self.store.as_mut().expect("the store is open").execute(jobs);
         let mut is_good = true;
+        self.note_who_waits(&completions);
         for (place, completion) in completions.iter().cloned().enumerate() {
             match completion {
+                Completion::DiskFull { .. } | Completion::DiskHasRoom { .. } => {}
                 Completion::Durable { group, id } => {
-                    let is_last = !completions[place + 1..].iter().any(|later| is_of_log(later, group));
+                    let is_last = !completions[place + 1..].iter().any(|later| is_of_log(later, group))
+                        && !self.waiting.contains(&group);
                     self.groups.get_mut(&group).unwrap().note_durable(id, is_last);
                 }
                 Completion::SuperblockDurable(superblock) => {
@@ -186,7 +200,21 @@ impl World {
         if !is_good {
             self.store = None;
         }
+        let is_free = steps.iter().any(|step| matches!(step, Step::Free));
+        if is_good && is_free && !steps.iter().any(|step| matches!(step, Step::Fill { .. })) {
+            assert_eq!(self.waiting, BTreeSet::new(), "nothing waits when there is room");
+        }
         is_good
+    }
+
+    fn note_who_waits(&mut self, completions: &[Completion]) {
+        for completion in completions {
+            if let Completion::DiskFull { group } = completion {
+                assert!(self.waiting.insert(*group), "{group} begins to wait once");
+            } else if let Completion::DiskHasRoom { group } = completion {
+                assert!(self.waiting.remove(group), "only who waits stops waiting");
+            }
+        }
     }
 
     fn job(&mut self, step: &Step) -> Option<Job> {
@@ -198,25 +226,13 @@ impl World {
                 expected.tried_superblocks.push(superblock(group, 0));
                 Some(Job::SaveSuperblock(superblock(group, 0)))
             }
-            Step::Append { pick, sizes } | Step::Write { pick, sizes } => {
-                let (group, expected) = self.pick(*pick)?;
-                let mut branch = expected.newest_log().last().map_or(Branch::new(group), Branch::behind);
-                branch.view = View::new(expected.view);
-                let prepares = branch.seal_many(sizes);
-                let mut log = expected.newest_log().clone();
-                log.extend_from_slice(&prepares);
-                expected.tried_logs.push(log);
-                Some(match step {
-                    Step::Write { .. } => Job::Write { group, prepares },
-                    Step::Create
-                    | Step::Append { .. }
-                    | Step::Sync { .. }
-                    | Step::Truncate { .. }
-                    | Step::Save { .. }
-                    | Step::LetGo { .. }
-                    | Step::Take { .. }
-                    | Step::Delete { .. } => append(group, &prepares),
-                })
+            Step::Append { pick, sizes } => {
+                let (group, prepares) = self.seal(*pick, sizes)?;
+                Some(append(group, &prepares))
+            }
+            Step::Write { pick, sizes } => {
+                let (group, prepares) = self.seal(*pick, sizes)?;
+                Some(Job::Write { group, prepares })
             }
             Step::Sync { pick } => Some(Job::Sync { group: self.pick(*pick)?.0 }),
             Step::Truncate { pick, back } => {
@@ -260,7 +276,27 @@ impl World {
                 expected.tried_deletion = true;
                 Some(Job::DeleteGroup { group })
             }
+            Step::Fill { room } => {
+                self.disk.set_capacity(Some(self.disk.used() + room));
+                None
+            }
+            Step::Free => {
+                self.disk.set_capacity(None);
+                Some(Job::Resume)
+            }
         }
+    }
+
+    /// Seals what continues the newest log of a group, in its newest view.
+    fn seal(&mut self, pick: usize, sizes: &[usize]) -> Option<(GroupId, Vec<Prepare>)> {
+        let (group, expected) = self.pick(pick)?;
+        let mut branch = expected.newest_log().last().map_or(Branch::new(group), Branch::behind);
+        branch.view = View::new(expected.view);
+        let prepares = branch.seal_many(sizes);
+        let mut log = expected.newest_log().clone();
+        log.extend_from_slice(&prepares);
+        expected.tried_logs.push(log);
+        Some((group, prepares))
     }
 
     fn pick(&mut self, pick: usize) -> Option<(GroupId, &mut Expected)> {
@@ -290,12 +326,17 @@ impl World {
 
     /// Opens the store, and compares it with what was told; what it shows counts as told from now on.
     pub(crate) fn open(&mut self) {
-        assert!(self.try_open(), "a crash alone leaves a directory that can be opened");
+        if !self.try_open() {
+            // It may be full, and the reserve used up.
+            self.disk.set_capacity(None);
+            assert!(self.try_open(), "a crash alone leaves a directory that can be opened");
+        }
     }
 
     /// As [`Self::open`]; false if the power went off meanwhile.
     pub(crate) fn try_open(&mut self) -> bool {
         let mut shown: BTreeMap<GroupId, Vec<Prepare>> = BTreeMap::new();
+        self.waiting.clear();
         let opened = Store::open(self.disk.clone(), IDENTITY, self.options, &mut |group, piece| {
             shown.entry(group).or_default().extend(prepare_in(piece));
         });

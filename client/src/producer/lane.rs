@@ -69,6 +69,8 @@ pub(crate) struct Lane {
     /// When others were last asked about it.
     asked: Instant,
     last_trouble: String,
+    /// What a node said whose disk is full, since anything was acknowledged.
+    full: Option<String>,
 }
 
 impl Lane {
@@ -93,6 +95,7 @@ impl Lane {
             probed: now,
             asked: now,
             last_trouble: "the partition has no primary".to_owned(),
+            full: None,
         }
     }
 
@@ -124,7 +127,10 @@ impl Lane {
             }
             let left = match &leader {
                 Some(leader) => self.lead_by(leader, &mut backoff).await,
-                None => Left::Lost("no replica knows of a primary".to_owned()),
+                None => Left::Lost(match &self.full {
+                    Some(full) => format!("no replica knows of a primary, and {full}"),
+                    None => "no replica knows of a primary".to_owned(),
+                }),
             };
             leader = match left {
                 Left::For(next) => Some(next),
@@ -252,12 +258,17 @@ impl Lane {
             return Ok(());
         };
         if frame.header.command == Command::AppendOk {
+            self.full = None;
             for (sealed, offset) in self.pipeline.answer(request, Offset::new(frame.header.commit)) {
                 sealed.fate.send_replace(Some(Ok(offset)));
             }
             return Ok(());
         }
-        Err(self.on_refusal(read_refusal(frame)))
+        let refusal = read_refusal(frame);
+        if matches!(refusal, Refusal::DiskFull { .. }) {
+            self.full = Some(refusal.to_string());
+        }
+        Err(self.on_refusal(refusal))
     }
 
     fn on_refusal(&self, refusal: Refusal) -> Left {
@@ -281,6 +292,7 @@ impl Lane {
             | Refusal::NoPrimary { .. }
             | Refusal::UnknownGroup { .. }
             | Refusal::Storage { .. }
+            | Refusal::DiskFull { .. }
             | Refusal::ViewEnded { .. } => Left::Lost(refusal.to_string()),
             Refusal::UnknownOutcome
             | Refusal::BadBatch { .. }

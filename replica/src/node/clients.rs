@@ -95,6 +95,8 @@ impl Node {
             Some(self.why_no_replica(group))
         } else if bytes > BATCH_BYTES_MAX {
             Some(Refusal::BatchTooLarge { size: bytes as u64 })
+        } else if let Some(refusal) = self.why_full(group) {
+            Some(refusal)
         } else if self.writing_bytes > WRITING_BYTES_MAX {
             Some(Refusal::Busy)
         } else {
@@ -130,6 +132,9 @@ impl Node {
         if replica.takes_requests() && !self.are_all_registered() {
             // Placement counts the registered nodes: none is overlooked because it was registered a moment too late.
             return self.refuse(session, header.correlation, Refusal::Busy);
+        }
+        if let Some(refusal) = self.why_full(GroupId::METADATA) {
+            return self.refuse(session, header.correlation, refusal);
         }
         let handle = self.new_handle(Waiting::Change { session, correlation: header.correlation });
         let body = (PrepareKind::Metadata, 0, encode_archive(operation));

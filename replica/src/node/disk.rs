@@ -73,6 +73,8 @@ impl Node {
             Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
             Completion::Surveyed { group, sealed, active } => self.on_surveyed(group, &sealed, active),
             Completion::Deleted { group } => self.on_deleted(group),
+            Completion::DiskFull { group } => self.on_disk_full(group),
+            Completion::DiskHasRoom { group } => self.on_disk_has_room(group),
             Completion::Failed { group, error } => {
                 let what_to_do = if error.is_disk_full() {
                     "free some space on the disk of its data directory"

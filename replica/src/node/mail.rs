@@ -64,6 +64,9 @@ impl Node {
 
     /// Hands a message to a replica; whatever it answers goes to the node that asked.
     pub(super) fn hear(&mut self, id: GroupId, (node, from): (NodeId, ReplicaIndex), message: Message) {
+        if self.is_too_full_for(id, &message) {
+            return;
+        }
         if let Some(group) = self.groups.get_mut(&id) {
             group.answering = Some((from, node));
         }

@@ -110,7 +110,8 @@ fn append_bytes(job: &Job) -> usize {
         | Job::TakeSnapshot { .. }
         | Job::ReadSnapshot { .. }
         | Job::Survey { .. }
-        | Job::DeleteGroup { .. } => 0,
+        | Job::DeleteGroup { .. }
+        | Job::Resume => 0,
     }
 }
 

@@ -72,6 +72,9 @@ pub(crate) struct Cluster {
     timing: Timing,
 }
 
+/// Disks in memory are not full, and need no reserve.
+const OPTIONS: Options = Options { segment_size_bytes_max: 256 << 20, reserve_bytes: 0 };
+
 impl Cluster {
     /// A formatted and started cluster in which the metadata group has a primary and all nodes are registered.
     pub(crate) fn unfounded(nodes: u8) -> Self {
@@ -87,7 +90,7 @@ impl Cluster {
             sent: BTreeMap::new(),
             wire: VecDeque::new(),
             ticks_at_once: 0,
-            options: Options::default(),
+            options: OPTIONS,
             timing: Timing::default(),
         };
         for id in (1..=nodes).map(NodeId::new) {
@@ -105,7 +108,7 @@ impl Cluster {
 
     /// A cluster whose nodes are all up and registered.
     pub(crate) fn start(nodes: u8) -> Self {
-        Self::start_with(nodes, Options::default())
+        Self::start_with(nodes, OPTIONS)
     }
 
     /// The same, with stores of other options.

@@ -6,6 +6,7 @@ mod appends;
 mod balance;
 mod catching_up;
 mod changes;
+mod full;
 mod liveness;
 mod lost_disks;
 mod memory;

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, fetch, n, payloads, refusal};
 const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
 
 /// Room for a few dozen records.
-const SMALL_SEGMENTS: Options = Options { segment_size_bytes_max: 8 << 10 };
+const SMALL_SEGMENTS: Options = Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0 };
 
 const LITTLE: Retention = Retention { bytes: Some(4_000), age_ms: None };
 

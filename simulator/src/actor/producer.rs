@@ -339,7 +339,8 @@ impl Lane {
             | Refusal::UnknownGroup { .. }
             | Refusal::OutOfOrder { .. }
             | Refusal::ViewEnded { .. }
-            | Refusal::Storage { .. } => {}
+            | Refusal::Storage { .. }
+            | Refusal::DiskFull { .. } => {}
             // Allowed, since the session may have been evicted; here none is, so that it is counted, and tried again.
             Refusal::UnknownOutcome => orders.sessions_forgotten += 1,
             Refusal::BadBatch { .. }
@@ -385,7 +386,8 @@ impl Lane {
             | Refusal::NotPossible { .. }
             | Refusal::WrongCluster
             // Anybody: two who were left behind may name each other for ever.
-            | Refusal::Storage { .. } => self.replicas[elsewhere],
+            | Refusal::Storage { .. }
+            | Refusal::DiskFull { .. } => self.replicas[elsewhere],
         };
         self.append_at = self.append_at.max(orders.now + RETRY);
         if matches!(refusal, Refusal::UnknownOutcome | Refusal::ViewEnded { .. }) {

@@ -109,7 +109,10 @@ impl Surveyor {
                 Ok(())
             }
             Answer::Refused(
-                Refusal::NoPrimary { .. } | Refusal::UnknownGroup { .. } | Refusal::Storage { .. },
+                Refusal::NoPrimary { .. }
+                | Refusal::UnknownGroup { .. }
+                | Refusal::Storage { .. }
+                | Refusal::DiskFull { .. },
             ) => {
                 known.primary = None;
                 Ok(())

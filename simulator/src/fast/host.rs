@@ -59,6 +59,8 @@ pub(crate) struct Host<M: Machine> {
     pub(crate) slow: u32,
     /// Faults that let it hang.
     pub(crate) hung: u32,
+    /// Faults that let it be full.
+    full: u32,
     /// It dies in one of its next rounds of writes.
     pub(crate) doom: Option<Doom>,
     /// Frames that its processes have received from other nodes.
@@ -89,6 +91,7 @@ impl<M: Machine> Host<M> {
             frozen: 0,
             slow: 0,
             hung: 0,
+            full: 0,
             doom: None,
             heard: 0,
             stash: Vec::new(),
@@ -204,6 +207,27 @@ impl<M: Machine> Host<M> {
         self.disk.latency = self.disk.latency.min(Duration::from_millis(1));
         self.slow = 0;
         self.doom = None;
+    }
+
+    /// Leaves only so much room on the disk.
+    pub(crate) fn fill(&mut self, room: u64) {
+        self.full += 1;
+        self.set_room(Some(room));
+    }
+
+    /// One of the faults that filled the disk is over.
+    pub(crate) fn make_room(&mut self) {
+        self.full -= 1;
+        if self.full == 0 {
+            self.set_room(None);
+        }
+    }
+
+    fn set_room(&self, room: Option<u64>) {
+        let disk = self.platter.as_ref().or_else(|| self.machine.as_ref().and_then(Machine::disk));
+        if let Some(disk) = disk {
+            M::fill(disk, room);
+        }
     }
 
     /// Moves the wall clock.

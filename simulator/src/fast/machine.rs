@@ -163,6 +163,16 @@ pub trait Machine: Sized {
     /// Ends the process at once. A round under way is broken off at any point of its writes.
     fn crash(self, ending: Ending, rng: &mut ChaCha8Rng) -> Self::Disk;
 
+    /// Leaves so many bytes of room on a disk; `None`: any number.
+    fn fill(disk: &Self::Disk, room: Option<u64>) {
+        let (_, _) = (disk, room);
+    }
+
+    /// The disk that it uses.
+    fn disk(&self) -> Option<&Self::Disk> {
+        None
+    }
+
     /// Makes a disk that nobody uses forget some of what it had synced: of these logs so
     /// many in a thousand. Says what.
     fn rot(disk: &Self::Disk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {

@@ -27,6 +27,7 @@ pub(crate) struct Undo {
     frozen: Vec<NodeId>,
     slowed: Vec<NodeId>,
     hung: Vec<NodeId>,
+    filled: Vec<NodeId>,
 }
 
 impl<M: Machine> Universe<M> {
@@ -65,6 +66,9 @@ impl<M: Machine> Universe<M> {
         }
         for node in undo.hung {
             self.host(node).hung -= 1;
+        }
+        for node in undo.filled {
+            self.host(node).make_room();
         }
     }
 
@@ -136,19 +140,9 @@ impl<M: Machine> Universe<M> {
         let others = |this: &Self, node: NodeId| -> Vec<NodeId> {
             this.scenario.node_ids().filter(|other| *other != node).collect()
         };
-        let both_ways = |a: NodeId, b: NodeId| {
-            [(Endpoint::Node(a), Endpoint::Node(b)), (Endpoint::Node(b), Endpoint::Node(a))]
-        };
         match fault {
             Fault::Isolate(victim, reach) => {
-                let node = self.find(victim);
-                undo.cuts.extend(others(self, node).into_iter().flat_map(|other| both_ways(node, other)));
-                if reach == Reach::NodesAndClients {
-                    for client in 0..u32::try_from(self.clients.len()).unwrap_or_default() {
-                        let (client, node) = (Endpoint::Client(client), Endpoint::Node(node));
-                        undo.cuts.extend([(client, node), (node, client)]);
-                    }
-                }
+                undo.cuts = self.cuts_around(self.find(victim), reach);
             }
             Fault::Halves { mask } => {
                 let side = |node: NodeId| mask >> (node.as_raw() - 1) & 1;
@@ -190,6 +184,12 @@ impl<M: Machine> Universe<M> {
             Fault::ResetConnections => self.wire.reset_all(&mut self.heap),
             Fault::SlowDisk(victim) => undo.slowed.push(self.find(victim)),
             Fault::HangDisk(victim) => undo.hung.push(self.find(victim)),
+            Fault::FillDisk { victim, room } => {
+                let node = self.find(victim);
+                self.host(node).fill(room);
+                self.statistics.disks_filled += 1;
+                undo.filled.push(node);
+            }
             Fault::JumpClock { victim, by_ms } => {
                 let node = self.find(victim);
                 self.host(node).jump_clock(by_ms);
@@ -201,6 +201,15 @@ impl<M: Machine> Universe<M> {
             self.host(*node).lose_disk();
         }
         undo
+    }
+
+    /// What cuts a node off from all others, and perhaps from the clients.
+    fn cuts_around(&self, node: NodeId, reach: Reach) -> Vec<(Endpoint, Endpoint)> {
+        let clients = if reach == Reach::NodesAndClients { self.clients.len() } else { 0 };
+        let clients = (0..u32::try_from(clients).unwrap_or_default()).map(Endpoint::Client);
+        let others = self.scenario.node_ids().filter(|other| *other != node).map(Endpoint::Node);
+        let node = Endpoint::Node(node);
+        others.chain(clients).flat_map(|other| [(node, other), (other, node)]).collect()
     }
 
     /// Whom of these the promise to groups that acknowledge from memory allows to stop now.

@@ -23,6 +23,12 @@ const SEGMENT_SIZES: [u64; 3] = [32 << 10, 512 << 10, 16 << 20];
 /// The same where records are not kept for ever: small ones, so that many are let go.
 const SMALL_SEGMENT_SIZES: [u64; 3] = [6 << 10, 16 << 10, 64 << 10];
 
+/// The sizes that the reserve may have, so that some universes use it up.
+const RESERVE_SIZES: [u64; 3] = [0, 8 << 10, 256 << 10];
+
+/// Bytes that whoever starts a node frees on a disk that is so full that it does not start.
+const ROOM_TO_START: u64 = 256 << 10;
+
 /// A node and its disk.
 pub struct RealNode {
     node: Node,
@@ -58,9 +64,18 @@ impl Machine for RealNode {
     fn start(setup: &Setup, incarnation: Incarnation, disk: MemoryDisk) -> Result<Self, String> {
         let sizes = if retention(setup.seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
         let size = sizes[stream(setup.seed, "segments").random_range(0..sizes.len())];
-        let options = Options { segment_size_bytes_max: size };
-        let (store, recovery) = Recovery::open(disk.clone(), identity(setup), options)
-            .map_err(|error| format!("the store cannot be opened: {error}"))?;
+        let reserve_bytes = RESERVE_SIZES[stream(setup.seed, "reserve").random_range(0..RESERVE_SIZES.len())];
+        let options = Options { segment_size_bytes_max: size, reserve_bytes };
+        let open = || Recovery::open(disk.clone(), identity(setup), options);
+        let opened = open().or_else(|error| {
+            if error.is_disk_full() {
+                // Somebody has to make some room for it first.
+                Self::fill(&disk, Some(ROOM_TO_START));
+                return open();
+            }
+            Err(error)
+        });
+        let (store, recovery) = opened.map_err(|error| format!("the store cannot be opened: {error}"))?;
         let members: BTreeMap<NodeId, String> =
             setup.members.iter().map(|node| (*node, address(*node))).collect();
         let config = NodeConfig {
@@ -166,6 +181,14 @@ impl Machine for RealNode {
             Ending::Process => self.disk.restart(),
             Ending::Power => self.disk.crash(rng),
         }
+    }
+
+    fn fill(disk: &MemoryDisk, room: Option<u64>) {
+        disk.set_capacity(room.map(|room| disk.used() + room));
+    }
+
+    fn disk(&self) -> Option<&MemoryDisk> {
+        Some(&self.disk)
     }
 
     fn rot(disk: &MemoryDisk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {

@@ -18,6 +18,7 @@ use varve_storage::{Disk, DiskFile, MemoryDisk, OpenMode};
 
 use super::machine::Machine;
 use super::universe::Universe;
+use super::watch::takes_part;
 use crate::random::{chance, pick, stream};
 use crate::scenario::Rot;
 
@@ -62,7 +63,7 @@ impl Atlas {
         let mut well = Vec::new();
         for (group, problem) in &mut self.ill {
             match replica_of(status, *group) {
-                Some(replica) if replica.problem.is_some() => *problem = replica.problem,
+                Some(replica) if !takes_part(&replica) => *problem = replica.problem,
                 Some(replica) if matches!(replica.role, Role::Primary | Role::Backup) => well.push(*group),
                 Some(_) | None => {}
             }

@@ -13,11 +13,17 @@ use std::time::Duration;
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId, View};
+use varve_replica::DISK_FULL;
 
 use crate::oracle::Violation;
 
 /// How long a primary may go on without hearing a quorum.
 const LONELY_MAX: Duration = Duration::from_secs(1);
+
+/// Whether nothing is the matter with a replica but that it cannot write.
+pub(crate) fn takes_part(replica: &GroupStatus) -> bool {
+    replica.problem.as_ref().is_none_or(|problem| problem == DISK_FULL)
+}
 
 /// How a replica was when it was last looked at.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +172,7 @@ impl Watch {
             replicas.and_then(|mut replicas| replicas.find(|replica| replica.group == group))
         };
         let replica_on = |node: &NodeId| replica_of(node, group);
-        let working = |node: &NodeId| replica_on(node).filter(|replica| replica.problem.is_none());
+        let working = |node: &NodeId| replica_on(node).filter(|replica| takes_part(replica));
         let commit =
             may_hold.iter().filter_map(working).map(|replica| replica.commit).max().unwrap_or_default();
         // One that does not know the newest metadata may have a replica that it has not opened yet.

@@ -32,6 +32,9 @@ const ROT_CRASHES_PERMILLE: [u32; 5] = [0, 0, 0, 300, 800];
 /// Logs of a node that are harmed at once, in a thousand.
 const ROT_GROUPS_PERMILLE: [u32; 3] = [150, 500, 1000];
 
+/// Universes in which disks get full, in a thousand.
+const FULL_PERMILLE: u32 = 300;
+
 /// Universes whose topic acknowledges from memory, in a thousand.
 const FROM_MEMORY_PERMILLE: u32 = 300;
 
@@ -121,6 +124,32 @@ impl Scenario {
         .with_lost_disks()
         .with_some_left_behind()
         .with_moves()
+        .with_full_disks()
+    }
+
+    /// Fills disks now and then, of a minority at a time, in some universes of the fast world; sometimes one of those that are
+    /// left behind. Drawn apart.
+    fn with_full_disks(mut self) -> Self {
+        let rng = &mut stream(self.seed, "full disks");
+        if self.world != World::Fast || !chance(rng, FULL_PERMILLE) {
+            return self;
+        }
+        let pause_max = Duration::from_millis(pick(rng, &[1_000, 5_000]));
+        let lasts_max = Duration::from_millis(pick(rng, &[300, 3_000, 10_000]));
+        let mut at = duration_between(rng, Duration::ZERO, pause_max);
+        while at < self.safety {
+            let victim = draw_victim(rng, self.nodes, self.partitions);
+            let lasts = duration_between(rng, Duration::from_millis(5), lasts_max);
+            self.strikes.push(Strike { at, lasts, fault: Fault::FillDisk { victim, room: draw_room(rng) } });
+            at += lasts + duration_between(rng, Duration::from_millis(20), pause_max);
+        }
+        self.strikes.sort_by_key(|strike| strike.at);
+        for LeftBehind { node, fault } in &mut self.left_behind {
+            if rng.random_bool(0.5) {
+                *fault = Fault::FillDisk { victim: Victim::Node(*node), room: draw_room(rng) };
+            }
+        }
+        self
     }
 
     /// Has replicas moved, in some universes of the fast world with nodes to spare. Drawn apart.
@@ -197,6 +226,11 @@ impl Scenario {
         self.strikes.sort_by_key(|strike| strike.at);
         self
     }
+}
+
+fn draw_room(rng: &mut ChaCha8Rng) -> u64 {
+    let most = pick(rng, &[0, 100, 5_000, 100_000]);
+    rng.random_range(0..=most)
 }
 
 impl Load {

@@ -83,6 +83,13 @@ pub enum Fault {
     SlowDisk(Victim),
     /// Lets no disk round of one node come to an end.
     HangDisk(Victim),
+    /// Leaves so much room on the disk of one node.
+    FillDisk {
+        /// Whose.
+        victim: Victim,
+        /// Bytes beyond what is there.
+        room: u64,
+    },
     /// Moves the wall clock of one node.
     JumpClock {
         /// Whose.
@@ -134,6 +141,7 @@ impl Fault {
             Self::ResetConnections => "reset of connections",
             Self::SlowDisk(_) => "slow disk",
             Self::HangDisk(_) => "hung disk",
+            Self::FillDisk { .. } => "full disk",
             Self::JumpClock { .. } => "jump of a clock",
         }
     }
@@ -159,6 +167,7 @@ impl Fault {
             | Self::Pause(victim)
             | Self::SlowDisk(victim)
             | Self::HangDisk(victim)
+            | Self::FillDisk { victim, .. }
             | Self::JumpClock { victim, .. } => match victim {
                 Victim::Node(node) => vec![node],
                 Victim::Primary(_) => Vec::new(),

@@ -1,0 +1,78 @@
+//! Jobs on a log as a whole: holes are filled or given up, and what is old is let go.
+
+use varve_protocol::id::{GroupId, Op};
+use varve_protocol::log_start::LogStart;
+use varve_protocol::prepare::Prepare;
+use varve_protocol::superblock::Superblock;
+
+use super::{Hosted, Store, open_log};
+use crate::base::Summarize;
+use crate::disk::Disk;
+use crate::error::StorageError;
+use crate::job::{Completion, Job};
+use crate::round::Round;
+use crate::superblocks::{Change, Kept};
+use crate::writer::Room;
+
+impl<D: Disk> Store<D> {
+    pub(super) fn mend(
+        &mut self,
+        group: GroupId,
+        prepares: &[Prepare],
+        round: &mut Round,
+    ) -> Result<(), StorageError> {
+        let log = open_log(&mut self.groups, group)?;
+        let rest = log.mend(&self.disk, prepares)?;
+        if rest.is_empty() {
+            round.completions.push(Completion::Mended { group, hole: log.hole() });
+        } else {
+            self.park_first(Job::Mend { group, prepares: rest.to_vec() }, round);
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_up_holes(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
+        let kept =
+            self.superblocks.live().get(&group).copied().ok_or(StorageError::GroupUnknown { group })?;
+        let superblock = Superblock { is_torn: true, ..kept.superblock };
+        if open_log(&mut self.groups, group)?.hole().is_none() {
+            round.completions.push(Completion::Mended { group, hole: None });
+            return Ok(());
+        }
+        let saved = self.superblocks.save(&self.disk, &[Change::Save(Kept { superblock, has_log: true })]);
+        if matches!(Room::after(saved)?, Room::Lacking(_)) {
+            self.park_first(Job::GiveUpHoles { group }, round);
+            return Ok(());
+        }
+        if let Some(Hosted::Open(log)) = self.groups.remove(&group)
+            && let Some(left) = log.give_up_holes()
+        {
+            self.groups.insert(group, Hosted::Open(Box::new(left.cut(&self.disk)?)));
+        }
+        round.completions.push(Completion::Mended { group, hole: None });
+        Ok(())
+    }
+
+    pub(super) fn let_go(
+        &mut self,
+        group: GroupId,
+        first: Op,
+        summarize: Summarize,
+        round: &mut Round,
+    ) -> Result<(), StorageError> {
+        let is_replaced_later = self.is_log_replaced_later(group);
+        let Ok(log) = open_log(&mut self.groups, group) else { return Ok(()) };
+        let result = if is_replaced_later { Ok(false) } else { log.let_go(&self.disk, first, summarize) };
+        match result {
+            Ok(_) => {}
+            // What cannot be read now stays until it is mended, and what cannot be summed up until there is room.
+            Err(error) if error.is_repairable() || error.is_disk_full() => {
+                tracing::error!(%group, %error, "cannot let go of old segments");
+            }
+            Err(error) => return Err(error),
+        }
+        let start = LogStart { op: log.base.head.op.next(), offset: log.base.next_offset };
+        round.completions.push(Completion::LetGo { group, start });
+        Ok(())
+    }
+}
