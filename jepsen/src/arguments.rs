@@ -114,12 +114,13 @@ pub(crate) struct TestAllArguments {
 }
 
 /// The columns of the matrix where links can be cut, and where not.
-const IN_NAMESPACES: [&str; 11] = [
+const IN_NAMESPACES: [&str; 12] = [
     "none",
     "kill",
     "stop,rolling",
     "pause",
     "partition",
+    "netem",
     "kill,partition",
     "corrupt-files",
     "lose-disk",
