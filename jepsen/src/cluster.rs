@@ -212,16 +212,10 @@ impl Cluster {
         self.node(node).lock().await.resume()
     }
 
-    /// Whoever dies from now on by itself is excused, or no more.
-    pub(crate) async fn excuse(&self, node: u8, is_excused: bool) {
-        self.node(node).lock().await.is_excused = is_excused;
-    }
-
     /// Starts whoever is down, and wakes whoever is paused.
     pub(crate) async fn revive(&self) -> anyhow::Result<()> {
         for node in self.ids() {
             let mut guard = self.node(node).lock().await;
-            guard.is_excused = false;
             if guard.is_running() {
                 guard.resume()?;
             } else {

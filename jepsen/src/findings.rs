@@ -129,7 +129,7 @@ fn shorten(line: &str, is_subject: impl Fn(u64, u64) -> bool) -> String {
 /// What is wrong with the processes: those that died by themselves, and those whose logs tell of a broken assertion.
 pub(crate) fn of_processes(deaths: &[Death], store: &Path, nodes: impl Iterator<Item = u8>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for death in deaths.iter().filter(|death| !death.is_excused) {
+    for death in deaths {
         let Death { node, at_ms, how, last_words, .. } = death;
         let text =
             format!("died_by_itself: node {node} {how} after {at_ms} ms; its last words: {last_words}");
@@ -162,18 +162,17 @@ mod tests {
     }
 
     #[test]
-    fn deaths_with_a_reason_are_no_findings_and_panics_are() {
+    fn deaths_and_panics_are_findings() {
         let store = tempfile::tempdir().unwrap();
         fs::write(store.path().join("node-1.log"), "fine\nthread 'x' panicked at a.rs:1:2:\nmust hold\n")
             .unwrap();
-        let death = |is_excused| Death {
+        let death = Death {
             node: 2,
             at_ms: 5,
             how: "ended with code 1".to_owned(),
             last_words: "error: no space".to_owned(),
-            is_excused,
         };
-        let findings = of_processes(&[death(true), death(false)], store.path(), 1..=2);
+        let findings = of_processes(&[death], store.path(), 1..=2);
         let names: Vec<&str> = findings.iter().map(|finding| finding.name.as_str()).collect();
         assert_eq!(names, ["died_by_itself", "panicked"]);
         assert_eq!(findings[1].history, ["thread 'x' panicked at a.rs:1:2:", "must hold"]);

@@ -25,8 +25,6 @@ pub(crate) struct Death {
     pub(crate) how: String,
     /// The last line of its log.
     pub(crate) last_words: String,
-    /// Its disk was full, or the like: it had a reason.
-    pub(crate) is_excused: bool,
 }
 
 struct Running {
@@ -41,13 +39,12 @@ pub(super) struct Node {
     log: PathBuf,
     running: Option<Running>,
     found_dead: Option<Instant>,
-    pub(super) is_excused: bool,
 }
 
 impl Node {
     pub(super) fn new(id: u8, folder: &Path) -> Self {
         let log = folder.join(format!("node-{id}.log"));
-        Self { id, log, running: None, found_dead: None, is_excused: false }
+        Self { id, log, running: None, found_dead: None }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -127,7 +124,7 @@ impl Node {
         let last_words = fs::read_to_string(&self.log).unwrap_or_default();
         let last_words = last_words.lines().last().unwrap_or("it said nothing").to_owned();
         let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        Some(Death { node: self.id, at_ms, how: how(status), last_words, is_excused: self.is_excused })
+        Some(Death { node: self.id, at_ms, how: how(status), last_words })
     }
 
     /// Whether it has died by itself, and that for so long.

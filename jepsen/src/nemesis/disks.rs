@@ -17,10 +17,6 @@ use super::{BUSY, Fault, Hold, Needs, Struck};
 use crate::cluster::{Status, WELL_WITHIN};
 use crate::recorder::Phase;
 
-/// How long a node may take to stop that found its disk full, before it is taken for one that goes on: it says farewell to its
-/// peers first, and some of them may be dead.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(5);
-
 impl Fault {
     /// A node whose data may be taken: all others have theirs.
     async fn victim(&mut self) -> Result<(u8, Hold), String> {
@@ -95,7 +91,6 @@ impl Fault {
         let Some(_hold) = self.nemesis.take(needs) else { return Ok(Err(BUSY.to_owned())) };
         self.note(Phase::Begin, format!("the disks of nodes {nodes:?} are full"));
         for node in &nodes {
-            self.cluster().excuse(*node, true).await;
             let ballast = self.cluster().disk(*node).join("ballast");
             tokio::task::spawn_blocking(move || fill(&ballast)).await?.context("cannot fill a disk")?;
         }
@@ -103,13 +98,6 @@ impl Fault {
         for node in &nodes {
             let ballast = self.cluster().disk(*node).join("ballast");
             fs::remove_file(&ballast).with_context(|| format!("cannot remove {}", ballast.display()))?;
-        }
-        // Also when the time is over: who has just found his disk full takes a moment to stop.
-        tokio::time::sleep(RECOVERS_WITHIN).await;
-        for node in &nodes {
-            // Who has stopped because of it is started by hand; who has not may still say so, but no longer stops.
-            self.cluster().start(*node).await?;
-            self.cluster().excuse(*node, false).await;
         }
         self.note(Phase::End, format!("the disks of nodes {nodes:?} have space again"));
         Ok(Ok(()))
