@@ -155,9 +155,10 @@ impl<F: DiskFile> Superblocks<F> {
     }
 
     /// Takes back what was written of entries for which there is no room: nothing of them may be taken for newer than the
-    /// entries that will be there instead.
+    /// entries that will be there instead. Copy b first: what copy a does not have, it must not have in pieces, or it is taken for
+    /// rot that no copy can mend.
     fn undo(&self, position: u64) -> Result<(), StorageError> {
-        for (file, name) in self.files.iter().zip(COPY_NAMES) {
+        for (file, name) in self.files.iter().zip(COPY_NAMES).rev() {
             let path = Path::new(name);
             let size = file.size().or_failed_to("read the size of", path)?;
             if size > position {

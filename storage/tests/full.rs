@@ -1,5 +1,7 @@
 //! Disks that are full: nothing is told that is not so, what finds no room waits, and goes on when there is some.
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::{GroupId, Op};
 use varve_protocol::prepare::Prepare;
 use varve_storage::{Completion, Disk, Job, MemoryDisk, OpenMode, Options, ReadFrom, Store};
@@ -117,6 +119,22 @@ fn superblocks_wait_when_the_reserve_is_used_up() {
         assert!(saved.iter().all(|saved| told.contains(saved)) && told.contains(&HAS_ROOM), "{told:?}");
         let (_, recovered, shown) = reopen(disk.restart(), none);
         assert_eq!((recovered[0].superblock, shown.len()), (superblock(GROUP, 3), 2));
+    }
+}
+
+#[test]
+fn a_power_failure_while_superblocks_are_taken_back_leaves_a_whole_one() {
+    let none = Options { reserve_bytes: 0, ..SMALL_RESERVE };
+    for (room, calls) in [64, 90, 127].into_iter().flat_map(|room| (0..16).map(move |calls| (room, calls))) {
+        for seed in 0..20 {
+            let (disk, mut store, ..) = filled(&[100], room, none);
+            disk.power_off_after(disk.calls() + calls);
+            store.execute(vec![Job::SaveSuperblock(superblock(GROUP, 2))]);
+            let survivor = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed));
+            survivor.set_capacity(None);
+            let view = reopen(survivor, none).1[0].superblock.view.as_raw();
+            assert!((1..=2).contains(&view), "neither was told: {view}");
+        }
     }
 }
 
