@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::checksum::checksum;
-use varve_protocol::id::{ClusterId, NodeId};
+use varve_protocol::id::{ClusterId, GroupId, NodeId};
 
 use super::chronicle::Chronicle;
 use super::heap::EventHeap;
@@ -58,6 +58,8 @@ pub(crate) struct Universe<M: Machine> {
     pub(crate) dooms: usize,
     /// What the disks have forgotten.
     pub(crate) atlas: Atlas,
+    /// The word of how many counted in a group whose replicas are moved, as of the newest commit seen.
+    members_seen: BTreeMap<GroupId, (u64, usize)>,
     /// What the nodes show, if anybody wants to know.
     pub(super) chronicle: Option<Chronicle>,
     rng: ChaCha8Rng,
@@ -96,6 +98,7 @@ impl<M: Machine> Universe<M> {
             undo: BTreeMap::new(),
             dooms: 0,
             atlas: Atlas::new(seed, scenario.rot),
+            members_seen: BTreeMap::new(),
             chronicle: None,
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),

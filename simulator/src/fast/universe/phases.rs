@@ -94,7 +94,7 @@ impl<M: Machine> Universe<M> {
             let is_moved = self.scenario.load.moves && *group != GroupId::METADATA;
             let all: Vec<NodeId> = self.scenario.node_ids().collect();
             let (count, may_hold) = if is_moved {
-                let members = self.members_of(*group, &statuses).unwrap_or(members.len());
+                let members = self.members_of(*group, &statuses, members.len());
                 // Who has just joined need not hold what was committed before.
                 (members - usize::from(members.is_multiple_of(2)), &all)
             } else {
@@ -113,14 +113,23 @@ impl<M: Machine> Universe<M> {
         if self.atlas.damages > 0 { self.advance() } else { Ok(()) }
     }
 
-    /// The word of how many counts in a group whose replicas are moved, as the node knows that has committed most.
-    fn members_of(&self, group: GroupId, statuses: &BTreeMap<NodeId, NodeStatus>) -> Option<usize> {
+    /// The word of how many counts in a group whose replicas are moved, as the node knows, or knew, that has committed most; `made_with`
+    /// so many.
+    fn members_of(
+        &mut self,
+        group: GroupId,
+        statuses: &BTreeMap<NodeId, NodeStatus>,
+        made_with: usize,
+    ) -> usize {
         let committed = |(node, status): (&NodeId, &NodeStatus)| {
             let replica = status.groups.iter().find(|replica| replica.group == group)?;
             let members = self.hosts.get(node)?.machine()?.members(group)?;
             Some((replica.commit, members))
         };
-        statuses.iter().filter_map(committed).max_by_key(|(commit, _)| *commit).map(|(_, members)| members)
+        let known = statuses.iter().filter_map(committed).max_by_key(|(commit, _)| *commit);
+        let seen = self.members_seen.entry(group).or_insert((0, made_with));
+        *seen = known.filter(|known| known.0 >= seen.0).unwrap_or(*seen);
+        seen.1
     }
 
     /// The groups that are looked at as a whole: the metadata and the partitions of the topic, with their members.
