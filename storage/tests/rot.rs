@@ -254,6 +254,29 @@ fn a_log_that_is_lost_altogether_is_missed() {
 }
 
 #[test]
+fn a_hole_that_is_filled_when_there_is_room_again_leaves_the_next_one() {
+    let Specimen { disk, log, .. } = sealed_specimen();
+    let segments = Specimen { disk: disk.clone(), log: Vec::new(), protected: 0 }.segments();
+    disk.remove(&segments[0]).unwrap();
+    let second = disk.open(&segments[1], OpenMode::Existing).unwrap();
+    let rotten = Bytes::from(vec![0xa5; log[4].header().total_size()]);
+    second.write_at(&[rotten], 4096 + log[3].header().total_size() as u64).unwrap();
+    let Opened { disk, mut store, found, .. } = open(disk).unwrap();
+    let first = found.hole.unwrap();
+    assert_eq!((first.after.op, first.last.op), (Op::ZERO, Op::new(3)));
+    disk.set_capacity(Some(disk.used()));
+    let told = store.execute(vec![Job::Mend { group: GROUP, prepares: log[..3].to_vec() }]);
+    assert_eq!(told, [Completion::DiskFull { group: GROUP }]);
+    disk.set_capacity(None);
+    let told = store.execute(vec![Job::Resume]);
+    let hole_in = |told: &Completion| if let Completion::Mended { hole, .. } = told { *hole } else { None };
+    let next = told.iter().find_map(hole_in);
+    assert_eq!(next.map(|hole| (hole.after, hole.last)), Some((log[3].id(), log[4].id())));
+    assert_eq!(mend(&mut store, next.unwrap(), &log), None);
+    assert_eq!(reopen(disk.restart(), SEGMENTS).2, log);
+}
+
+#[test]
 fn holes_that_are_given_up_are_a_lost_end() {
     let specimen = specimen();
     for (at, path) in specimen.segments().iter().enumerate().take(2) {

@@ -250,6 +250,10 @@ impl<D: Disk> Store<D> {
                 self.waiting.parked.entry(group).or_default().prepares.extend(parked.prepares);
                 continue;
             }
+            if parked.prepares.is_empty() {
+                // A log may have more holes than the one that was filled now.
+                continue;
+            }
             round.written.insert(group);
             if let Err(error) = self.write(group, parked.prepares.into(), round) {
                 self.fail(group, error, round);
