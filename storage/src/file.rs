@@ -9,6 +9,8 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 
 const TEMPORARY_SUFFIX: &str = ".tmp";
+/// What is behind the name of a file that nothing can be made of.
+const UNREADABLE_SUFFIX: &str = ".unreadable";
 
 /// Makes the file `path` with these bytes, replacing what had that name, durably; returns it open.
 pub(crate) fn create_whole<D: Disk>(disk: &D, path: &Path, bytes: Bytes) -> Result<D::File, StorageError> {
@@ -33,6 +35,17 @@ pub(crate) fn create_whole_of<D: Disk>(
     let dir = path.parent().unwrap_or(Path::new(""));
     disk.sync_dir(dir).or_failed_to("sync directory", dir)?;
     Ok(file)
+}
+
+/// Gives a file that nothing can be made of another name, durably. It goes with its directory.
+pub(crate) fn put_aside<D: Disk>(disk: &D, path: &Path) -> Result<(), StorageError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNREADABLE_SUFFIX);
+    let aside = PathBuf::from(name);
+    tracing::error!(path = %path.display(), "nothing can be made of this file; what was in it is missing");
+    disk.rename(path, &aside).or_failed_to("rename to", &aside)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    disk.sync_dir(dir).or_failed_to("sync directory", dir)
 }
 
 /// Removes temporary files from a directory, and names the others.

@@ -186,9 +186,10 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     fn read_sealed(&mut self, place: Place, next: Place) -> Result<(), StorageError> {
-        let path = self.path(place);
-        let opened = self.open(place)?;
-        let opened = opened.ok_or(StorageError::Damaged { path, position: 0, op: place.1 })?;
+        let Some(opened) = self.open(place)? else {
+            // Nothing says what it goes on from, for there is a hole before it. It is a part of that.
+            return file::put_aside(self.disk, &self.path(place));
+        };
         self.link(&opened.segment.header)?;
         let Opened { mut segment, file, slots, is_named } = opened;
         let scan = self.scan(&mut segment, &file, &|header, _| header.op() < next.1, None)?;

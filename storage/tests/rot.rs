@@ -254,6 +254,26 @@ fn a_log_that_is_lost_altogether_is_missed() {
 }
 
 #[test]
+fn a_file_that_nothing_can_be_made_of_is_a_part_of_the_hole_before_it() {
+    let specimen = sealed_specimen();
+    let segments = specimen.segments();
+    specimen.disk.remove(&segments[0]).unwrap();
+    let second = specimen.disk.open(&segments[1], OpenMode::Existing).unwrap();
+    let rotten = Bytes::from(vec![0xa5; 4096 + specimen.log[3].header().total_size()]);
+    second.write_at(&[rotten], 0).unwrap();
+    let Opened { disk, mut store, found, shown } = open(specimen.disk.clone()).unwrap();
+    assert!(shown.is_empty());
+    assert_eq!(found.hole.map(|hole| (hole.after.op, hole.last.op)), Some((Op::ZERO, Op::new(6))));
+    // It is the same after another start, and when it is filled.
+    drop(store);
+    let again = open(disk.restart()).unwrap();
+    assert_eq!(again.found.hole, found.hole);
+    store = again.store;
+    assert_eq!(mend(&mut store, found.hole.unwrap(), &specimen.log), None);
+    assert_eq!(reopen(again.disk.restart(), SEGMENTS).2, specimen.log);
+}
+
+#[test]
 fn a_hole_that_is_filled_when_there_is_room_again_leaves_the_next_one() {
     let Specimen { disk, log, .. } = sealed_specimen();
     let segments = Specimen { disk: disk.clone(), log: Vec::new(), protected: 0 }.segments();
