@@ -37,9 +37,10 @@ struct Line {
     value: serde_json::Value,
 }
 
+/// What a line says of an operation.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub(crate) enum Kind {
     Invoke,
     Ok,
     Fail,

@@ -6,7 +6,7 @@ use std::io::BufRead;
 use serde::Deserialize;
 
 use super::model::Answer;
-use crate::history::HistoryError;
+use crate::history::{HistoryError, Kind};
 
 /// One line. What the nemesis did is passed over.
 #[derive(Deserialize, Debug)]
@@ -19,15 +19,6 @@ struct Line {
     f: Function,
     #[serde(default)]
     value: serde_json::Value,
-}
-
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Invoke,
-    Ok,
-    Fail,
-    Info,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
