@@ -115,7 +115,7 @@ pub enum Output {
     },
     /// Put this in the place of the whole log: from now on the log is what follows it. Answer `Durable` with its name when it is
     /// durable, or with that of a later prepare; what stood there before must not be harmed until then.
-    TakeSnapshot(Snapshot),
+    TakeSnapshot(Box<Snapshot>),
     /// Save this, replacing what was saved for the group before, and answer `SuperblockDurable`.
     SaveSuperblock(Superblock),
     /// This prepare is committed, and so are all before it. Comes once per op, in order. The driver holds the body, having

@@ -27,7 +27,7 @@
 //! Source: Ongaro's thesis, section 4.1, and his note of 2015 on its first version; VRR section 7 has epochs instead, and a group
 //! that stands still between two of them.
 
-use varve_protocol::id::{Op, ReplicaIndex};
+use varve_protocol::id::Op;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::replacement::Known;
 
@@ -46,7 +46,7 @@ impl Members {
     /// Those of a group that was made with this many replicas, where `known` is what the log makes of the other places,
     /// everything up to `commit` is committed, and the log ends with `head`.
     pub(crate) fn new(founders: u8, known: impl Iterator<Item = Known>, commit: Op, head: Op) -> Self {
-        let mut after: Votes = (0..founders).map(ReplicaIndex::new).collect();
+        let mut after = Votes::first(founders);
         let mut newest: Option<Known> = None;
         for one in known {
             if one.counts {
@@ -112,6 +112,8 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
+    use varve_protocol::id::ReplicaIndex;
+
     use super::*;
 
     fn known(replica: u8, counts: bool, counts_since: u64) -> Known {

@@ -45,6 +45,12 @@ pub(crate) fn quorum_op(acknowledged: impl Iterator<Item = Op>) -> Op {
 pub(crate) struct Votes(u8);
 
 impl Votes {
+    /// The first so many places.
+    pub(crate) fn first(count: u8) -> Self {
+        assert!(usize::from(count) <= REPLICAS_MAX, "a group has at most {REPLICAS_MAX} places");
+        Self((1 << count) - 1)
+    }
+
     pub(crate) fn insert(&mut self, replica: ReplicaIndex) {
         if Mutant::ProposalCountsTwice.is_on() && self.contains(replica) {
             self.0 |= 1 << 7;

@@ -178,7 +178,7 @@ pub enum Message {
         /// Sender's view.
         view: View,
         /// The state before the sender's first prepare.
-        snapshot: Snapshot,
+        snapshot: Box<Snapshot>,
     },
 }
 
@@ -330,7 +330,9 @@ impl Message {
             Command::GetPrepares => reading.ids(&body()).map(|ids| Self::GetPrepares { view, ids }),
             Command::ConfirmView => Ok(Self::ConfirmView { view, round: Round::new(header.correlation) }),
             Command::ViewConfirmed => Ok(Self::ViewConfirmed { view, round: Round::new(header.correlation) }),
-            Command::Snapshot => reading.snapshot(&body()).map(|snapshot| Self::Snapshot { view, snapshot }),
+            Command::Snapshot => reading
+                .snapshot(&body())
+                .map(|snapshot| Self::Snapshot { view, snapshot: Box::new(snapshot) }),
             Command::Hello
             | Command::Pulse
             | Command::Append

@@ -11,6 +11,7 @@
 //! `target`: the newest op known to exist in the view's log.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::hash::{Hash, Hasher};
 
 use varve_protocol::id::Op;
@@ -21,10 +22,29 @@ use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 use super::fingerprint::hash_header;
 use crate::log::Log;
 
+/// What is known of one op of the view's log.
 #[derive(Clone, Debug)]
-struct Fact {
-    header: PrepareHeader,
-    prepare: Option<Prepare>,
+enum Fact {
+    /// What it is.
+    Header(Box<PrepareHeader>),
+    /// All of it.
+    Whole(Prepare),
+}
+
+impl Fact {
+    fn header(&self) -> &PrepareHeader {
+        match self {
+            Self::Header(header) => header,
+            Self::Whole(prepare) => prepare.header(),
+        }
+    }
+
+    fn prepare(&self) -> Option<&Prepare> {
+        match self {
+            Self::Header(_) => None,
+            Self::Whole(prepare) => Some(prepare),
+        }
+    }
 }
 
 /// Something to ask another replica for.
@@ -81,7 +101,7 @@ impl Catchup {
     }
 
     pub(super) fn header(&self, op: Op) -> Option<&PrepareHeader> {
-        self.known.get(&op).map(|fact| &fact.header)
+        self.known.get(&op).map(Fact::header)
     }
 
     /// Takes note of where the view's log starts out to end.
@@ -102,10 +122,14 @@ impl Catchup {
         let op = prepare.op();
         self.target = self.target.max(op);
         if op.since(head) <= PREPARES_ASIDE_MAX as u64 {
-            let header = *prepare.header();
-            let fact = self.known.entry(op).or_insert(Fact { header, prepare: None });
-            if fact.header == header {
-                fact.prepare = Some(prepare);
+            match self.known.entry(op) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(Fact::Whole(prepare));
+                }
+                Entry::Occupied(mut known) if known.get().header() == prepare.header() => {
+                    known.insert(Fact::Whole(prepare));
+                }
+                Entry::Occupied(_) => {}
             }
         }
     }
@@ -113,7 +137,7 @@ impl Catchup {
     /// Takes note of a header of the view's log.
     pub(super) fn learn(&mut self, header: PrepareHeader) {
         if header.op() > self.verified {
-            self.known.entry(header.op()).or_insert(Fact { header, prepare: None });
+            self.known.entry(header.op()).or_insert_with(|| Fact::Header(Box::new(header)));
         }
     }
 
@@ -136,8 +160,8 @@ impl Catchup {
     pub(super) fn supply(&mut self, prepare: Prepare) -> bool {
         let is_any = Mutant::RepairUnverified.is_on();
         match self.known.get_mut(&prepare.op()) {
-            Some(fact) if (fact.header == *prepare.header() || is_any) && fact.prepare.is_none() => {
-                fact.prepare = Some(prepare);
+            Some(fact) if (fact.header() == prepare.header() || is_any) && fact.prepare().is_none() => {
+                *fact = Fact::Whole(prepare);
                 self.misses = 0;
                 true
             }
@@ -147,7 +171,7 @@ impl Catchup {
 
     /// The prepare at `op`, if it is here with its body.
     pub(super) fn ready(&self, op: Op) -> Option<&Prepare> {
-        self.known.get(&op).and_then(|fact| fact.prepare.as_ref())
+        self.known.get(&op).and_then(Fact::prepare)
     }
 
     /// The own log has become the view's log up to `op`.
@@ -160,7 +184,7 @@ impl Catchup {
 
     /// Compares the own log with what is known of the view's: where one prepare is the same, all before it are.
     pub(super) fn compare(&mut self, log: &Log, commit: Op) {
-        let is_same = |(op, fact): (&Op, &Fact)| (log.id(*op) == Some(fact.header.id())).then_some(*op);
+        let is_same = |(op, fact): (&Op, &Fact)| (log.id(*op) == Some(fact.header().id())).then_some(*op);
         let same = self.known.range(..=log.head().op).rev().find_map(is_same).unwrap_or_default();
         self.advance(same.max(commit));
     }
@@ -193,7 +217,8 @@ impl Catchup {
         }
         let ops = (next.as_raw()..next.plus(REPAIR_PREPARES_MAX).as_raw()).map(Op::new);
         let facts = ops.map_while(|op| self.known.get(&op));
-        let ids: Vec<_> = facts.filter(|fact| fact.prepare.is_none()).map(|fact| fact.header.id()).collect();
+        let ids: Vec<_> =
+            facts.filter(|fact| fact.prepare().is_none()).map(|fact| fact.header().id()).collect();
         (!ids.is_empty()).then_some(Want::Prepares(ids))
     }
 
@@ -201,9 +226,9 @@ impl Catchup {
     pub(super) fn fingerprint<H: Hasher>(&self, places: u8, state: &mut H) {
         let Self { known, verified, announced, target, commit, asked, rotation, misses } = self;
         known.len().hash(state);
-        for Fact { header, prepare } in known.values() {
-            hash_header(header, state);
-            prepare.is_some().hash(state);
+        for fact in known.values() {
+            hash_header(fact.header(), state);
+            fact.prepare().is_some().hash(state);
         }
         (verified, announced, target, commit, asked).hash(state);
         // Divided by every number of replicas there can be to choose from.

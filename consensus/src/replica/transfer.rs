@@ -25,7 +25,7 @@ use crate::snapshot::State;
 use crate::status::Status;
 
 impl Replica {
-    pub(super) fn on_snapshot(&mut self, from: ReplicaIndex, view: View, snapshot: Snapshot) {
+    pub(super) fn on_snapshot(&mut self, from: ReplicaIndex, view: View, snapshot: Box<Snapshot>) {
         let fetches = (self.status == Status::Normal && !self.leads_view()) || self.is_installing();
         let verified = if self.is_installing() { self.catchup.verified() } else { self.log.head().op };
         let header = &snapshot.header;
@@ -50,7 +50,7 @@ impl Replica {
         }
     }
 
-    fn take_snapshot(&mut self, state: State, snapshot: Snapshot) {
+    fn take_snapshot(&mut self, state: State, snapshot: Box<Snapshot>) {
         assert!(snapshot.op() > self.commit, "a snapshot takes nothing back");
         tracing::info!(group = %self.config.group, view = %self.view, op = %snapshot.op(), head = %self.log.head(), "take a snapshot");
         self.log = Log::starting_with(snapshot.header);

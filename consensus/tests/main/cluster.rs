@@ -290,9 +290,9 @@ impl Cluster {
             Output::TakeSnapshot(snapshot) => {
                 self.trace.at(node, format!("take snapshot {}", snapshot.id()));
                 self.oracle.on_snapshot(&snapshot);
-                self.nodes[node].written.take(snapshot.clone());
+                self.nodes[node].written.take((*snapshot).clone());
                 self.nodes[node].applied = snapshot.op();
-                self.nodes[node].disk.jobs.push_back(Job::Take(snapshot));
+                self.nodes[node].disk.jobs.push_back(Job::Take(*snapshot));
             }
             Output::SaveSuperblock(superblock) => {
                 self.nodes[node].disk.jobs.push_back(Job::Save(superblock));
@@ -327,7 +327,7 @@ impl Cluster {
                 );
                 let written = &self.nodes[node].written;
                 let message = match written.snapshot.clone().filter(|snapshot| snapshot.op() >= first) {
-                    Some(snapshot) => Message::Snapshot { view, snapshot },
+                    Some(snapshot) => Message::Snapshot { view, snapshot: Box::new(snapshot) },
                     None => Message::Headers { view, headers: written.headers(first, last) },
                 };
                 self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
@@ -347,7 +347,7 @@ impl Cluster {
         let snapshot = self.nodes[node].written.snapshot.clone();
         if let Some(snapshot) = snapshot.filter(|snapshot| first.is_some_and(|first| first <= snapshot.op()))
         {
-            let message = Message::Snapshot { view, snapshot };
+            let message = Message::Snapshot { view, snapshot: Box::new(snapshot) };
             self.network.push(Envelope { from: node, to: usize::from(to.as_raw()), message });
         }
     }

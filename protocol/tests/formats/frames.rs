@@ -74,10 +74,10 @@ fn every_message() -> Vec<Message> {
         Message::ViewConfirmed { view, round: Round::new(77) },
         Message::Snapshot {
             view,
-            snapshot: Snapshot {
+            snapshot: Box::new(Snapshot {
                 header: *sample_prepare(b"body").header(),
                 state: Bytes::from_static(b"state"),
-            },
+            }),
         },
     ]
 }

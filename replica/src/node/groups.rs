@@ -243,7 +243,7 @@ impl Node {
             Output::Append(prepare) => self.append(id, prepare),
             Output::Sync => self.submit(Job::Sync { group: id }),
             Output::Truncate { keep } => self.truncate(id, keep),
-            Output::TakeSnapshot(snapshot) => self.take_snapshot(id, snapshot),
+            Output::TakeSnapshot(snapshot) => self.take_snapshot(id, *snapshot),
             Output::SaveSuperblock(superblock) => self.submit(Job::SaveSuperblock(superblock)),
             Output::Apply(header) => self.apply(id, &header),
             Output::Reply { handle, outcome } => self.reply(handle, outcome),

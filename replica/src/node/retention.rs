@@ -115,7 +115,9 @@ impl Node {
     pub(super) fn on_snapshot_read(&mut self, token: u64, result: Result<Option<Snapshot>, StorageError>) {
         let Some((group, PendingRead::Snapshot { to, view })) = self.take_read(token) else { return };
         match result {
-            Ok(Some(snapshot)) => self.send_to(group, to, &Message::Snapshot { view, snapshot }),
+            Ok(Some(snapshot)) => {
+                self.send_to(group, to, &Message::Snapshot { view, snapshot: Box::new(snapshot) });
+            }
             Ok(None) => {}
             Err(error) => tracing::error!(%group, %error, "the snapshot cannot be read"),
         }
