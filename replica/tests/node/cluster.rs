@@ -15,7 +15,7 @@ use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
 use varve_replica::{Effect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
-use varve_storage::{Disk, Identity, MemoryDisk, Options, Store};
+use varve_storage::{Disk, Identity, Job, MemoryDisk, Options, Store};
 
 mod frames;
 mod links;
@@ -46,6 +46,8 @@ struct Machine {
     lives: u64,
     /// Whether its disk does nothing.
     is_hung: bool,
+    /// The reads that its disk puts off, if it does.
+    reads_held: Option<Vec<Job>>,
 }
 
 pub(crate) struct Cluster {
@@ -101,7 +103,10 @@ impl Cluster {
                 DirectoryId::new(id.as_raw().into()),
             )
             .expect("an empty disk can be formatted");
-            cluster.machines.insert(id, Machine { node: None, disk, store: None, lives: 0, is_hung: false });
+            cluster.machines.insert(
+                id,
+                Machine { node: None, disk, store: None, lives: 0, is_hung: false, reads_held: None },
+            );
         }
         cluster
     }
@@ -137,6 +142,22 @@ impl Cluster {
     /// Lets the disk of a node do nothing any more.
     pub(crate) fn hang_disk(&mut self, id: NodeId) {
         self.machines.get_mut(&id).expect("the machine exists").is_hung = true;
+    }
+
+    /// Lets the disk of a node put off all reads while it does everything else.
+    pub(crate) fn hold_reads(&mut self, id: NodeId) {
+        self.machines.get_mut(&id).expect("the machine exists").reads_held = Some(Vec::new());
+    }
+
+    /// Lets it do them.
+    pub(crate) fn release_reads(&mut self, id: NodeId) {
+        let machine = self.machines.get_mut(&id).expect("the machine exists");
+        let jobs = machine.reads_held.take().expect("reads were held");
+        let store = machine.store.as_mut().expect("a node that is up has a store");
+        for completion in store.execute(jobs) {
+            self.input(id, NodeInput::Disk(completion));
+        }
+        self.settle();
     }
 
     /// Gives a node that is down an empty disk.
@@ -239,7 +260,10 @@ impl Cluster {
         let Some(node) = machine.node.as_mut() else { return };
         while let Some(effect) = node.poll_effect() {
             match effect {
-                Effect::Disk(job) => jobs.push(job),
+                Effect::Disk(job) => match &mut machine.reads_held {
+                    Some(held) if matches!(job, Job::Read { .. }) => held.push(job),
+                    Some(_) | None => jobs.push(job),
+                },
                 Effect::ToPeer { node, frame, .. } => {
                     *self.sent.entry(frame.header.command).or_default() += 1;
                     self.wire.push_back((id, node, received(&frame)));

@@ -5,19 +5,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use varve_protocol::client::Role;
-use varve_protocol::id::{GroupId, NodeId, Op, ProducerId};
+use varve_protocol::frame::Command;
+use varve_protocol::id::{GroupId, NodeId, Offset, Op, ProducerId};
 use varve_protocol::prepare::{PREPARE_HEADER_SIZE, PrepareHeader};
-use varve_storage::{Disk, DiskFile, OpenMode};
+use varve_protocol::retention::Retention;
+use varve_storage::{Disk, DiskFile, OpenMode, Options};
 
-use crate::cluster::{Cluster, n};
+use crate::cluster::{Cluster, fetch, n};
 
 const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
 
+/// The newest segment of a log.
 fn log_of(cluster: &Cluster, id: NodeId, group: GroupId) -> PathBuf {
     let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));
-    let names = cluster.disk(id).list(&dir).expect("the group has files");
-    assert_eq!(names.len(), 1, "the log has one file");
-    dir.join(&names[0])
+    let mut names = cluster.disk(id).list(&dir).expect("the group has files");
+    names.retain(|name| name.ends_with(".log"));
+    dir.join(names.iter().max().expect("the log has a file"))
+}
+
+/// The first op of the newest segment of a log.
+fn first_op(cluster: &Cluster, id: NodeId, group: GroupId) -> u64 {
+    let file = cluster.disk(id).open(&log_of(cluster, id, group), OpenMode::Existing).expect("it is there");
+    let mut bytes = [0; PREPARE_HEADER_SIZE];
+    file.read_at(&mut bytes, 4096).expect("a disk in memory works");
+    PrepareHeader::decode(&bytes).expect("it has a prepare").op().as_raw()
 }
 
 /// Makes prepares of a log on a disk unreadable.
@@ -89,6 +100,33 @@ fn two_replicas_with_holes_in_different_places_mend_each_other() {
     fill(&mut cluster, group, 101..=101);
     cluster.boot(n(3));
     assert_eq!(cluster.read_everywhere(group, 101).len(), 101);
+}
+
+#[test]
+fn a_log_that_builds_on_a_snapshot_is_mended_and_still_knows_what_was_let_go() {
+    let small_segments = Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0 };
+    let mut cluster = Cluster::start_with(3, small_segments);
+    let retention = Retention { bytes: Some(4_000), age_ms: None };
+    let group = cluster.create_topic_keeping(1, 3, retention)[0];
+    let producer = cluster.register_producer();
+    cluster.append(group, producer, 1, &["of a session that is let go"]);
+    fill(&mut cluster, group, 1..=200);
+    cluster.run_for(Duration::from_secs(25));
+    let leader = cluster.primary(group);
+    let harmed = ALL.into_iter().find(|id| *id != leader).expect("there are three");
+    let answer = cluster.call(harmed, fetch(group, 0, 0));
+    assert_eq!(answer.header.command, Command::Refused, "something was let go");
+    fill(&mut cluster, group, 201..=205);
+    cluster.kill(harmed);
+    let op = first_op(&cluster, harmed, group) + 1;
+    rot(&cluster, harmed, group, op..=op);
+    let sent = cluster.sent.get(&Command::RepairPrepare).copied();
+    cluster.boot(harmed);
+    cluster.run_until("it takes part again", |cluster| works(cluster, harmed, group));
+    assert!(cluster.sent.get(&Command::RepairPrepare).copied() > sent, "it got what was missing from others");
+    cluster.lead(group, harmed);
+    let again = cluster.append(group, producer, 1, &["of a session that is let go"]);
+    assert_eq!(again, Offset::ZERO, "it was appended long ago");
 }
 
 #[test]

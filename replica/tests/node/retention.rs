@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use varve_protocol::client::{Refusal, Role};
+use varve_protocol::client::{Refusal, Request, Response, Role};
 use varve_protocol::frame::Command;
 use varve_protocol::id::{GroupId, NodeId, Offset, ProducerId};
 use varve_protocol::retention::Retention;
+use varve_replica::Timing;
 use varve_storage::{Disk, Options};
 
-use crate::cluster::{Cluster, fetch, n, payloads, refusal};
+use crate::cluster::{Cluster, fetch, n, payloads, refusal, request, response};
 
 const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
 
@@ -85,6 +86,47 @@ fn records_that_are_too_old_are_let_go() {
     }
     cluster.append(group, ProducerId::ZERO, 0, &["the next one"]);
     assert_eq!(cluster.read_from(n(1), group, 100), ["the next one"]);
+}
+
+#[test]
+fn what_could_not_be_let_go_at_once_is_let_go_later() {
+    let retention_check = Duration::from_millis(100);
+    let mut cluster = Cluster::start_timed(3, Timing { retention_check, ..Timing::default() });
+    let retention = Retention { bytes: None, age_ms: Some(3_000) };
+    let group = cluster.create_topic_keeping(1, 3, retention)[0];
+    let leader = cluster.primary(group);
+    let successor = ALL.into_iter().find(|id| *id != leader).expect("there are three");
+    // The successor never gets what it needs to take over: the primary waits for it, and takes nothing else meanwhile.
+    cluster.hang_disk(successor);
+    cluster.append(group, ProducerId::ZERO, 0, &["the only record"]);
+    cluster.run_for(Duration::from_millis(2_700));
+    let answer = cluster.call(leader, request(group, &Request::HandOver { to: successor }));
+    assert_eq!(response(&answer), Response::HandingOver);
+    cluster.run_for(Duration::from_millis(700));
+    assert_eq!(earliest(&mut cluster, leader, group), None, "it is too old, but nothing is taken");
+    cluster.run_for(Duration::from_secs(3));
+    assert_eq!(cluster.primary(group), leader);
+    assert_eq!(earliest(&mut cluster, leader, group), Some(1));
+}
+
+#[test]
+fn a_record_that_is_let_go_while_it_is_read_is_out_of_range() {
+    let (mut cluster, group) = start(LITTLE);
+    let leader = cluster.primary(group);
+    // Enough that the oldest are not in memory any more.
+    for _ in 0..12 {
+        cluster.append(group, ProducerId::ZERO, 0, &[&"x".repeat(900 << 10)]);
+    }
+    cluster.hold_reads(leader);
+    let session = cluster.session();
+    cluster.ask(leader, session, fetch(group, 0, 0));
+    assert!(!cluster.has_answer(session), "it has to be read from the disk");
+    cluster.run_for(Duration::from_secs(25));
+    let first = earliest(&mut cluster, leader, group).expect("something was let go");
+    cluster.release_reads(leader);
+    let refused = refusal(&cluster.answer(session));
+    let Refusal::OffsetOutOfRange { earliest, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(earliest.as_raw(), first);
 }
 
 #[test]
