@@ -13,7 +13,7 @@ use varve_protocol::client::{
 };
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
-use varve_protocol::id::{ClusterId, GroupId, NodeId, Op, ProducerId, RequestNumber};
+use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp};
 use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOp, MetadataOutcome, Move, NodeEntry};
 use varve_protocol::retention::Retention;
 
@@ -85,6 +85,7 @@ impl Admin {
             | Response::Offsets(_)
             | Response::HandingOver
             | Response::Doubt(_)
+            | Response::OffsetAt(_)
             | Response::Vitals(_)) => Err(nonsense(&other)),
         };
         Ok(answers.map(|(node, answer)| (node, answer.and_then(status))).collect())
@@ -338,6 +339,26 @@ impl Admin {
         self.shared.offsets(&node.address, group).await
     }
 
+    /// The offset of the first record that was appended to a partition at this time or later, by the clock of the primary that took
+    /// it; never below the oldest offset kept, and that of the next record if nothing was appended since.
+    ///
+    /// # Errors
+    /// When the partition has no primary for a while.
+    pub async fn offset_at(&self, group: GroupId, time: Timestamp) -> Result<Offset, ClientError> {
+        let start = Instant::now();
+        let mut backoff = Backoff::new();
+        while !is_over(start, CHANGE_MAX) {
+            if let Some(leader) = self.shared.find_leader(group, None).await {
+                match self.shared.offset_at(&leader.address, group, time).await {
+                    Err(error) if error.is_retryable() => {}
+                    answered => return answered,
+                }
+            }
+            backoff.wait_and_relearn(&self.shared).await;
+        }
+        Err(Refusal::NoPrimary { group }.into())
+    }
+
     async fn wait_for_primaries(&self, topic: &str) -> Result<(), ClientError> {
         let entry = self.shared.topic(topic).await?;
         for partition in entry.partitions {
@@ -365,6 +386,7 @@ fn vitals(answer: Response) -> Result<NodeVitals, ClientError> {
         | Response::Offsets(_)
         | Response::Status(_)
         | Response::Doubt(_)
+        | Response::OffsetAt(_)
         | Response::HandingOver) => Err(nonsense(&other)),
     }
 }
@@ -377,6 +399,7 @@ fn doubt(answer: Response) -> Result<Doubt, ClientError> {
         | Response::Offsets(_)
         | Response::Status(_)
         | Response::HandingOver
+        | Response::OffsetAt(_)
         | Response::Vitals(_)) => Err(nonsense(&other)),
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decode_archive, encode_archive};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
-use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId, RequestNumber, View};
+use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::metadata::{ClusterMap, MetadataError, PartitionEntry, TopicEntry};
 use varve_transport::ClientEndpoint;
 
@@ -134,6 +134,7 @@ impl Shared {
             | Response::Status(_)
             | Response::Vitals(_)
             | Response::Doubt(_)
+            | Response::OffsetAt(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }
@@ -248,6 +249,25 @@ impl Shared {
         self.ask_offsets(address, group, &Request::GetLatestOffsets).await
     }
 
+    /// The first offset that was appended at a time or later, as one replica knows it.
+    pub(crate) async fn offset_at(
+        &self,
+        address: &str,
+        group: GroupId,
+        time: Timestamp,
+    ) -> Result<Offset, ClientError> {
+        match self.request(address, group, &Request::GetOffsetAt { time }, ANSWER_MAX).await? {
+            Response::OffsetAt(offset) => Ok(offset),
+            other @ (Response::Map(_)
+            | Response::Changed(_)
+            | Response::Offsets(_)
+            | Response::Status(_)
+            | Response::Vitals(_)
+            | Response::Doubt(_)
+            | Response::HandingOver) => Err(nonsense(&other)),
+        }
+    }
+
     async fn ask_offsets(
         &self,
         address: &str,
@@ -261,6 +281,7 @@ impl Shared {
             | Response::Status(_)
             | Response::Vitals(_)
             | Response::Doubt(_)
+            | Response::OffsetAt(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }

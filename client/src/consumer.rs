@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use varve_protocol::client::{FetchOptions, Refusal, encode_archive};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
-use varve_protocol::id::{ClusterId, GroupId, Offset, Op};
+use varve_protocol::id::{ClusterId, GroupId, Offset, Op, Timestamp};
 use varve_protocol::limits::FETCH_BYTES_MAX;
 use varve_protocol::prepare::Prepare;
 use varve_protocol::record::{Batch, Record};
@@ -36,6 +36,8 @@ pub enum From {
     Last,
     /// At this offset.
     Offset(Offset),
+    /// At the first record that was appended at this time or later, as the clocks of the primaries had it.
+    Time(Timestamp),
 }
 
 /// Records in order, and how far the partition goes.
@@ -73,6 +75,7 @@ impl Consumer {
             From::Offset(offset) => offset,
             From::First => Admin::new(shared.clone()).offsets_as_known(group).await?.log_start,
             From::Last => Admin::new(shared.clone()).offsets(group).await?.high_watermark,
+            From::Time(time) => Admin::new(shared.clone()).offset_at(group, time).await?,
         };
         let at_first = from == From::First;
         Ok(Self { shared, topic: topic.to_owned(), group, next, at_first, address: None, rotation: 0 })

@@ -35,6 +35,7 @@ mod primary;
 mod reading;
 pub(crate) mod recovery;
 mod repair;
+mod resume;
 mod seat;
 mod torn;
 mod transfer;

@@ -28,7 +28,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::frame::{Command, FrameError};
-use crate::id::{GroupId, NodeId, Offset, Op, RequestNumber, View};
+use crate::id::{GroupId, NodeId, Offset, Op, RequestNumber, Timestamp, View};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::metadata::{ClusterMap, MetadataOp, MetadataOutcome};
 
@@ -67,6 +67,11 @@ pub enum Request {
     /// Has a replica of the group in the frame go on with what it holds, although it may lack what it acknowledged: that may be
     /// lost then. Nothing happens if it lacks nothing.
     ForceRecover,
+    /// Asks a replica of the group in the frame which offset was the first to be appended at a time or later, as far as it knows.
+    GetOffsetAt {
+        /// By the clocks of the primaries that appended.
+        time: Timestamp,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -86,6 +91,8 @@ pub enum Response {
     Vitals(NodeVitals),
     /// To [`Request::GetDoubt`] and [`Request::ForceRecover`].
     Doubt(Doubt),
+    /// To [`Request::GetOffsetAt`]: no lower than the oldest offset kept; the high watermark if nothing was appended since.
+    OffsetAt(Offset),
 }
 
 /// What a replica holds, and whether that may be less than it acknowledged.

@@ -8,6 +8,7 @@
 //! * [`durability`]: when an append counts as done.
 //! * [`superblock`]: what a replica must never forget.
 //! * [`log_start`], [`snapshot`]: how a log lets go of what is old.
+//! * [`resume_point`]: where a start goes on reading.
 //! * [`limits`]: every bound of the system.
 //! * [`mutant`]: mistakes that tests can switch on.
 
@@ -25,6 +26,7 @@ pub mod prepare;
 pub mod pulse;
 pub mod record;
 pub mod replacement;
+pub mod resume_point;
 pub mod retention;
 pub mod snapshot;
 pub mod superblock;

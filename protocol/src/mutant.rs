@@ -141,6 +141,8 @@ mutants! {
     ReadOldRoundCounts, "read-old-round-counts", "D2", "An answer to a question of before the read counts for it.";
     ReadOldViewConfirmed, "read-old-view-confirmed", "D2", "A replica confirms a view that it has left.";
     ReadBeforeStartLog, "read-before-start-log", "D2", "A new primary answers reads before it has committed what its view started with.";
+    ResumePointAhead, "resume-point-ahead", "S1", "A resume point is taken at the end of the log instead of the commit.";
+    ResumePointUnmet, "resume-point-unmet", "S1", "A start goes on from a resume point whose prepare is not in the log.";
     SnapshotNotAwaited, "snapshot-not-awaited", "R3", "A replica speaks for a snapshot that is not durable yet.";
     KeepsTooLittle, "keeps-too-little", "R3", "More is let go than the topic's retention allows.";
     FilesDeletedEarly, "files-deleted-early", "P1", "A deleted group's files go before the deletion is known to outlast a restart.";

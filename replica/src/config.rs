@@ -58,6 +58,10 @@ pub const RESTORE_PRIMARIES_AFTER_MS: NumberKey =
 pub const SEGMENT_SIZE_BYTES_MAX: NumberKey =
     NumberKey::new("storage.segment_size_bytes_max", 256 << 20, 1 << 20..=4 << 30);
 
+/// Milliseconds after the first prepare in a segment file from which on a prepare begins the next one.
+pub const SEGMENT_AGE_MS_MAX: NumberKey =
+    NumberKey::new("storage.segment_age_ms_max", 604_800_000, 1_000..=315_360_000_000);
+
 /// Milliseconds until what a replica has acknowledged from memory is synced, in topics whose durability is quorum-memory. Its upper
 /// bound is well below the time after which a primary whose disk takes nothing gives way.
 pub const MEMORY_SYNC_MS: NumberKey = NumberKey::new("storage.memory_sync_ms", 100, 1..=2_000);
@@ -70,12 +74,13 @@ pub const CATCH_UP_BYTES_PER_SECOND_MAX: NumberKey =
     NumberKey::new("transport.catch_up_bytes_per_second_max", 0, 0..=1 << 40);
 
 /// All numeric keys.
-pub const NUMBER_KEYS: [NumberKey; 8] = [
+pub const NUMBER_KEYS: [NumberKey; 9] = [
     PULSE_INTERVAL_MS,
     SUSPICION_TIMEOUT_MS,
     VIEW_CHANGE_TIMEOUT_MS,
     RESTORE_PRIMARIES_AFTER_MS,
     SEGMENT_SIZE_BYTES_MAX,
+    SEGMENT_AGE_MS_MAX,
     MEMORY_SYNC_MS,
     PATH_MTU_MAX,
     CATCH_UP_BYTES_PER_SECOND_MAX,
@@ -134,6 +139,8 @@ pub struct TimingSettings {
 pub struct StorageSettings {
     /// See [`SEGMENT_SIZE_BYTES_MAX`].
     pub segment_size_bytes_max: u64,
+    /// See [`SEGMENT_AGE_MS_MAX`].
+    pub segment_age_ms_max: u64,
     /// See [`MEMORY_SYNC_MS`].
     pub memory_sync: Duration,
 }

@@ -154,6 +154,8 @@ pub(crate) struct Group {
     pub(crate) surveyed: Option<Surveyed>,
     /// The op before the first one on the disk.
     pub(crate) base: Op,
+    /// The end of sealed segments: when that is committed, a resume point spares the next start from reading them.
+    pub(crate) unmarked: Option<Op>,
     pub(crate) state: State,
     pub(crate) tail: Tail,
     /// When its timer is set to.
@@ -176,6 +178,7 @@ impl Group {
             answering: None,
             surveyed: None,
             base: Op::ZERO,
+            unmarked: None,
             state,
             tail,
             armed: None,

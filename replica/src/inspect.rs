@@ -11,7 +11,7 @@ use varve_protocol::metadata::ClusterMap;
 use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::record::Batch;
 use varve_protocol::snapshot::Snapshot;
-use varve_storage::{Identity, Options, OverlayDisk, Piece, RecoveredGroup, StorageError, Store};
+use varve_storage::{Extent, Identity, Options, OverlayDisk, Piece, RecoveredGroup, StorageError, Store};
 
 use crate::metadata::Metadata;
 use crate::recovery::decode_operation;
@@ -90,8 +90,10 @@ pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Prepare)) -> Result<Inspection
     let mut counts: BTreeMap<GroupId, Count> = BTreeMap::new();
     let mut metadata = Metadata::default();
     let disk = OverlayDisk::over(dir.to_owned());
-    let options = Options { reserve_bytes: 0, ..Options::default() };
+    let options = Options { reserve_bytes: 0, extent: Extent::Whole, ..Options::DEFAULT };
     let (_, groups) = Store::open(disk, identity, options, &mut |group, piece| match piece {
+        // All of the logs is shown.
+        Piece::Root | Piece::ResumePoint(_) => {}
         Piece::Snapshot(snapshot) => {
             counts.entry(group).or_default().next_offset = snapshot.next_offset();
         }

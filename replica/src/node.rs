@@ -33,6 +33,7 @@ mod mend;
 mod moves;
 mod offsets;
 mod placing;
+mod resume;
 pub(crate) mod retention;
 mod seats;
 

@@ -1,7 +1,7 @@
 //! What a node remembers at its start: the superblock and log of every replica, and the metadata as far as it is surely
 //! committed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use varve_consensus::RecoveredLog;
 use varve_protocol::frame::Command;
@@ -31,6 +31,8 @@ pub(crate) struct RecoveredReplica {
     pub(crate) base: Op,
     /// What the log builds on; not kept if the log has no hole.
     pub(crate) snapshot: Option<Snapshot>,
+    /// The end of sealed segments that the next start has to read again, unless there is a resume point behind them.
+    pub(crate) unmarked: Option<Op>,
 }
 
 /// Everything a node remembers.
@@ -57,33 +59,34 @@ impl Recovery {
         options: Options,
     ) -> Result<(Store<D>, Self), StorageError> {
         let mut recovery = Self::default();
-        let mut logs: BTreeMap<GroupId, RecoveredLog> = BTreeMap::new();
-        let mut unreadable: BTreeSet<GroupId> = BTreeSet::new();
+        // None: what it begins with cannot be read.
+        let mut logs: BTreeMap<GroupId, Option<RecoveredLog>> = BTreeMap::new();
         let (store, groups) = Store::open(disk, identity, options, &mut |group, piece| match piece {
-            Piece::Snapshot(snapshot) => match RecoveredLog::from_snapshot(snapshot) {
-                Some(log) => drop(logs.insert(group, log)),
-                None => drop(unreadable.insert(group)),
-            },
-            Piece::Prepare(_) if unreadable.contains(&group) => {}
+            Piece::Root => drop(logs.insert(group, Some(RecoveredLog::new()))),
+            Piece::Snapshot(snapshot) => drop(logs.insert(group, RecoveredLog::from_snapshot(snapshot))),
+            Piece::ResumePoint(point) => drop(logs.insert(group, RecoveredLog::from_resume_point(point))),
             Piece::Prepare(prepare) => {
-                let log = logs.entry(group).or_default();
-                push_recovered(log, group, prepare, &mut recovery.metadata, &mut recovery.metadata_tail);
+                if let Some(Some(log)) = logs.get_mut(&group) {
+                    push_recovered(log, group, prepare, &mut recovery.metadata, &mut recovery.metadata_tail);
+                }
             }
         })?;
         recovery.directory = store.directory();
         recovery.founders = store.founders().cloned();
         for group in groups {
             let id = group.superblock.group;
+            let log = logs.remove(&id).unwrap_or_else(|| Some(RecoveredLog::new()));
             let replica = RecoveredReplica {
                 superblock: group.superblock,
-                log: logs.remove(&id).unwrap_or_default(),
                 problem: match group.problem {
                     Some(problem) => Some(problem.to_string()),
-                    None => unreadable.contains(&id).then(|| UNREADABLE.to_owned()),
+                    None => log.is_none().then(|| UNREADABLE.to_owned()),
                 },
+                log: log.unwrap_or_default(),
                 hole: group.hole,
                 base: group.snapshot.as_ref().map_or(Op::ZERO, Snapshot::op),
                 snapshot: group.snapshot.filter(|_| group.hole.is_some()),
+                unmarked: group.unmarked,
             };
             if group.hole.is_some() && id == GroupId::METADATA {
                 // It is read again from the start when it is mended.

@@ -41,6 +41,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::VoiceNotSaved, CONSENSUS, &["golden"]),
     (Mutant::ReplacedTaleCounts, CONSENSUS, &["golden"]),
     (Mutant::FoundsAlone, REPLICA, &["lost_disks"]),
+    (Mutant::ResumePointAhead, CONSENSUS, &["schedule"]),
+    (Mutant::ResumePointUnmet, STORAGE, &["resume"]),
     (Mutant::SnapshotNotAwaited, CONSENSUS, &["golden"]),
     (Mutant::KeepsTooLittle, REPLICA, &["retention"]),
     (Mutant::PreparesNotRepeated, CONSENSUS, &["golden"]),

@@ -146,6 +146,7 @@ impl<const BUG: u8> Toy<BUG> {
             | Request::HandOver { .. }
             | Request::GetVitals
             | Request::GetDoubt
+            | Request::GetOffsetAt { .. }
             | Request::ForceRecover => return,
         };
         // The metadata of the toy is synced at once: it is not what is tested here.

@@ -25,8 +25,10 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
 use crate::identity::Identity;
+use crate::index_file;
 use crate::log::{Log, group_dir};
 use crate::reader::Chain;
+use crate::resume;
 use crate::segment::{Segment, parse_file_name};
 
 const SNAPSHOT_SUFFIX: &str = ".snapshot";
@@ -119,6 +121,7 @@ fn remove_before<D: Disk>(disk: &D, group: GroupId, newest: Op) -> Result<(), St
     let segments =
         names.iter().filter(|name| parse_file_name(name).is_some_and(|(_, first)| first <= newest));
     let mut old: Vec<PathBuf> = segments.map(|name| dir.join(name)).collect();
+    index_file::remove(disk, old.iter());
     let older = ops_with(&names, SNAPSHOT_SUFFIX).into_iter().filter(|op| *op < newest);
     old.extend(older.map(|op| snapshot_path(group, op)));
     remove_all(disk, group, &old)
@@ -133,7 +136,10 @@ fn replace<D: Disk>(
 ) -> Result<Log<D::File>, StorageError> {
     let dir = group_dir(group);
     let names = disk.list(&dir).or_failed_to("list", &dir)?;
-    let is_old = |name: &&String| parse_file_name(name).is_some() || name.ends_with(SNAPSHOT_SUFFIX);
+    let is_old = |name: &&String| {
+        let is_derived = index_file::segment_name(name).is_some() || resume::is_name(name);
+        parse_file_name(name).is_some() || name.ends_with(SNAPSHOT_SUFFIX) || is_derived
+    };
     let old: Vec<PathBuf> = names.iter().filter(is_old).map(|name| dir.join(name)).collect();
     remove_all(disk, group, &old)?;
     let log = Log::create(disk, identity, Chain::behind(snapshot))?;
@@ -193,10 +199,12 @@ impl<F: DiskFile> Log<F> {
         file::create_whole(disk, &snapshot_path(group, snapshot.op()), snapshot.encode())?;
         let gone: Vec<PathBuf> = self.sealed.drain(..count).map(|segment| segment.path).collect();
         remove_all(disk, group, &gone)?;
+        index_file::remove(disk, gone.iter());
         if self.base.head.op > Op::ZERO {
             remove_all(disk, group, &[snapshot_path(group, self.base.head.op)])?;
         }
         self.base = Chain::behind(&snapshot);
+        resume::remove_before(disk, group, self.base.head.op.next())?;
         Ok(true)
     }
 

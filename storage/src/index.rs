@@ -1,7 +1,8 @@
-//! The sparse index of one segment, in memory: about one entry per 64 KiB, rebuilt by the scan at open.
+//! The sparse index of one segment, in memory: about one entry per 64 KiB, from the scan of the segment or from its index file
+//! ([`crate::index_file`]).
 //! Looking something up gives the nearest entry at or before it; the reader walks headers from there.
 
-use varve_protocol::id::{Offset, Op};
+use varve_protocol::id::{Offset, Op, Timestamp};
 use varve_protocol::prepare::PrepareHeader;
 
 use crate::job::ReadFrom;
@@ -14,26 +15,43 @@ pub(crate) struct IndexEntry {
     pub(crate) op: Op,
     pub(crate) base_offset: Offset,
     pub(crate) position: u64,
+    pub(crate) timestamp: Timestamp,
+}
+
+impl IndexEntry {
+    fn new(header: &PrepareHeader, position: u64) -> Self {
+        let (op, base_offset, timestamp) = (header.op(), header.base_offset(), header.timestamp());
+        Self { op, base_offset, position, timestamp }
+    }
 }
 
 /// Entries in the order of the file; the first one is the first prepare.
-#[derive(Default, Debug)]
+#[derive(PartialEq, Eq, Default, Debug)]
 pub(crate) struct SparseIndex {
     entries: Vec<IndexEntry>,
 }
 
 impl SparseIndex {
+    /// An index that was kept.
+    pub(crate) fn of(entries: Vec<IndexEntry>) -> Self {
+        Self { entries }
+    }
+
+    pub(crate) fn entries(&self) -> &[IndexEntry] {
+        &self.entries
+    }
+
     /// Notes a prepare behind all the ones before; most are not kept.
     pub(crate) fn push(&mut self, header: &PrepareHeader, position: u64) {
         if self.entries.last().is_some_and(|last| position < last.position + INTERVAL_BYTES) {
             return;
         }
-        self.entries.push(IndexEntry { op: header.op(), base_offset: header.base_offset(), position });
+        self.entries.push(IndexEntry::new(header, position));
     }
 
     /// Notes a prepare behind all the ones before in any case: it can be found without reading what is before it.
     pub(crate) fn mark(&mut self, header: &PrepareHeader, position: u64) {
-        self.entries.push(IndexEntry { op: header.op(), base_offset: header.base_offset(), position });
+        self.entries.push(IndexEntry::new(header, position));
     }
 
     /// Notes a prepare between others.
@@ -42,8 +60,7 @@ impl SparseIndex {
         let is_near =
             place.checked_sub(1).is_some_and(|last| position < self.entries[last].position + INTERVAL_BYTES);
         if !is_near {
-            let entry = IndexEntry { op: header.op(), base_offset: header.base_offset(), position };
-            self.entries.insert(place, entry);
+            self.entries.insert(place, IndexEntry::new(header, position));
         }
     }
 
@@ -52,6 +69,7 @@ impl SparseIndex {
         let count = match from {
             ReadFrom::Op(op) => self.entries.partition_point(|entry| entry.op <= op),
             ReadFrom::Offset(offset) => self.entries.partition_point(|entry| entry.base_offset <= offset),
+            ReadFrom::Time(time) => self.entries.partition_point(|entry| entry.timestamp < time),
         };
         self.entries[..count].last().copied()
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Offset, Op, Timestamp};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 
@@ -102,6 +103,13 @@ pub enum Job {
         /// Given back in the completion.
         token: u64,
     },
+    /// Keeps where the next start may go on reading a log; not answered. Nothing happens if there is no room.
+    SaveResumePoint {
+        /// Whose log.
+        group: GroupId,
+        /// Of a prepare that is durable in the log.
+        point: Box<ResumePoint>,
+    },
     /// Tells which segments there are.
     Survey {
         /// Whose log.
@@ -131,6 +139,7 @@ impl Job {
             | Self::LetGo { group, .. }
             | Self::TakeSnapshot { group, .. }
             | Self::ReadSnapshot { group, .. }
+            | Self::SaveResumePoint { group, .. }
             | Self::Survey { group }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
@@ -170,6 +179,8 @@ pub enum ReadFrom {
     Op(Op),
     /// At the prepare whose records include this offset; prepares without records include none.
     Offset(Offset),
+    /// At the first prepare with this timestamp or a later one.
+    Time(Timestamp),
 }
 
 /// What came of a job.
@@ -208,6 +219,13 @@ pub enum Completion {
         group: GroupId,
         /// Where the log starts on this disk.
         start: LogStart,
+    },
+    /// A segment was filled, and the next one begun. Comes beside the answers to what was appended.
+    Sealed {
+        /// Whose log.
+        group: GroupId,
+        /// The last op of the full one.
+        last: Op,
     },
     /// What the log builds on.
     Snapshot {

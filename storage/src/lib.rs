@@ -2,6 +2,7 @@
 //!
 //! * A group's log is a row of segment files that hold prepares exactly as they are sent ([`Store`], `segment`).
 //! * What a log builds on that has let go of its oldest segments is a snapshot beside the others (`base`).
+//! * A start reads what is behind the log's resume point (`resume`), and the indexes of full segments (`index_file`).
 //! * What a replica promised is in the superblocks, two copies of one file for all groups (`superblocks`).
 //! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
@@ -25,6 +26,7 @@ mod founders;
 mod gap;
 mod identity;
 mod index;
+mod index_file;
 pub mod job;
 mod log;
 mod memory_disk;
@@ -33,6 +35,7 @@ mod overlay_disk;
 mod reader;
 mod recovery;
 mod reserve;
+mod resume;
 mod round;
 mod segment;
 mod store;
@@ -49,5 +52,5 @@ pub use identity::Identity;
 pub use job::{ActiveSegment, Completion, Job, ReadFrom, SealedSegment};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};
 pub use overlay_disk::{OverlayDisk, OverlayFile};
-pub use recovery::Piece;
+pub use recovery::{Extent, Piece};
 pub use store::{Options, RecoveredGroup, Store};

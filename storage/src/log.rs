@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use varve_protocol::id::{GroupId, Op};
+use varve_protocol::id::{GroupId, Op, Timestamp};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
@@ -20,9 +20,11 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::gap::Gap;
 use crate::identity::Identity;
+use crate::index_file;
 use crate::job::{ActiveSegment, ReadFrom, SealedSegment};
 use crate::reader::{Chain, Cursor};
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
+use crate::store::Options;
 use crate::writer::{Room, Writer};
 
 /// The directory of all groups.
@@ -73,13 +75,13 @@ impl<F: DiskFile> Log<F> {
     pub(crate) fn append<D: Disk<File = F>>(
         &mut self,
         disk: &D,
-        segment_size_max: u64,
+        options: Options,
         prepares: &[Prepare],
     ) -> Result<Room, StorageError> {
         assert!(self.gaps.is_empty(), "nothing is appended to a log with holes");
         let mut rest = prepares;
         while !rest.is_empty() {
-            let count = self.count_fitting(segment_size_max, rest);
+            let count = self.count_fitting(options, rest);
             let room = if count == 0 { self.roll(disk)? } else { self.append_run(&rest[..count])? };
             if matches!(room, Room::Lacking(_)) {
                 return Ok(room);
@@ -91,12 +93,19 @@ impl<F: DiskFile> Log<F> {
 
     /// How many of these the active segment still takes; an empty one takes the first, whatever its size. An entry that lets go
     /// of all that is before it begins a segment, so that all of it can go.
-    fn count_fitting(&self, segment_size_max: u64, prepares: &[Prepare]) -> usize {
+    fn count_fitting(&self, options: Options, prepares: &[Prepare]) -> usize {
         let mut end = self.active.end;
+        let first = prepares.first().map_or(Timestamp::ZERO, |first| first.header().timestamp());
+        let oldest = self.active.oldest().unwrap_or(first);
+        let is_too_late = |prepare: &Prepare| {
+            let age_us = prepare.header().timestamp().as_raw().saturating_sub(oldest.as_raw());
+            age_us / 1000 > options.segment_age_ms_max
+        };
         let fitting = prepares.iter().take_while(|prepare| {
             let is_first = end == FIRST_POSITION;
             end += prepare.header().total_size() as u64;
-            is_first || (end <= segment_size_max && !lets_go_of_all_before(prepare))
+            let fits = end <= options.segment_size_bytes_max && !is_too_late(prepare);
+            is_first || (fits && !lets_go_of_all_before(prepare))
         });
         fitting.count()
     }
@@ -136,6 +145,7 @@ impl<F: DiskFile> Log<F> {
         };
         let mut sealed = std::mem::replace(&mut self.writer, writer);
         sealed.seal(&self.active, next.header.first_op())?;
+        index_file::write(disk, &self.active, &self.chain);
         self.sealed.push(std::mem::replace(&mut self.active, next));
         Ok(Room::Enough)
     }
@@ -225,6 +235,9 @@ impl<F: DiskFile> Log<F> {
             ReadFrom::Op(op) => self.sealed.partition_point(|segment| segment.header.parent.op < op),
             ReadFrom::Offset(offset) => {
                 self.sealed.partition_point(|segment| segment.header.base_offset <= offset)
+            }
+            ReadFrom::Time(time) => {
+                self.sealed.partition_point(|segment| segment.oldest().is_some_and(|oldest| oldest < time))
             }
         };
         for segment in &self.sealed[start.saturating_sub(1)..] {
@@ -341,6 +354,7 @@ impl Found {
         match self.from {
             ReadFrom::Op(op) => header.op() < op,
             ReadFrom::Offset(offset) => header.next_offset() <= offset,
+            ReadFrom::Time(time) => header.timestamp() < time,
         }
     }
 

@@ -43,6 +43,7 @@ use bytes::Bytes;
 use varve_protocol::id::{GroupId, Offset, Op};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 
 use crate::base::{self, Base};
@@ -57,15 +58,36 @@ use crate::segment::{self, BLOCK_SIZE, FIRST_POSITION, RoundSlot, Segment, Segme
 use crate::torn::Torn;
 use crate::writer::Writer;
 
+mod tail;
+mod verdict;
+
+use tail::Resumed;
+use verdict::{Scan, Verdict, judge};
+
 const READ_BYTES: usize = 1 << 20;
 
-/// What is found of a log when it is opened.
+/// What is found of a log when it is opened. Whichever of the first three comes begins it; should another one come, what was shown
+/// of this log before is void.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece<'a> {
-    /// What the log builds on; comes first, if there is one.
+    /// The log is shown from op 1 on.
+    Root,
+    /// It begins behind a snapshot.
     Snapshot(&'a Snapshot),
+    /// It is shown from behind a resume point on.
+    ResumePoint(&'a ResumePoint),
     /// The next prepare.
     Prepare(&'a Prepare),
+}
+
+/// How much of a log is read when it is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Extent {
+    /// What is behind its resume point.
+    #[default]
+    Tail,
+    /// All of it.
+    Whole,
 }
 
 /// What became of a log, and its end as far as it is sound.
@@ -73,6 +95,8 @@ pub(crate) struct Recovered<F> {
     pub(crate) head: PrepareId,
     /// What it builds on.
     pub(crate) snapshot: Option<Snapshot>,
+    /// The end of the sealed segments, if there are any that have to be read again at the next start.
+    pub(crate) unmarked: Option<Op>,
     pub(crate) found: Result<Found<F>, StorageError>,
 }
 
@@ -84,12 +108,12 @@ pub(crate) enum Found<F> {
     Torn(Box<Torn>),
 }
 
-/// Opens the log of a group, and shows every sound prepare before the first hole to `visit`, in order. What the disk holds must
-/// be durable before; the log says whether it waits for a sync afterwards.
+/// Opens the log of a group, and shows every sound prepare before the first hole to `visit`, in order, or those that are behind the
+/// resume point. What the disk holds must be durable before; the log says whether it waits for a sync afterwards.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     identity: Identity,
-    group: GroupId,
+    (group, extent): (GroupId, Extent),
     visit: &mut dyn FnMut(GroupId, Piece<'_>),
 ) -> Recovered<D::File> {
     let chain = Chain::root(identity.cluster, group);
@@ -100,12 +124,14 @@ pub(crate) fn recover<D: Disk>(
         base: chain,
         chain,
         snapshot: None,
+        resumed: None,
         segments: Vec::new(),
         gaps: VecDeque::new(),
         visit,
     };
-    let found = recovery.run();
-    Recovered { head: recovery.chain.head, snapshot: recovery.snapshot, found }
+    let found = recovery.run(extent);
+    let unmarked = recovery.unmarked(&found);
+    Recovered { head: recovery.chain.head, snapshot: recovery.snapshot, unmarked, found }
 }
 
 struct Recovery<'a, D: Disk> {
@@ -115,6 +141,8 @@ struct Recovery<'a, D: Disk> {
     /// What the log builds on.
     base: Chain,
     snapshot: Option<Snapshot>,
+    /// The resume point that is gone on from.
+    resumed: Option<Resumed>,
     /// The end of what was found so far.
     chain: Chain,
     segments: Vec<Segment>,
@@ -134,7 +162,7 @@ struct Opened<F> {
 type Place = (Offset, Op);
 
 impl<D: Disk> Recovery<'_, D> {
-    fn run(&mut self) -> Result<Found<D::File>, StorageError> {
+    fn run(&mut self, extent: Extent) -> Result<Found<D::File>, StorageError> {
         if !self.has_directory()? {
             return Ok(self.torn(Vec::new()));
         }
@@ -143,7 +171,6 @@ impl<D: Disk> Recovery<'_, D> {
             Base::Snapshot(snapshot) => {
                 self.base = Chain::behind(&snapshot);
                 self.chain = self.base;
-                (self.visit)(self.chain.group, Piece::Snapshot(&snapshot));
                 self.snapshot = Some(snapshot);
             }
             Base::Lost => {
@@ -152,9 +179,23 @@ impl<D: Disk> Recovery<'_, D> {
                 return Ok(self.torn(later));
             }
         }
-        let names = self.list()?;
-        let Some((newest, sealed)) = names.split_last() else { return Ok(self.torn(Vec::new())) };
-        for (place, next) in sealed.iter().zip(&names[1..]) {
+        let names = file::list_whole(self.disk, &self.dir)?;
+        let places = places_of(&names);
+        let shortcut = if extent == Extent::Tail { self.read_tail(&names, &places)? } else { None };
+        if let Some(log) = shortcut {
+            return Ok(log);
+        }
+        match &self.snapshot {
+            None => (self.visit)(self.chain.group, Piece::Root),
+            Some(snapshot) => (self.visit)(self.chain.group, Piece::Snapshot(snapshot)),
+        }
+        self.read(&places)
+    }
+
+    /// Reads the segments that begin at these places, in order, of which the last is the newest.
+    fn read(&mut self, places: &[Place]) -> Result<Found<D::File>, StorageError> {
+        let Some((newest, sealed)) = places.split_last() else { return Ok(self.torn(Vec::new())) };
+        for (place, next) in sealed.iter().zip(&places[1..]) {
             self.read_sealed(*place, *next)?;
         }
         self.read_newest(*newest)
@@ -165,14 +206,6 @@ impl<D: Disk> Recovery<'_, D> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             listed => listed.or_failed_to("list", &self.dir).map(|_| true),
         }
-    }
-
-    /// Where the segment files begin, as their names say, in order.
-    fn list(&self) -> Result<Vec<Place>, StorageError> {
-        let names = file::list_whole(self.disk, &self.dir)?;
-        let mut places: Vec<_> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
-        places.sort_by_key(|(_, op)| *op);
-        Ok(places)
     }
 
     fn path(&self, (base_offset, first_op): Place) -> PathBuf {
@@ -205,6 +238,7 @@ impl<D: Disk> Recovery<'_, D> {
         } else if !slots.newest.is_some_and(|slot| slot.is_sealed) {
             Writer::open(self.disk, &segment)?.seal(&segment, next.1)?;
         }
+        self.keep_index(&segment, next)?;
         self.segments.push(segment);
         Ok(())
     }
@@ -407,11 +441,16 @@ impl<D: Disk> Recovery<'_, D> {
             let Some(prepare) = prepare else { return Ok(()) };
             self.chain.push(&header);
             segment.note(&header, position);
-            if self.gaps.is_empty() {
-                (self.visit)(self.chain.group, Piece::Prepare(&prepare));
-            }
+            self.show(&prepare);
         }
     }
+}
+
+/// Where the segment files with these names begin, in order.
+fn places_of(names: &[String]) -> Vec<Place> {
+    let mut places: Vec<_> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+    places.sort_by_key(|(_, op)| *op);
+    places
 }
 
 /// Writes the local block of a segment anew.
@@ -424,77 +463,4 @@ pub(crate) fn write_block<F: DiskFile>(
     let block = Bytes::from(segment.header.encode_with(slot));
     file.write_at(&[block], 0).or_failed_to("write to", &segment.path)?;
     file.sync().or_failed_to("sync", &segment.path)
-}
-
-/// Where the sound prepares of a segment end.
-#[derive(Clone, Copy, Debug)]
-struct Scan {
-    position: u64,
-    size: u64,
-    /// There is nothing behind, or only zeros.
-    tail_is_zero: bool,
-    /// The op of the slot was met where the slot says, or not met.
-    slot_fits: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
-    Sound,
-    Torn,
-    EndLost,
-    Contradicted,
-}
-
-/// The decision table for the newest segment.
-fn judge(slots: Slots, scan: &Scan, next_op: Op) -> Verdict {
-    let Some(newest) = slots.newest else { return Verdict::EndLost };
-    if newest.is_sealed || next_op < newest.op {
-        return Verdict::EndLost;
-    }
-    if !scan.slot_fits {
-        return Verdict::Contradicted;
-    }
-    match (scan.tail_is_zero, slots.are_sound) {
-        (true, _) => Verdict::Sound,
-        (false, true) => Verdict::Torn,
-        (false, false) if !Mutant::RotTakenForTear.is_on() => Verdict::EndLost,
-        (false, false) => Verdict::Torn,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OLD: RoundSlot = RoundSlot { round: 4, op: Op::new(10), position: 5000, is_sealed: false };
-
-    #[test]
-    fn the_newest_segment_is_judged_by_the_table() {
-        use Verdict::{Contradicted, EndLost, Sound, Torn};
-        let sound = Slots { newest: Some(OLD), are_sound: true };
-        let sealed = Slots { newest: Some(RoundSlot { is_sealed: true, ..OLD }), are_sound: true };
-        let one_rotten = Slots { newest: Some(OLD), are_sound: false };
-        let none = Slots { newest: None, are_sound: false };
-        let at_slot = |tail_is_zero| Scan { position: 5000, size: 9000, tail_is_zero, slot_fits: true };
-        let elsewhere = |tail_is_zero| Scan { slot_fits: false, ..at_slot(tail_is_zero) };
-        let cases = [
-            (none, at_slot(true), 10, EndLost),
-            (none, at_slot(false), 10, EndLost),
-            (sealed, at_slot(true), 10, EndLost),
-            (sound, at_slot(true), 9, EndLost),
-            (sound, at_slot(false), 9, EndLost),
-            (sound, elsewhere(true), 10, Contradicted),
-            (sound, elsewhere(false), 10, Contradicted),
-            (sound, at_slot(true), 10, Sound),
-            (sound, at_slot(true), 12, Sound),
-            (sound, at_slot(false), 10, Torn),
-            (sound, at_slot(false), 12, Torn),
-            (one_rotten, at_slot(true), 9, EndLost),
-            (one_rotten, at_slot(true), 12, Sound),
-            (one_rotten, at_slot(false), 12, EndLost),
-        ];
-        for (slots, scan, next_op, verdict) in cases {
-            assert_eq!(judge(slots, &scan, Op::new(next_op)), verdict, "{slots:?} {scan:?} {next_op}");
-        }
-    }
 }

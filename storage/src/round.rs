@@ -68,6 +68,7 @@ impl Round {
             | Job::GiveUpHoles { .. }
             | Job::LetGo { .. }
             | Job::ReadSnapshot { .. }
+            | Job::SaveResumePoint { .. }
             | Job::Survey { .. }
             | Job::DeleteGroup { .. }
             | Job::Resume => false,

@@ -284,6 +284,11 @@ impl Segment {
         self.newest = self.newest.max(header.timestamp());
     }
 
+    /// The oldest timestamp here; none if nothing is.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        self.index.entries().first().map(|first| first.timestamp)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.end == FIRST_POSITION
     }

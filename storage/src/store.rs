@@ -7,7 +7,9 @@
 //! | `superblocks-a`, `superblocks-b`                   | two copies of the promises of all groups |
 //! | `reserve`                                          | nothing, until the disk is full          |
 //! | `groups/<group>/<base offset>-<first op>.log`      | segments of a group's log                |
+//! | `groups/<group>/<base offset>-<first op>.index`    | what is known of a sealed segment        |
 //! | `groups/<group>/<op>.snapshot`                     | what the log builds on                   |
+//! | `groups/<group>/<op>.resume`                       | where a start goes on reading the log    |
 //!
 //! A group exists when it has a superblock. Its directory and first segment are made with its first append, and are durable
 //! before its superblock says that they are there; nobody is told of the append before that. So an idle group that was never
@@ -20,7 +22,7 @@ mod mend;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use varve_protocol::id::{DirectoryId, GroupId, NodeId, View};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::snapshot::Snapshot;
@@ -36,7 +38,7 @@ use crate::job::{Completion, Job, ReadFrom};
 use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
 use crate::opening::{remove_group, remove_strangers, sync_all, sync_sealed};
 use crate::reader::Chain;
-use crate::recovery::{Found, Piece, Recovered, recover};
+use crate::recovery::{Extent, Found, Piece, Recovered, recover};
 use crate::reserve::{RESERVE_BYTES, Reserved, ReservedFile};
 use crate::round::Round;
 use crate::superblocks::{COPY_NAMES, Change, Kept, Superblocks};
@@ -47,13 +49,27 @@ use full::Waiting;
 pub struct Options {
     /// Bytes after which a segment is sealed and the next one is made; a larger prepare gets one for itself.
     pub segment_size_bytes_max: u64,
+    /// Milliseconds between the first and the last prepare of a segment; a later one begins the next segment.
+    pub segment_age_ms_max: u64,
     /// Bytes that are put aside for what must be written when the disk is full; zero: none.
     pub reserve_bytes: u64,
+    /// How much of the logs is read when they are opened.
+    pub extent: Extent,
+}
+
+impl Options {
+    /// What an operator gets who chooses nothing.
+    pub const DEFAULT: Self = Self {
+        segment_size_bytes_max: 256 << 20,
+        segment_age_ms_max: 7 * 24 * 60 * 60 * 1000,
+        reserve_bytes: RESERVE_BYTES,
+        extent: Extent::Tail,
+    };
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_size_bytes_max: 256 << 20, reserve_bytes: RESERVE_BYTES }
+        Self::DEFAULT
     }
 }
 
@@ -70,6 +86,8 @@ pub struct RecoveredGroup {
     pub problem: Option<StorageError>,
     /// The first hole in the log. Only what is before it was shown.
     pub hole: Option<Hole>,
+    /// The next start has to read sealed segments again, unless there is a resume point at this op or a later one.
+    pub unmarked: Option<Op>,
 }
 
 /// A group of this store.
@@ -156,12 +174,15 @@ impl<D: Disk> Store<D> {
                     snapshot: None,
                     problem: None,
                     hole: None,
+                    unmarked: None,
                 });
                 groups.insert(*group, Hosted::Empty);
                 continue;
             }
-            let Recovered { head, snapshot, found } = recover(&disk, identity, *group, visit);
-            let mut recovery = RecoveredGroup { superblock, head, snapshot, problem: None, hole: None };
+            let Recovered { head, snapshot, unmarked, found } =
+                recover(&disk, identity, (*group, options.extent), visit);
+            let mut recovery =
+                RecoveredGroup { superblock, head, snapshot, problem: None, hole: None, unmarked };
             match found {
                 Ok(Found::Log(log)) => {
                     if !has_log {
@@ -269,6 +290,7 @@ impl<D: Disk> Store<D> {
                 round.completions.push(Completion::Snapshot { group, token, result });
                 Ok(())
             }
+            Job::SaveResumePoint { group, point } => self.save_resume_point(group, &point),
             Job::Survey { group } => {
                 if let Some(Hosted::Open(log)) = self.groups.get(&group) {
                     let (sealed, active) = log.survey();

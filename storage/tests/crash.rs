@@ -6,7 +6,9 @@ use varve_protocol::id::View;
 use varve_protocol::superblock::Superblock;
 use varve_storage::{Job, MemoryDisk};
 
-use crate::support::{Branch, GROUP, SMALL_SEGMENTS, append, durable, new_store, reopen, superblock};
+use crate::support::{
+    Branch, GROUP, SMALL_SEGMENTS, answers, append, durable, new_store, reopen, superblock,
+};
 use crate::world::{Step, World};
 
 /// Draws of what survives, for each call. More by environment, for long runs.
@@ -27,6 +29,7 @@ fn workload() -> Vec<Vec<Step>> {
     let save = |pick| Step::Save { pick };
     let cut = |pick, back| Step::Truncate { pick, back };
     let let_go = |pick, kept| Step::LetGo { pick, kept };
+    let mark = |pick, back| Step::Mark { pick, back };
     let take = |pick, ahead| Step::Take { pick, ahead };
     let fill = |room| Step::Fill { room };
     vec![
@@ -45,6 +48,9 @@ fn workload() -> Vec<Vec<Step>> {
         vec![appended(0, &[70_000])],
         vec![appended(0, &[10]), Step::Create, appended(1, &[100])],
         vec![cut(1, 99), appended(1, &[400])],
+        vec![mark(0, 1), mark(2, 0)],
+        vec![appended(0, &[700; 4]), mark(2, 3)],
+        vec![mark(0, 0), appended(2, &[700])],
         vec![let_go(0, 2), appended(0, &[700; 4])],
         vec![let_go(0, 1), save(0), appended(0, &[50])],
         vec![take(2, 5), appended(2, &[800, 800, 800])],
@@ -62,7 +68,8 @@ fn workload() -> Vec<Vec<Step>> {
         vec![cut(1, 2)],
         vec![fill(0), appended(0, &[30, 3000]), appended(1, &[900; 4]), save(0), Step::Create],
         vec![appended(0, &[10]), cut(0, 1), appended(4, &[100]), take(1, 3), save(2)],
-        vec![Step::Free, appended(2, &[10])],
+        vec![mark(0, 0), Step::Free, appended(2, &[10])],
+        vec![mark(0, 2), mark(2, 1), appended(0, &[900; 5])],
         vec![fill(5000), appended(0, &[900; 5]), let_go(0, 3), appended(3, &[2000])],
         vec![fill(20_000), appended(0, &[10]), Step::Delete { pick: 2 }],
         vec![fill(100), take(0, 2), save(0), save(1), save(2)],
@@ -190,7 +197,7 @@ fn the_mark_of_unsynced_writes_outlives_what_was_written() {
         let (first, rest) = prepares.split_at(2);
         let synced = vec![Job::Write { group: GROUP, prepares: first.to_vec() }, Job::Sync { group: GROUP }];
         assert_eq!(store.execute(synced), [durable(GROUP, &first[1])]);
-        assert_eq!(store.execute(vec![Job::Write { group: GROUP, prepares: rest.to_vec() }]), []);
+        assert_eq!(answers(&mut store, vec![Job::Write { group: GROUP, prepares: rest.to_vec() }]), []);
         drop(store);
 
         let killed = disk.fork().restart();

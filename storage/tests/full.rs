@@ -11,7 +11,8 @@ use crate::support::{
     summarize, superblock,
 };
 
-const SMALL_RESERVE: Options = Options { segment_size_bytes_max: 256 << 20, reserve_bytes: RESERVE_BYTES };
+const SMALL_RESERVE: Options =
+    Options { segment_size_bytes_max: 256 << 20, reserve_bytes: RESERVE_BYTES, ..Options::DEFAULT };
 
 const FULL: Completion = Completion::DiskFull { group: GROUP };
 const HAS_ROOM: Completion = Completion::DiskHasRoom { group: GROUP };

@@ -11,6 +11,7 @@ mod log;
 mod memory_disk;
 mod model;
 mod refusal;
+mod resume;
 mod rot;
 mod support;
 mod world;

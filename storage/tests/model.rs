@@ -22,6 +22,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(|pick| Step::Save { pick }),
         3 => (any::<usize>(), 0..6_usize).prop_map(|(pick, kept)| Step::LetGo { pick, kept }),
         1 => (any::<usize>(), 0..70_usize).prop_map(|(pick, ahead)| Step::Take { pick, ahead }),
+        3 => (any::<usize>(), 0..6_usize).prop_map(|(pick, back)| Step::Mark { pick, back }),
         1 => any::<usize>().prop_map(|pick| Step::Delete { pick }),
         1 => prop_oneof![0..300_u64, 0..9000_u64].prop_map(|room| Step::Fill { room }),
         2 => Just(Step::Free),

@@ -6,6 +6,7 @@ use varve_protocol::id::{
 };
 use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
+use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 use varve_storage::{
@@ -21,7 +22,7 @@ pub(crate) const GROUP: GroupId = GroupId::new(7);
 
 /// Small segments, so that a few prepares fill one.
 pub(crate) const SMALL_SEGMENTS: Options =
-    Options { segment_size_bytes_max: 4096 + 2000, reserve_bytes: RESERVE_BYTES };
+    Options { segment_size_bytes_max: 4096 + 2000, reserve_bytes: RESERVE_BYTES, ..Options::DEFAULT };
 
 /// Room for a few superblocks, prepares and snapshots.
 pub(crate) const RESERVE_BYTES: u64 = 8000;
@@ -101,6 +102,13 @@ pub(crate) fn durable(group: GroupId, prepare: &Prepare) -> Completion {
     Completion::Durable { group, id: prepare.id() }
 }
 
+/// What a store answers, without word of segments that were filled.
+pub(crate) fn answers<D: Disk>(store: &mut Store<D>, jobs: Vec<Job>) -> Vec<Completion> {
+    let mut completions = store.execute(jobs);
+    completions.retain(|completion| !matches!(completion, Completion::Sealed { .. }));
+    completions
+}
+
 /// A store on a disk that is formatted first, with [`GROUP`] on it.
 pub(crate) fn new_store<D: Disk>(disk: D, options: Options) -> Store<D> {
     Store::format(&disk, IDENTITY, DIRECTORY).unwrap();
@@ -122,7 +130,7 @@ pub(crate) fn reopen<D: Disk>(disk: D, options: Options) -> (Store<D>, Vec<Recov
 /// The prepare that is shown, unless it is a snapshot.
 pub(crate) fn prepare_in(piece: Piece<'_>) -> Option<Prepare> {
     match piece {
-        Piece::Snapshot(_) => None,
+        Piece::Root | Piece::Snapshot(_) | Piece::ResumePoint(_) => None,
         Piece::Prepare(prepare) => Some(prepare.clone()),
     }
 }
@@ -166,6 +174,11 @@ pub(crate) fn snapshot_of(log: &[Prepare]) -> Snapshot {
         sum.push(prepare.header(), (!is_records).then_some(prepare));
     }
     sum.finish().unwrap()
+}
+
+/// The resume point behind these prepares, which are all that came before.
+pub(crate) fn resume_point_of(log: &[Prepare]) -> ResumePoint {
+    ResumePoint { log_start: LogStart::FIRST, snapshot: snapshot_of(log) }
 }
 
 /// Reads everything from `from` on.

@@ -10,12 +10,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::{GroupId, Op, View};
 use varve_protocol::prepare::{Prepare, PrepareId};
+use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
-use varve_storage::{Completion, Job, MemoryDisk, Options, RecoveredGroup, Store};
+use varve_storage::{Completion, Job, MemoryDisk, Options, Piece, RecoveredGroup, Store};
 
 use crate::support::{
-    Branch, DIRECTORY, IDENTITY, SMALL_SEGMENTS, append, prepare_in, snapshot_of, summarize, superblock,
+    Branch, DIRECTORY, IDENTITY, SMALL_SEGMENTS, append, resume_point_of, snapshot_of, summarize, superblock,
 };
 
 /// One job; groups are picked among those there are.
@@ -51,6 +52,11 @@ pub(crate) enum Step {
         pick: usize,
         ahead: usize,
     },
+    /// Keep a resume point behind all but the last `back` of what is acknowledged.
+    Mark {
+        pick: usize,
+        back: usize,
+    },
     Delete {
         pick: usize,
     },
@@ -73,6 +79,8 @@ struct Expected {
     tried_deletion: bool,
     /// Prepares that may be in a snapshot.
     floor: usize,
+    /// Prepares that a resume point speaks of: they are never cut.
+    marked: usize,
     /// Views of new branches: never one of an older branch.
     view: u64,
 }
@@ -96,13 +104,18 @@ impl Expected {
         }
     }
 
-    /// Compares with what is found on the disk; returns the whole log, together with what is in the snapshot.
-    fn check(&self, found: &RecoveredGroup, shown: &[Prepare]) -> Vec<Prepare> {
+    /// Compares with what is found on the disk; returns the whole log, together with what is in the snapshot, or before the resume
+    /// point.
+    fn check(&self, found: &RecoveredGroup, shown: &Shown) -> Vec<Prepare> {
         assert_eq!((&found.problem, found.hole), (&None, None), "a crash alone damages nothing");
         let base = found.snapshot.as_ref().map_or(PrepareId::ROOT, Snapshot::id);
-        assert_eq!(found.head, shown.last().map_or(base, Prepare::id));
         let gone = usize::try_from(base.op.as_raw()).unwrap();
         assert!(gone <= self.floor, "nothing is let go that was to be kept");
+        let Shown { resume_point, prepares: shown } = shown;
+        let before = resume_point.as_ref().map(|point| &point.snapshot).or(found.snapshot.as_ref());
+        let passed = before.map_or(PrepareId::ROOT, Snapshot::id);
+        assert_eq!(found.head, shown.last().map_or(passed, Prepare::id));
+        let gone = usize::try_from(passed.op.as_raw()).unwrap();
         let saved =
             self.superblock.iter().chain(&self.tried_superblocks).any(|save| *save == found.superblock);
         assert!(saved, "a superblock never goes back: {:?} after {:?}", found.superblock, self.superblock);
@@ -110,11 +123,29 @@ impl Expected {
         assert!(gone + shown.len() >= kept, "{kept} durable prepares; {gone} and {} found", shown.len());
         let mut logs = std::iter::once(&self.log).chain(&self.tried_logs);
         let whole = logs.find(|log| {
-            let is_base =
-                gone == 0 || (gone <= log.len() && found.snapshot == Some(snapshot_of(&log[..gone])));
+            let is_base = gone == 0 || (gone <= log.len() && before == Some(&snapshot_of(&log[..gone])));
             is_base && log[gone..].starts_with(shown)
         });
         whole.expect("the log is one that was written")[..gone + shown.len()].to_vec()
+    }
+}
+
+/// What a store has shown of a log.
+#[derive(Default)]
+struct Shown {
+    resume_point: Option<ResumePoint>,
+    prepares: Vec<Prepare>,
+}
+
+impl Shown {
+    fn take(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Root | Piece::Snapshot(_) => *self = Self::default(),
+            Piece::ResumePoint(point) => {
+                *self = Self { resume_point: Some(point.clone()), ..Self::default() };
+            }
+            Piece::Prepare(prepare) => self.prepares.push(prepare.clone()),
+        }
     }
 }
 
@@ -130,6 +161,7 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         | Completion::FoundersDurable
         | Completion::Read { .. }
         | Completion::LetGo { .. }
+        | Completion::Sealed { .. }
         | Completion::Snapshot { .. }
         | Completion::Surveyed { .. }
         | Completion::Mended { .. } => false,
@@ -171,7 +203,7 @@ impl World {
         self.note_who_waits(&completions);
         for (place, completion) in completions.iter().cloned().enumerate() {
             match completion {
-                Completion::DiskFull { .. } | Completion::DiskHasRoom { .. } => {}
+                Completion::DiskFull { .. } | Completion::DiskHasRoom { .. } | Completion::Sealed { .. } => {}
                 Completion::Durable { group, id } => {
                     let is_last = !completions[place + 1..].iter().any(|later| is_of_log(later, group))
                         && !self.waiting.contains(&group);
@@ -238,7 +270,7 @@ impl World {
             Step::Truncate { pick, back } => {
                 let (group, expected) = self.pick(*pick)?;
                 let mut log = expected.newest_log().clone();
-                log.truncate(log.len().saturating_sub(*back).max(expected.floor));
+                log.truncate(log.len().saturating_sub(*back).max(expected.floor).max(expected.marked));
                 let keep = Op::new(log.len() as u64);
                 expected.tried_logs.push(log);
                 expected.view += 1;
@@ -261,7 +293,7 @@ impl World {
                 let (group, expected) = self.pick(*pick)?;
                 let mut log = expected.newest_log().clone();
                 // What is there may be of another branch from anywhere above what was let go.
-                log.truncate(expected.floor.max(log.len() / 2));
+                log.truncate(expected.floor.max(expected.marked).max(log.len() / 2));
                 let mut branch = log.last().map_or(Branch::new(group), Branch::behind);
                 expected.view += 1;
                 branch.view = View::new(expected.view);
@@ -270,6 +302,17 @@ impl World {
                 let snapshot = snapshot_of(&log);
                 expected.tried_logs.push(log);
                 Some(Job::TakeSnapshot { group, snapshot })
+            }
+            Step::Mark { pick, back } => {
+                let (group, expected) = self.pick(*pick)?;
+                let tried = expected.tried_logs.iter().map(Vec::len).min().unwrap_or(usize::MAX);
+                let passed = expected.log.len().min(tried).saturating_sub(*back);
+                if passed == 0 {
+                    return None;
+                }
+                expected.marked = expected.marked.max(passed);
+                let point = Box::new(resume_point_of(&expected.log[..passed]));
+                Some(Job::SaveResumePoint { group, point })
             }
             Step::Delete { pick } => {
                 let (group, expected) = self.pick(*pick)?;
@@ -335,10 +378,10 @@ impl World {
 
     /// As [`Self::open`]; false if the power went off meanwhile.
     pub(crate) fn try_open(&mut self) -> bool {
-        let mut shown: BTreeMap<GroupId, Vec<Prepare>> = BTreeMap::new();
+        let mut shown: BTreeMap<GroupId, Shown> = BTreeMap::new();
         self.waiting.clear();
         let opened = Store::open(self.disk.clone(), IDENTITY, self.options, &mut |group, piece| {
-            shown.entry(group).or_default().extend(prepare_in(piece));
+            shown.entry(group).or_default().take(piece);
         });
         let Ok((store, recovered)) = opened else { return false };
         if recovered
@@ -358,8 +401,8 @@ impl World {
             let log = shown.remove(group).unwrap_or_default();
             let log = expected.check(&found, &log);
             let (view, floor) = (expected.view + 1, expected.floor.min(log.len()));
-            let superblock = Some(found.superblock);
-            *expected = Expected { log, superblock, view, floor, ..Expected::default() };
+            let (superblock, marked) = (Some(found.superblock), expected.marked);
+            *expected = Expected { log, superblock, view, floor, marked, ..Expected::default() };
             true
         });
         assert!(recovered.is_empty(), "no group is there that nobody made: {recovered:?}");

@@ -7,13 +7,14 @@ mod print;
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use varve_client::{Client, ClientError, Consumer, Fetched};
 use varve_protocol::client::{PartitionOffsets, Refusal};
-use varve_protocol::id::{GroupId, Offset};
+use varve_protocol::id::{GroupId, Offset, Timestamp};
 use varve_protocol::metadata::TopicEntry;
 
 use crate::command::produce::{check_partition, partition_count, separator};
@@ -40,7 +41,8 @@ pub(crate) struct Arguments {
     /// Read this partition only
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
-    /// Where to begin: `first`, `last` (what comes from now on), or an offset
+    /// Where to begin: `first`, `last` (what comes from now on), an offset, how long ago (`90s`, `2h`), or a time
+    /// (`2026-05-04T12:00:00Z`); what was appended at that time or later is read
     #[arg(long, value_name = "WHERE", default_value = "first")]
     from: Start,
     /// End after so many records
@@ -60,6 +62,9 @@ enum Start {
     First,
     Last,
     Offset(u64),
+    /// So long ago.
+    Ago(Duration),
+    At(Timestamp),
 }
 
 impl FromStr for Start {
@@ -69,12 +74,23 @@ impl FromStr for Start {
         match text {
             "first" => Ok(Self::First),
             "last" => Ok(Self::Last),
-            _ => text
-                .parse()
-                .map(Self::Offset)
-                .map_err(|_| "`first`, `last` or an offset is needed".to_owned()),
+            _ => {
+                let offset = || text.parse().ok().map(Self::Offset);
+                let ago = || humantime::parse_duration(text).ok().map(Self::Ago);
+                let time = || humantime::parse_rfc3339_weak(text).ok().map(timestamp_of).map(Self::At);
+                offset().or_else(ago).or_else(time).ok_or_else(|| {
+                    "`first`, `last`, an offset, how long ago (`90s`) or a time (`2026-05-04T12:00:00Z`) is needed"
+                        .to_owned()
+                })
+            }
         }
     }
+}
+
+/// In whole microseconds; zero for what was before 1970.
+fn timestamp_of(time: SystemTime) -> Timestamp {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::new(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// The part of a partition that is wanted.
@@ -131,10 +147,20 @@ async fn ranges(client: &Client, arguments: &Arguments, topic: &TopicEntry) -> O
         (None, _) => {}
     }
     let mut ranges = Vec::new();
+    let now = SystemTime::now();
     for (partition, group) in (0..).zip(groups) {
         if arguments.partition.is_none_or(|only| only == partition) {
             let offsets = client.admin().offsets(group).await?;
-            let start = start(arguments.from, offsets)?;
+            let start = match arguments.from {
+                Start::At(time) => client.admin().offset_at(group, time).await?,
+                Start::Ago(ago) => {
+                    let time = now.checked_sub(ago).map_or(Timestamp::ZERO, timestamp_of);
+                    client.admin().offset_at(group, time).await?
+                }
+                Start::First => offsets.log_start,
+                Start::Last => offsets.high_watermark,
+                Start::Offset(offset) => check_offset(offset, offsets)?,
+            };
             ranges.push(Range {
                 partition,
                 start,
@@ -145,13 +171,13 @@ async fn ranges(client: &Client, arguments: &Arguments, topic: &TopicEntry) -> O
     Ok(ranges)
 }
 
-fn start(from: Start, offsets: PartitionOffsets) -> Outcome<Offset> {
+fn check_offset(offset: u64, offsets: PartitionOffsets) -> Outcome<Offset> {
     let PartitionOffsets { log_start: earliest, high_watermark: next, .. } = offsets;
-    match from {
-        Start::First => Ok(earliest),
-        Start::Last => Ok(next),
-        Start::Offset(offset) if (earliest..=next).contains(&Offset::new(offset)) => Ok(Offset::new(offset)),
-        Start::Offset(_) => Err(Failure::refused(Refusal::OffsetOutOfRange { earliest, next })),
+    let offset = Offset::new(offset);
+    if (earliest..=next).contains(&offset) {
+        Ok(offset)
+    } else {
+        Err(Failure::refused(Refusal::OffsetOutOfRange { earliest, next }))
     }
 }
 

@@ -56,6 +56,7 @@ fn what_the_cluster_refuses_says_what_to_do() {
     cluster.varve(&["stream", "delete", "shop"]).refused(1, "varve topic delete");
     cluster.varve_with(&["produce", "shop/orders", "--partition", "1"], b"x\n").refused(2, "partition 0");
     cluster.varve(&["consume", "shop/orders", "--from", "7", "--until-end"]).refused(1, "out of range");
+    cluster.varve(&["consume", "shop/orders", "--from", "yesterday"]).refused(2, "how long ago (`90s`)");
 
     let line = [b'x'; 2_000];
     cluster

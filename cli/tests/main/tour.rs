@@ -36,6 +36,11 @@ fn a_file_comes_back_byte_for_byte_also_after_a_restart() {
     assert_eq!(cluster.varve(&["consume", "shop/orders", "--until-end"]).ok(), both);
     let last = cluster.varve(&["consume", "shop/orders", "--from", "5000", "--count", "1"]).ok();
     assert_eq!(last, b"from a file\n");
+
+    let since = |from| cluster.varve(&["consume", "shop/orders", "--from", from, "--until-end"]).ok();
+    assert_eq!(since("1h"), both, "all of it was appended within the last hour");
+    assert_eq!(since("2001-01-01T00:00:00Z"), both);
+    assert_eq!(since("2150-01-01T00:00:00Z"), b"", "nothing was yet");
 }
 
 #[test]

@@ -4,11 +4,14 @@ use varve_consensus::RecoveredLog;
 use varve_consensus::snapshot::SnapshotBuilder;
 use varve_protocol::id::Op;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 
 #[derive(Clone, Default)]
 pub(crate) struct Journal {
     pub(crate) snapshot: Option<Snapshot>,
+    /// Where a start goes on reading, if that is there.
+    pub(crate) resume_point: Option<ResumePoint>,
     prepares: Vec<Prepare>,
 }
 
@@ -55,6 +58,7 @@ impl Journal {
 
     pub(crate) fn take(&mut self, snapshot: Snapshot) {
         self.prepares.clear();
+        self.resume_point = None;
         self.snapshot = Some(snapshot);
     }
 
@@ -77,11 +81,19 @@ impl Journal {
 
     /// What a replica that starts on it is given, and the headers that it knows to be committed.
     pub(crate) fn recover(&self) -> (RecoveredLog, Vec<PrepareHeader>) {
-        let mut log = match &self.snapshot {
-            Some(snapshot) => RecoveredLog::from_snapshot(snapshot).expect("a snapshot can be read"),
-            None => RecoveredLog::new(),
+        let mut log = match (self.resumes_at(), &self.snapshot) {
+            (Some(point), _) => RecoveredLog::from_resume_point(point).expect("a resume point can be read"),
+            (None, Some(snapshot)) => RecoveredLog::from_snapshot(snapshot).expect("a snapshot can be read"),
+            (None, None) => RecoveredLog::new(),
         };
-        let committed = self.prepares.iter().filter_map(|prepare| log.push(prepare)).collect();
+        let passed = self.resumes_at().map_or(self.base(), ResumePoint::op);
+        let rest = self.prepares.iter().filter(|prepare| prepare.op() > passed);
+        let committed = rest.filter_map(|prepare| log.push(prepare)).collect();
         (log, committed)
+    }
+
+    /// The resume point, if its prepare is there and was not let go.
+    pub(crate) fn resumes_at(&self) -> Option<&ResumePoint> {
+        self.resume_point.as_ref().filter(|point| self.get(point.snapshot.id()).is_some())
     }
 }

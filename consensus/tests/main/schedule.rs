@@ -22,6 +22,8 @@ pub(crate) enum Action {
     /// Crash a node whose disk then loses this many prepares, and knows it.
     Tear(usize, usize),
     Restart(usize),
+    /// Have the next life of a node read no more than it must.
+    SaveResumePoint(usize),
     Suspect(usize),
     Hear(usize),
     /// The primary among the nodes, if this one is it, tells its commit.
@@ -64,6 +66,7 @@ fn action(count: usize) -> impl Strategy<Value = Action> {
         2 => (node(), 0_usize..4).prop_map(|(node, jobs)| Action::Crash(node, jobs)),
         1 => (node(), 0_usize..40).prop_map(|(node, lost)| Action::Tear(node, lost)),
         3 => node().prop_map(Action::Restart),
+        2 => node().prop_map(Action::SaveResumePoint),
         4 => node().prop_map(Action::Suspect),
         1 => node().prop_map(Action::Hear),
         1 => node().prop_map(Action::Pulse),
@@ -110,6 +113,7 @@ pub(crate) fn perform(cluster: &mut Cluster, action: &Action) {
         Action::Tear(node, lost) => cluster.tear(node, lost),
         Action::HandOver(node, to) => cluster.hand_over(node, to),
         Action::Restart(node) => cluster.restart(node),
+        Action::SaveResumePoint(node) => cluster.save_resume_point(node),
         Action::Suspect(node) => cluster.liveness(node, Liveness::Suspected),
         Action::Hear(node) => cluster.liveness(node, Liveness::Heard),
         Action::Pulse(node) => cluster.pulse(node),

@@ -16,8 +16,8 @@ use varve_protocol::limits::NODES_MAX;
 use super::{
     CATCH_UP_BYTES_PER_SECOND_MAX, CLUSTER_NODES_MAX, ClusterConfig, MEMORY_SYNC_MS, NodeSettings, NumberKey,
     PATH_MTU_MAX, PULSE_INTERVAL_MS, PULSES_PER_SUSPICION_MIN, Problem, RESTORE_PRIMARIES_AFTER_MS,
-    SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings, TimingSettings, TransportSettings,
-    VIEW_CHANGE_TIMEOUT_MS,
+    SEGMENT_AGE_MS_MAX, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings, TimingSettings,
+    TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
 };
 
 /// A problem and the byte of the file where it is.
@@ -87,6 +87,7 @@ impl Default for TimingTable {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct StorageTable {
     pub(super) segment_size_bytes_max: Spanned<u64>,
+    pub(super) segment_age_ms_max: Spanned<u64>,
     pub(super) memory_sync_ms: Spanned<u64>,
 }
 
@@ -94,6 +95,7 @@ impl Default for StorageTable {
     fn default() -> Self {
         Self {
             segment_size_bytes_max: unwritten(SEGMENT_SIZE_BYTES_MAX),
+            segment_age_ms_max: unwritten(SEGMENT_AGE_MS_MAX),
             memory_sync_ms: unwritten(MEMORY_SYNC_MS),
         }
     }
@@ -135,6 +137,7 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<ClusterConfig, Located> {
         timing: timing(&file.timing)?,
         storage: StorageSettings {
             segment_size_bytes_max: bounded(&file.storage.segment_size_bytes_max, SEGMENT_SIZE_BYTES_MAX)?,
+            segment_age_ms_max: bounded(&file.storage.segment_age_ms_max, SEGMENT_AGE_MS_MAX)?,
             memory_sync: Duration::from_millis(bounded(&file.storage.memory_sync_ms, MEMORY_SYNC_MS)?),
         },
         transport: TransportSettings {

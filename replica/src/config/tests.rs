@@ -78,6 +78,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.timing.suspicion_timeout, ms(SUSPICION_TIMEOUT_MS));
     assert_eq!(config.timing.view_change_timeout, ms(VIEW_CHANGE_TIMEOUT_MS));
     assert_eq!(config.storage.segment_size_bytes_max, SEGMENT_SIZE_BYTES_MAX.default);
+    assert_eq!(config.storage.segment_age_ms_max, SEGMENT_AGE_MS_MAX.default);
     assert_eq!(config.storage.memory_sync, ms(MEMORY_SYNC_MS));
     assert_eq!(u64::from(config.transport.path_mtu_max), PATH_MTU_MAX.default);
     let catch_up = config.transport.catch_up_bytes_per_second_max;

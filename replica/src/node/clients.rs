@@ -113,6 +113,7 @@ impl Node {
             Ok(Request::GetVitals) => self.respond(session, correlation, &Response::Vitals(self.vitals())),
             Ok(Request::GetOffsets) => self.on_get_offsets(session, &frame.header),
             Ok(Request::GetLatestOffsets) => self.on_get_latest_offsets(session, &frame.header),
+            Ok(Request::GetOffsetAt { time }) => self.on_get_offset_at(session, &frame.header, time),
             Ok(Request::HandOver { to }) => self.on_hand_over(session, &frame.header, to),
             Ok(Request::GetDoubt) => self.on_get_doubt(session, &frame.header),
             Ok(Request::ForceRecover) => self.on_force_recover(session, &frame.header),

@@ -13,6 +13,7 @@ use varve_storage::{Completion, Job, ReadFrom, StorageError};
 use crate::event::Effect;
 use crate::node::Node;
 use crate::node::fetch::Fetch;
+use crate::node::offsets::Question;
 
 /// Bytes read at once to find headers for a peer.
 const HEADER_READ_BYTES: usize = 1 << 20;
@@ -28,6 +29,8 @@ pub(crate) enum PendingRead {
     Snapshot { to: NodeId, view: View },
     /// A consumer wants records.
     Fetch(Fetch),
+    /// A consumer wants to know what was appended since when.
+    OffsetAt(Question),
     /// A log that was mended is read from its start.
     Mended,
 }
@@ -70,6 +73,7 @@ impl Node {
                 self.note_damaged(group, &error);
             }
             Completion::LetGo { group, start } => self.on_let_go(group, start),
+            Completion::Sealed { group, last } => self.on_sealed(group, last),
             Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
             Completion::Surveyed { group, sealed, active } => self.on_surveyed(group, &sealed, active),
             Completion::Deleted { group } => self.on_deleted(group),
@@ -162,8 +166,13 @@ impl Node {
 
     fn on_read(&mut self, token: u64, result: Result<Vec<Prepare>, StorageError>) {
         let Some((group, why)) = self.take_read(token) else { return };
-        if matches!(why, PendingRead::Mended) {
-            return self.on_mended_read(group, result);
+        match why {
+            PendingRead::Mended => return self.on_mended_read(group, result),
+            PendingRead::OffsetAt(question) => return self.answer_offset_at(question, &result),
+            PendingRead::Prepare { .. }
+            | PendingRead::Headers { .. }
+            | PendingRead::Snapshot { .. }
+            | PendingRead::Fetch(_) => {}
         }
         let is_readable = result.is_ok() && !self.is_mending(group);
         let prepares = result.unwrap_or_else(|error| {
@@ -185,7 +194,7 @@ impl Node {
                 self.send_to(group, to, &Message::Headers { view, headers });
             }
             PendingRead::Fetch(fetch) => self.answer_fetch(&fetch, prepares),
-            PendingRead::Mended | PendingRead::Snapshot { .. } => {}
+            PendingRead::Mended | PendingRead::OffsetAt(_) | PendingRead::Snapshot { .. } => {}
         }
     }
 }

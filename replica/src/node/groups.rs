@@ -89,12 +89,13 @@ impl Node {
             self.groups.insert(id, Group::new(placement, state, Tail::default()).behind(base));
             return self.arm(id);
         }
-        let RecoveredReplica { superblock, log, base, .. } = recovered;
+        let RecoveredReplica { superblock, log, base, unmarked, .. } = recovered;
         let committed = log.committed();
         let config = self.replica_config(id, &placement);
         let replica = Replica::recover(config, self.draw_rng(), superblock, log);
         let group = Group::new(placement, State::Open(Box::new(replica)), Tail::new(committed));
         let mut group = group.behind(base);
+        group.unmarked = unmarked.filter(|_| id != GroupId::METADATA);
         for prepare in tail {
             group.tail.push(prepare);
         }
@@ -233,6 +234,7 @@ impl Node {
                 self.timers.set(self.now, Due::Liveness(id));
             }
         }
+        self.save_resume_point(id);
         self.arm(id);
         self.note_view(id);
     }

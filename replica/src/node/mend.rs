@@ -143,7 +143,15 @@ impl Node {
         self.open_recovered(
             id,
             placement,
-            RecoveredReplica { superblock, log, base, snapshot: None, problem: None, hole: None },
+            RecoveredReplica {
+                superblock,
+                log,
+                base,
+                snapshot: None,
+                problem: None,
+                hole: None,
+                unmarked: None,
+            },
             tail,
         );
         if is_metadata {

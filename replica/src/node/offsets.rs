@@ -7,15 +7,18 @@ use varve_consensus::event::{Input, ReadHandle, ReadOutcome};
 use varve_consensus::{Replica, Status};
 use varve_protocol::client::{PartitionOffsets, Refusal, Response};
 use varve_protocol::frame::FrameHeader;
-use varve_protocol::id::{GroupId, NodeId};
+use varve_protocol::id::{GroupId, NodeId, Timestamp};
+use varve_protocol::prepare::Prepare;
+use varve_storage::{ReadFrom, StorageError};
 
 use crate::event::Session;
 use crate::group::Group;
 use crate::node::Node;
+use crate::node::disk::PendingRead;
 
 /// A client that wants to know where a partition ends now.
 #[derive(Clone, Copy, Debug)]
-struct Question {
+pub(crate) struct Question {
     session: Session,
     correlation: u64,
     group: GroupId,
@@ -45,6 +48,38 @@ impl Node {
         self.questions.next_handle += 1;
         self.questions.waiting.insert(handle, Question { session, correlation, group });
         self.drive(group, Input::ConfirmRead { handle });
+    }
+
+    /// Where records of that time or later begin. Any replica may say: what it does not know of yet comes later.
+    pub(super) fn on_get_offset_at(&mut self, session: Session, header: &FrameHeader, time: Timestamp) {
+        let FrameHeader { group, correlation, .. } = *header;
+        // One that has no voice yet may hold less than this node did in an earlier stay.
+        let replica = self.groups.get(&group).and_then(Group::replica);
+        let Some(replica) = replica.filter(|replica| replica.is_admitted()) else {
+            return self.refuse(session, correlation, self.why_no_replica(group));
+        };
+        let last = replica.commit().op;
+        let question = PendingRead::OffsetAt(Question { session, correlation, group });
+        self.read(group, ReadFrom::Time(time), (0, last), question);
+    }
+
+    /// The first prepare of that time or later was read, if there is one.
+    pub(super) fn answer_offset_at(
+        &mut self,
+        question: Question,
+        result: &Result<Vec<Prepare>, StorageError>,
+    ) {
+        let Question { session, correlation, group } = question;
+        let (offsets, found) = match (self.offsets_of(group), result) {
+            (Ok(offsets), Ok(found)) => (offsets, found.first()),
+            (Err(refusal), _) => return self.refuse(session, correlation, refusal),
+            (Ok(_), Err(error)) => {
+                tracing::error!(%group, %error, "read failed");
+                return self.refuse(session, correlation, Refusal::Busy);
+            }
+        };
+        let offset = found.map_or(offsets.high_watermark, |prepare| prepare.header().base_offset());
+        self.respond(session, correlation, &Response::OffsetAt(offset.max(offsets.log_start)));
     }
 
     /// A question can be answered, or cannot be answered here.

@@ -109,6 +109,7 @@ fn append_bytes(job: &Job) -> usize {
         | Job::LetGo { .. }
         | Job::TakeSnapshot { .. }
         | Job::ReadSnapshot { .. }
+        | Job::SaveResumePoint { .. }
         | Job::Survey { .. }
         | Job::DeleteGroup { .. }
         | Job::Resume => 0,

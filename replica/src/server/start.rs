@@ -55,8 +55,11 @@ pub async fn run_node(
         tracing::warn!(%error, "the limit of open files cannot be raised; each group with records needs one");
     }
     let disk = open_disk(&settings.data_dir)?;
-    let options =
-        Options { segment_size_bytes_max: config.storage.segment_size_bytes_max, ..Options::default() };
+    let options = Options {
+        segment_size_bytes_max: config.storage.segment_size_bytes_max,
+        segment_age_ms_max: config.storage.segment_age_ms_max,
+        ..Options::DEFAULT
+    };
     let (store, recovery) = Recovery::open(disk, identity_of(config, node), options)?;
     let reset_key = reset_key(&settings.data_dir.join(RESET_KEY_FILE))?;
 

@@ -75,7 +75,7 @@ pub(crate) struct Cluster {
 }
 
 /// Disks in memory are not full, and need no reserve.
-const OPTIONS: Options = Options { segment_size_bytes_max: 256 << 20, reserve_bytes: 0 };
+const OPTIONS: Options = Options { segment_size_bytes_max: 256 << 20, reserve_bytes: 0, ..Options::DEFAULT };
 
 impl Cluster {
     /// A formatted and started cluster in which the metadata group has a primary and all nodes are registered.
@@ -168,6 +168,11 @@ impl Cluster {
         let directory = DirectoryId::new(u64::from(id.as_raw()) + 100 * machine.lives);
         Store::format(&machine.disk, Identity { cluster: CLUSTER, node: id }, directory)
             .expect("an empty disk can be formatted");
+    }
+
+    /// What the clocks of all nodes say.
+    pub(crate) fn wall(&self) -> Timestamp {
+        wall(self.now)
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {

@@ -104,7 +104,7 @@ fn two_replicas_with_holes_in_different_places_mend_each_other() {
 
 #[test]
 fn a_log_that_builds_on_a_snapshot_is_mended_and_still_knows_what_was_let_go() {
-    let small_segments = Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0 };
+    let small_segments = Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0, ..Options::DEFAULT };
     let mut cluster = Cluster::start_with(3, small_segments);
     let retention = Retention { bytes: Some(4_000), age_ms: None };
     let group = cluster.create_topic_keeping(1, 3, retention)[0];

@@ -1,8 +1,10 @@
 //! Reads: committed records only, at once or when they come.
 
+use std::time::Duration;
+
 use varve_protocol::client::{Refusal, Request, Response, Role};
 use varve_protocol::frame::{Command, Frame};
-use varve_protocol::id::{GroupId, NodeId, Offset, ProducerId};
+use varve_protocol::id::{GroupId, NodeId, Offset, ProducerId, Timestamp};
 use varve_protocol::metadata::MetadataOp;
 
 use crate::cluster::{Cluster, append, fetch, n, payloads, refusal, request, response};
@@ -27,6 +29,32 @@ fn a_long_poll_ends_empty_when_its_time_is_up() {
     let group = cluster.create_topic(1, 1)[0];
     let answer = cluster.call(n(1), fetch(group, 0, 300));
     assert_eq!((answer.header.command, payloads(&answer)), (Command::FetchOk, Vec::new()));
+}
+
+#[test]
+fn the_offset_that_was_first_at_a_time_is_told_by_any_replica() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let mut times = Vec::new();
+    for number in 0..5 {
+        cluster.run_for(Duration::from_secs(10));
+        times.push(cluster.wall());
+        cluster.append(group, ProducerId::ZERO, 0, &[&format!("record {number}"), "and another"]);
+    }
+    cluster.run_for(Duration::from_secs(10));
+    times.push(cluster.wall());
+    for id in [n(1), n(2), n(3)] {
+        for (offset, time) in [0, 2, 4, 6, 8, 10].into_iter().zip(&times) {
+            let answer = cluster.call(id, request(group, &Request::GetOffsetAt { time: *time }));
+            assert_eq!(response(&answer), Response::OffsetAt(Offset::new(offset)), "{id} at {time:?}");
+        }
+        let time = Timestamp::ZERO;
+        let answer = cluster.call(id, request(group, &Request::GetOffsetAt { time }));
+        assert_eq!(response(&answer), Response::OffsetAt(Offset::ZERO));
+    }
+    let unknown = GroupId::new(99);
+    let answer = cluster.call(n(1), request(unknown, &Request::GetOffsetAt { time: times[0] }));
+    assert_eq!(refusal(&answer), Refusal::UnknownGroup { group: unknown });
 }
 
 #[test]

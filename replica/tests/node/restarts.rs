@@ -1,7 +1,11 @@
 //! What survives the end of a process.
 
+use std::path::Path;
+
+use bytes::Bytes;
 use varve_protocol::client::Role;
-use varve_protocol::id::{GroupId, NodeId, ProducerId};
+use varve_protocol::id::{GroupId, NodeId, Offset, ProducerId};
+use varve_storage::{Disk, DiskFile, OpenMode, Options};
 
 use crate::cluster::{Cluster, n};
 
@@ -37,6 +41,33 @@ fn a_retry_after_a_restart_of_the_whole_cluster_appends_nothing() {
     assert_eq!(cluster.append(group, producer, 100, &["x"]), offsets[99]);
     assert_eq!(cluster.append(group, producer, 90, &["x"]), offsets[89]);
     cluster.read_everywhere(group, 100);
+}
+
+#[test]
+fn who_goes_on_from_a_resume_point_knows_the_sessions_and_serves_what_it_has_not_read() {
+    let small_segments = Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0, ..Options::DEFAULT };
+    let mut cluster = Cluster::start_with(3, small_segments);
+    let group = cluster.create_topic(1, 3)[0];
+    let (producer, other) = (cluster.register_producer(), cluster.register_producer());
+    cluster.append(group, other, 1, &["long ago"]);
+    let offsets: Vec<_> =
+        (1..=200).map(|number| cluster.append(group, producer, number, &["a record"])).collect();
+    for id in ALL {
+        let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));
+        let names = cluster.disk(id).list(&dir).expect("the group has files");
+        assert_eq!(names.iter().filter(|name| name.ends_with(".resume")).count(), 1, "{names:?}");
+        // Only who does not read it does not miss it.
+        let oldest = names.iter().find(|name| name.ends_with(".log")).expect("there are segments");
+        let file = cluster.disk(id).open(&dir.join(oldest), OpenMode::Existing).expect("it is there");
+        file.write_at(&[Bytes::from_static(b"rot")], 4096 + 300).expect("a disk in memory works");
+    }
+    ALL.into_iter().for_each(|id| cluster.kill(id));
+    ALL.into_iter().for_each(|id| cluster.boot(id));
+    assert_eq!(cluster.append(group, other, 1, &["long ago"]), Offset::ZERO);
+    assert_eq!(cluster.append(group, producer, 190, &["a record"]), offsets[189]);
+    assert_eq!(cluster.append(group, producer, 201, &["the next"]), offsets[199].next());
+    let primary = cluster.primary(group);
+    assert_eq!(cluster.read_from(primary, group, 100).len(), 102);
 }
 
 #[test]

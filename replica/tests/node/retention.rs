@@ -15,7 +15,8 @@ use crate::cluster::{Cluster, fetch, n, payloads, refusal, request, response};
 const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
 
 /// Room for a few dozen records.
-const SMALL_SEGMENTS: Options = Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0 };
+const SMALL_SEGMENTS: Options =
+    Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0, ..Options::DEFAULT };
 
 const LITTLE: Retention = Retention { bytes: Some(4_000), age_ms: None };
 

@@ -65,7 +65,7 @@ impl Machine for RealNode {
         let sizes = if retention(setup.seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
         let size = sizes[stream(setup.seed, "segments").random_range(0..sizes.len())];
         let reserve_bytes = RESERVE_SIZES[stream(setup.seed, "reserve").random_range(0..RESERVE_SIZES.len())];
-        let options = Options { segment_size_bytes_max: size, reserve_bytes };
+        let options = Options { segment_size_bytes_max: size, reserve_bytes, ..Options::DEFAULT };
         let open = || Recovery::open(disk.clone(), identity(setup), options);
         let opened = open().or_else(|error| {
             if error.is_disk_full() {

@@ -171,7 +171,7 @@ impl Host {
         self.board.record(Event::Note(format!("{} starts its life {life}", self.node)));
         let identity = Identity { cluster: self.cluster, node: self.node };
         let disk = self.drive().disk.clone();
-        let options = Options { segment_size_bytes_max: SEGMENT_BYTES, reserve_bytes: 0 };
+        let options = Options { segment_size_bytes_max: SEGMENT_BYTES, reserve_bytes: 0, ..Options::DEFAULT };
         let (store, recovery) = Recovery::open(disk, identity, options)?;
         self.drive().store = Some(store);
         let rng = stream(self.scenario.seed, &format!("socket {} life {life}", self.node));

@@ -118,8 +118,13 @@ impl<D: Disk> Store<D> {
             Room::Enough => {}
             lacking @ Room::Lacking(_) => return Ok(lacking),
         }
-        let size_max = self.options.segment_size_bytes_max;
-        open_log(&mut self.groups, group)?.append(&self.disk, size_max, prepares)
+        let log = open_log(&mut self.groups, group)?;
+        let sealed = log.sealed.len();
+        let room = log.append(&self.disk, self.options, prepares);
+        if log.sealed.len() > sealed {
+            round.completions.push(Completion::Sealed { group, last: log.active.header.parent.op });
+        }
+        room
     }
 
     /// Cuts a log, and what waits to be appended to it.
@@ -219,6 +224,7 @@ impl<D: Disk> Store<D> {
         let is_wanted = |prepare: &&Prepare| match from {
             ReadFrom::Op(op) => prepare.op() >= op,
             ReadFrom::Offset(offset) => prepare.header().next_offset() > offset,
+            ReadFrom::Time(time) => prepare.header().timestamp() >= time,
         };
         let mut bytes = 0;
         let fits = |prepare: &&Prepare| {

@@ -3,6 +3,7 @@
 use varve_protocol::id::{GroupId, Op};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::Prepare;
+use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::superblock::Superblock;
 
 use super::{Hosted, Store, open_log};
@@ -10,6 +11,7 @@ use crate::base::Summarize;
 use crate::disk::Disk;
 use crate::error::StorageError;
 use crate::job::{Completion, Job};
+use crate::resume;
 use crate::round::Round;
 use crate::superblocks::{Change, Kept};
 use crate::writer::Room;
@@ -29,6 +31,21 @@ impl<D: Disk> Store<D> {
             self.park_first(Job::Mend { group, prepares: rest.to_vec() }, round);
         }
         Ok(())
+    }
+
+    /// Keeps a resume point, if there is room for it and the log is what its owner thinks it is.
+    pub(super) fn save_resume_point(
+        &mut self,
+        group: GroupId,
+        point: &ResumePoint,
+    ) -> Result<(), StorageError> {
+        let is_replaced_later = self.is_log_replaced_later(group);
+        let log = open_log(&mut self.groups, group)?;
+        if is_replaced_later || point.op() <= log.base.head.op {
+            return Ok(());
+        }
+        assert!(point.op() <= log.head().op, "a resume point is in the log");
+        Room::after(resume::save(&self.disk, group, point)).map(|_| ())
     }
 
     pub(super) fn give_up_holes(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {

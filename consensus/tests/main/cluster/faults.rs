@@ -1,5 +1,7 @@
 //! What befalls nodes, and what an operator has done about it.
 
+use varve_protocol::resume_point::ResumePoint;
+
 use super::*;
 
 impl Cluster {
@@ -112,6 +114,13 @@ impl Cluster {
         disk.superblock.is_torn = true;
     }
 
+    /// Has the next life of a node go on reading where this one has come to, if it can say where that is.
+    pub(crate) fn save_resume_point(&mut self, node: usize) {
+        if let Some(point) = self.nodes[node].replica.as_ref().and_then(Replica::resume_point) {
+            self.nodes[node].disk.log.resume_point = Some(point);
+        }
+    }
+
     pub(crate) fn restart(&mut self, node: usize) {
         if self.is_up(node) || !self.is_here(node) {
             return;
@@ -122,7 +131,7 @@ impl Cluster {
         let this = &mut self.nodes[node];
         this.lives += 1;
         this.written = this.disk.log.clone();
-        this.applied = this.disk.log.base();
+        this.applied = this.disk.log.resumes_at().map_or(this.disk.log.base(), ResumePoint::op);
         let (log, committed) = this.disk.log.recover();
         for header in committed {
             self.apply(node, &header);
