@@ -28,7 +28,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::{checksum, checksum_chunks};
 use crate::id::{ClusterId, GroupId, Op, ReplicaIndex, View};
-use crate::limits::FRAME_BODY_BYTES_MAX;
+use crate::limits::{FRAME_BODY_BYTES_MAX, NUMBER_MAX};
 
 /// Bytes of a frame header.
 pub const FRAME_HEADER_SIZE: usize = 96;
@@ -239,6 +239,12 @@ pub enum FrameError {
         /// Announced size.
         size: usize,
     },
+    /// A number that nothing in a cluster has counted up to.
+    #[error("frame field `{field}` is out of bounds")]
+    Number {
+        /// Name of the field.
+        field: &'static str,
+    },
     /// Header and checksums are right, and the body does not mean anything for this command.
     #[error("the body of {command:?} cannot be read: {reason}")]
     Body {
@@ -273,6 +279,16 @@ impl IncomingHeader {
         let body_size = layout.body_size.get() as usize;
         if body_size > FRAME_BODY_BYTES_MAX {
             return Err(FrameError::TooLarge { size: body_size });
+        }
+        let numbers = [
+            ("view", layout.view.get()),
+            ("op", layout.op.get()),
+            ("commit", layout.commit.get()),
+            ("commit_view", layout.commit_view.get()),
+            ("generation", layout.generation.get()),
+        ];
+        if let Some((field, _)) = numbers.into_iter().find(|(_, number)| *number > NUMBER_MAX) {
+            return Err(FrameError::Number { field });
         }
         let header = FrameHeader {
             command,

@@ -75,3 +75,7 @@ const _: () = {
     assert!(FETCH_BYTES_MAX < FRAME_BODY_BYTES_MAX, "a full fetch fits a frame");
     assert!(PREPARES_IN_FLIGHT_BYTES_MAX >= BATCH_BYTES_MAX, "a full batch fits the window");
 };
+
+/// Views, ops, offsets and timestamps above this are refused where they come from a network or a disk: nobody counts that far, and
+/// whoever counts on from there must not overflow.
+pub const NUMBER_MAX: u64 = 1 << 62;

@@ -38,7 +38,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::checksum;
 use crate::id::{ClusterId, Epoch, GroupId, Offset, Op, ProducerId, RequestNumber, Timestamp, View};
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, NUMBER_MAX};
 
 /// Bytes of a prepare header.
 pub const PREPARE_HEADER_SIZE: usize = 128;
@@ -268,9 +268,12 @@ impl PrepareHeader {
         }
         let bounds = [
             ("kind", PrepareKind::from_raw(layout.kind).is_some()),
-            ("op", layout.op.get() > 0),
+            ("op", (1..=NUMBER_MAX).contains(&layout.op.get())),
+            ("view", layout.view.get().max(layout.parent_view.get()) <= NUMBER_MAX),
+            ("timestamp", layout.timestamp.get() <= NUMBER_MAX),
+            ("request", layout.request.get() <= NUMBER_MAX),
             ("body_size", layout.body_size.get() as usize <= BATCH_BYTES_MAX),
-            ("base_offset", layout.base_offset.get().checked_add(layout.record_count.get().into()).is_some()),
+            ("base_offset", layout.base_offset.get() <= NUMBER_MAX),
             ("reserved", layout.reserved.get() == 0 && layout.reserved_end == [0; 16]),
         ];
         match bounds.into_iter().find(|(_, within)| !within) {

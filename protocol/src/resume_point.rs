@@ -7,7 +7,7 @@
 //! | offset | size | name     | meaning                                                  |
 //! |-------:|-----:|----------|----------------------------------------------------------|
 //! |      0 |    4 | checksum | CRC-32 of all that follows                               |
-//! |      4 |    4 | magic    | `VRVP`                                                   |
+//! |      4 |    4 | magic    | `VRVQ`                                                   |
 //! |      8 |    4 | version  | 1                                                        |
 //! |     12 |    4 | reserved | zero                                                     |
 //! |     16 |   16 | start    | where the log starts for consumers, see [`LogStart`]     |
@@ -20,7 +20,7 @@ use crate::id::Op;
 use crate::log_start::LogStart;
 use crate::snapshot::Snapshot;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"VRVP");
+const MAGIC: u32 = u32::from_le_bytes(*b"VRVQ");
 const VERSION: u32 = 1;
 const START_AT: usize = 16;
 const SNAPSHOT_AT: usize = 32;
@@ -104,7 +104,7 @@ mod tests {
             ResumePoint { log_start: LogStart { op: Op::new(7), offset: Offset::new(10) }, ..point() };
         let bytes = point.encode();
         let hex: String = bytes[4..SNAPSHOT_AT].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "565256500100000000000000".to_owned() + "07000000000000000a00000000000000");
+        assert_eq!(hex, "565256510100000000000000".to_owned() + "07000000000000000a00000000000000");
         assert_eq!(bytes[SNAPSHOT_AT..], point.snapshot.encode());
         assert_eq!(ResumePoint::decode(&bytes), Some(point));
     }

@@ -28,6 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("jepsen", &["varve-client"]),
+    ("fuzz", &["varve-protocol", "varve-consensus", "varve-storage"]),
 ];
 
 const LINES_MAX: usize = 800;

@@ -33,7 +33,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::index::{IndexEntry, SparseIndex};
 use crate::reader::Chain;
-use crate::segment::{Segment, parse_file_name};
+use crate::segment::{FIRST_POSITION, Segment, parse_file_name};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVX");
 const VERSION: u32 = 1;
@@ -107,9 +107,18 @@ fn decode(bytes: &[u8], segment: &mut Segment, chain: Chain) -> Option<Chain> {
             timestamp: Timestamp::new(u64_at(at + 24)?),
         })
     };
-    let entries = (0..count).map(|number| entry(ENTRIES_AT + number * ENTRY_SIZE)).collect::<Option<_>>()?;
+    let entries: Vec<_> =
+        (0..count).map(|number| entry(ENTRIES_AT + number * ENTRY_SIZE)).collect::<Option<_>>()?;
+    let end = u64_at(32)?;
+    let starts = entries
+        .first()
+        .is_some_and(|first| (first.op, first.position) == (header.first_op(), FIRST_POSITION));
+    let ascends = entries.windows(2).all(|two| two[0].op < two[1].op && two[0].position < two[1].position);
+    if !starts || !ascends || entries.last().is_none_or(|last| last.position >= end) {
+        return None;
+    }
     segment.index = SparseIndex::of(entries);
-    segment.end = u64_at(32)?;
+    segment.end = end;
     segment.newest = Timestamp::new(u64_at(40)?);
     let head = PrepareId { op: Op::new(u64_at(56)?), view: View::new(u64_at(64)?), checksum: u32_at(72)? };
     Some(Chain { head, next_offset: Offset::new(u64_at(48)?), ..chain })

@@ -1,0 +1,121 @@
+//! A data directory in which somebody has written.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use varve_protocol::checksum::checksum;
+use varve_protocol::id::{
+    ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
+};
+use varve_protocol::log_start::LogStart;
+use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
+use varve_protocol::resume_point::ResumePoint;
+use varve_protocol::snapshot::Snapshot;
+use varve_protocol::superblock::Superblock;
+use varve_storage::{Disk, DiskFile, Extent, Identity, Job, MemoryDisk, OpenMode, Options, ReadFrom, Store};
+
+const IDENTITY: Identity = Identity { cluster: ClusterId::new(7), node: NodeId::new(3) };
+const GROUP: GroupId = GroupId::new(5);
+const DIR: &str = "groups/0000000005";
+const OPTIONS: Options = Options { segment_size_bytes_max: 4096 + 700, reserve_bytes: 0, ..Options::DEFAULT };
+const PREPARES: usize = 10;
+
+/// Edits of the files of a small log: each is which file, where, how many bytes, those bytes, and whether the checksum in front of
+/// the file is made right afterwards. Whatever they are, the directory is opened or refused, and what is read was once appended.
+pub fn data_dir(mut edits: &[u8]) {
+    let (disk, log) = directory();
+    let files = files(&disk);
+    while let Some((edit, rest)) = edits.split_at_checked(5) {
+        let size = usize::from(edit[3]).min(rest.len());
+        let (bytes, rest) = rest.split_at(size);
+        let position = u64::from(u16::from_le_bytes([edit[1], edit[2]]));
+        write(&disk, &files[usize::from(edit[0]) % files.len()], position, bytes, edit[4] % 2 == 1);
+        edits = rest;
+    }
+    for extent in [Extent::Tail, Extent::Whole] {
+        let options = Options { extent, ..OPTIONS };
+        let opened = Store::open(disk.restart(), IDENTITY, options, &mut |_, _| {});
+        let Ok((mut store, recovered)) = opened else { return };
+        // Around a hole all that is there is read, for others to mend with.
+        let is_whole = recovered.iter().all(|found| found.hole.is_none());
+        let (from, last) = (ReadFrom::Op(Op::new(1)), Op::new(u64::MAX));
+        let told = store.execute(vec![
+            Job::Read { group: GROUP, token: 1, from, bytes_max: usize::MAX, last },
+            Job::Survey { group: GROUP },
+            Job::ReadSnapshot { group: GROUP, token: 2 },
+        ]);
+        for completion in told {
+            if let varve_storage::Completion::Read { result: Ok(found), .. } = completion {
+                // Who writes checksums himself can write prepares himself, but not into the chain of this log.
+                let is_prefix = found.iter().zip(&log).all(|(found, log)| found == log);
+                assert!(is_prefix || !is_whole, "what is read was appended");
+            }
+        }
+    }
+}
+
+fn directory() -> (MemoryDisk, Vec<Prepare>) {
+    let disk = MemoryDisk::new();
+    Store::format(&disk, IDENTITY, DirectoryId::new(9)).expect("an empty disk can be formatted");
+    let (mut store, _) =
+        Store::open(disk.clone(), IDENTITY, OPTIONS, &mut |_, _| {}).expect("it was just formatted");
+    let log = log();
+    store.execute(vec![Job::SaveSuperblock(Superblock::new(GROUP))]);
+    store.execute(vec![Job::Append { group: GROUP, prepares: log.clone() }]);
+    let snapshot = Snapshot { header: *log[6].header(), state: Bytes::from_static(&[0; 8]) };
+    let point = Box::new(ResumePoint { log_start: LogStart::FIRST, snapshot });
+    store.execute(vec![Job::SaveResumePoint { group: GROUP, point }]);
+    (disk, log)
+}
+
+fn log() -> Vec<Prepare> {
+    let mut parent = PrepareId::ROOT;
+    let mut base_offset = Offset::ZERO;
+    let seal = |number: usize| {
+        let fields = PrepareFields {
+            cluster: IDENTITY.cluster,
+            group: GROUP,
+            view: View::ZERO,
+            parent,
+            epoch: Epoch::ZERO,
+            kind: PrepareKind::Records,
+            base_offset,
+            record_count: 1,
+            timestamp: Timestamp::new(number as u64 + 1),
+            producer: ProducerId::ZERO,
+            request: RequestNumber::ZERO,
+        };
+        let prepare = Prepare::seal(fields, Bytes::from(vec![7; 20 + number]));
+        parent = prepare.id();
+        base_offset = prepare.header().next_offset();
+        prepare
+    };
+    (0..PREPARES).map(seal).collect()
+}
+
+fn files(disk: &MemoryDisk) -> Vec<PathBuf> {
+    let names = |dir: &str| {
+        let names = disk.list(Path::new(dir)).expect("the directory is there");
+        names.into_iter().map(|name| Path::new(dir).join(name)).collect::<Vec<_>>()
+    };
+    let mut files = names("");
+    files.retain(|path| path != Path::new("groups"));
+    files.extend(names(DIR));
+    files
+}
+
+fn write(disk: &MemoryDisk, path: &Path, position: u64, bytes: &[u8], seals: bool) {
+    let file = disk.open(path, OpenMode::Existing).expect("nothing was removed");
+    file.write_at(&[Bytes::copy_from_slice(bytes)], position).expect("a disk in memory works");
+    if seals {
+        let size = usize::try_from(file.size().expect("a disk in memory works")).unwrap_or_default();
+        let mut all = vec![0; size];
+        file.read_at(&mut all, 0).expect("a disk in memory works");
+        // A segment and a prepare seal 128 bytes, other files all there is.
+        let sealed = if path.extension().is_some_and(|name| name == "log") { 128.min(size) } else { size };
+        if sealed > 4 {
+            let sum = Bytes::copy_from_slice(&checksum(&all[4..sealed]).to_le_bytes());
+            file.write_at(&[sum], 0).expect("a disk in memory works");
+        }
+    }
+}
