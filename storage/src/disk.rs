@@ -111,4 +111,10 @@ pub trait DiskFile: Send + 'static {
     /// # Errors
     /// As the system reports; then it is unknown which bytes are durable, for good.
     fn sync(&self) -> io::Result<()>;
+
+    /// Says that `size` bytes from `position` on, all durable, need not be kept in memory. Whoever reads them next reads the
+    /// disk. It changes nothing else, and may do nothing.
+    fn drop_cached(&self, position: u64, size: u64) {
+        let (_, _) = (position, size);
+    }
 }

@@ -3,10 +3,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::fs::Advice;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -130,6 +132,13 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn drop_cached(&self, position: u64, size: u64) {
+        let Some(size) = NonZeroU64::new(size) else { return };
+        if let Err(error) = rustix::fs::fadvise(self, position, Some(size), Advice::DontNeed) {
+            tracing::debug!(%error, "the system does not take advice on what to keep in memory");
+        }
     }
 }
 

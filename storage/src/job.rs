@@ -1,7 +1,7 @@
 //! What a store is asked to do, and what it answers.
 //!
 //! A call of [`crate::Store::execute`] is a round, or several where a log is written after a superblock of its group. Every
-//! job is answered in it: reads by one completion each; appends, syncs, truncations and snapshots that are taken by one
+//! job is answered in it: reads, looks and what is given back by one completion each; appends, syncs, truncations and snapshots that are taken by one
 //! [`Completion::Durable`] per group and round; each saved superblock and each deletion by its own; and a group that failed by one [`Completion::Failed`] in place
 //! of all of these but its reads.
 //! When the disk is full, what finds no room is not answered but waits in the store: see [`Completion::DiskFull`].
@@ -20,6 +20,7 @@ use varve_protocol::superblock::Superblock;
 use crate::base::Summarize;
 use crate::error::StorageError;
 use crate::gap::Hole;
+use crate::scrub::{Damage, ScrubFrom, Scrubbed};
 
 /// Something to do for one group.
 #[derive(Clone, Debug)]
@@ -115,6 +116,26 @@ pub enum Job {
         /// Whose log.
         group: GroupId,
     },
+    /// Looks whether what was durable can still be read, and is what it was: a piece of a log that is in use.
+    Scrub {
+        /// Whose log.
+        group: GroupId,
+        /// Where to start.
+        from: ScrubFrom,
+        /// Bytes to look at, about; one prepare in any case.
+        bytes_max: usize,
+        /// The newest op to look at: committed, and durable here.
+        last: Op,
+    },
+    /// Gives back prepares that cannot be read any more, to a log that is in use.
+    Patch {
+        /// Whose log.
+        group: GroupId,
+        /// Where they belong.
+        damage: Damage,
+        /// The first ones that are missing, in order.
+        prepares: Vec<Prepare>,
+    },
     /// Forgets a group and removes its files. Its id is never used again.
     DeleteGroup {
         /// Which one.
@@ -141,6 +162,8 @@ impl Job {
             | Self::ReadSnapshot { group, .. }
             | Self::SaveResumePoint { group, .. }
             | Self::Survey { group }
+            | Self::Scrub { group, .. }
+            | Self::Patch { group, .. }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
             Self::SaveFounders(_) | Self::Resume => GroupId::METADATA,
@@ -244,6 +267,27 @@ pub enum Completion {
         sealed: Vec<SealedSegment>,
         /// The one that is not full.
         active: ActiveSegment,
+    },
+    /// A piece of a log was looked at.
+    Scrubbed {
+        /// Whose log.
+        group: GroupId,
+        /// What was seen.
+        piece: Scrubbed,
+    },
+    /// What was given back is durable.
+    Patched {
+        /// Whose log.
+        group: GroupId,
+        /// What is still damaged; all of it if nothing could be given back.
+        left: Option<Damage>,
+    },
+    /// Something that is to be let go cannot be read; nothing was.
+    CannotLetGo {
+        /// Whose log.
+        group: GroupId,
+        /// The first op that cannot be read.
+        op: Op,
     },
     /// A group is gone, durably.
     Deleted {

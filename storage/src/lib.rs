@@ -7,6 +7,7 @@
 //! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
 //!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
+//! * A log that is in use is looked at again piece by piece, and is given back what has rotted ([`Job::Scrub`], `scrub`).
 //! * When the disk is full, what finds no room waits in the store until there is some (`store::full`); a reserve keeps view
 //!   changes and deletions going meanwhile (`reserve`).
 //! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it, [`OverlayDisk`] only
@@ -37,6 +38,7 @@ mod recovery;
 mod reserve;
 mod resume;
 mod round;
+mod scrub;
 mod segment;
 mod store;
 mod superblocks;
@@ -53,4 +55,5 @@ pub use job::{ActiveSegment, Completion, Job, ReadFrom, SealedSegment};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};
 pub use overlay_disk::{OverlayDisk, OverlayFile};
 pub use recovery::{Extent, Piece};
+pub use scrub::{Damage, Finding, Mark, ScrubFrom, Scrubbed};
 pub use store::{Options, RecoveredGroup, Store};

@@ -179,4 +179,8 @@ impl<D: Disk> DiskFile for ReservedFile<D> {
     fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
+
+    fn drop_cached(&self, position: u64, size: u64) {
+        self.file.drop_cached(position, size);
+    }
 }

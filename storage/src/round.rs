@@ -70,6 +70,8 @@ impl Round {
             | Job::ReadSnapshot { .. }
             | Job::SaveResumePoint { .. }
             | Job::Survey { .. }
+            | Job::Scrub { .. }
+            | Job::Patch { .. }
             | Job::DeleteGroup { .. }
             | Job::Resume => false,
         }

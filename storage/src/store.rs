@@ -18,6 +18,7 @@
 
 mod full;
 mod mend;
+mod scrub;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -291,6 +292,10 @@ impl<D: Disk> Store<D> {
                 Ok(())
             }
             Job::SaveResumePoint { group, point } => self.save_resume_point(group, &point),
+            Job::Scrub { group, from, bytes_max, last } => {
+                self.scrub(group, from, ReadLimit { bytes_max, last }, round)
+            }
+            Job::Patch { group, damage, prepares } => self.patch(group, damage, &prepares, round),
             Job::Survey { group } => {
                 if let Some(Hosted::Open(log)) = self.groups.get(&group) {
                     let (sealed, active) = log.survey();

@@ -46,6 +46,21 @@ fn conforms<D: Disk>(disk: &D) {
     names_change(disk);
     directories_come_and_go(disk);
     disk.sync_all().unwrap();
+    what_need_not_be_kept_in_memory_is_still_there(disk);
+}
+
+fn what_need_not_be_kept_in_memory_is_still_there<D: Disk>(disk: &D) {
+    let file = disk.open(Path::new("bytes"), OpenMode::Existing).unwrap();
+    let read = || {
+        let mut bytes = vec![0; 600];
+        let count = file.read_at(&mut bytes, 0).unwrap();
+        (count, bytes)
+    };
+    let before = read();
+    file.drop_cached(0, 0);
+    file.drop_cached(10, 100);
+    file.drop_cached(1 << 40, 100);
+    assert!(read() == before);
 }
 
 fn files_are_made_once_and_found<D: Disk>(disk: &D) {

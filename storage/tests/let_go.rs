@@ -142,7 +142,10 @@ fn what_is_damaged_is_not_let_go() {
     let path = Path::new(DIR).join("00000000000000000009-00000000000000000004.log");
     let file = disk.open(&path, OpenMode::Existing).unwrap();
     file.write_at(&[vec![0; 64].into()], 4096).unwrap();
-    assert_eq!(let_go(&mut store, 7), LogStart::FIRST, "it is there to be mended");
+    let job = Job::LetGo { group: GROUP, first: Op::new(7), summarize };
+    let unreadable = Completion::CannotLetGo { group: GROUP, op: Op::new(4) };
+    let nothing = Completion::LetGo { group: GROUP, start: LogStart::FIRST };
+    assert_eq!(store.execute(vec![job]), [unreadable, nothing], "it is there to be mended");
     assert_eq!(snapshot(&mut store), None);
 }
 

@@ -14,5 +14,6 @@ mod model;
 mod refusal;
 mod resume;
 mod rot;
+mod scrub;
 mod support;
 mod world;

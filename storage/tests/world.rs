@@ -164,6 +164,9 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         | Completion::Sealed { .. }
         | Completion::Snapshot { .. }
         | Completion::Surveyed { .. }
+        | Completion::Scrubbed { .. }
+        | Completion::Patched { .. }
+        | Completion::CannotLetGo { .. }
         | Completion::Mended { .. } => false,
     }
 }
@@ -226,6 +229,9 @@ impl World {
                 | Completion::Read { .. }
                 | Completion::Snapshot { .. }
                 | Completion::Surveyed { .. }
+                | Completion::Scrubbed { .. }
+                | Completion::Patched { .. }
+                | Completion::CannotLetGo { .. }
                 | Completion::Mended { .. } => panic!("nobody asked for that"),
             }
         }

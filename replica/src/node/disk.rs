@@ -76,6 +76,7 @@ impl Node {
             Completion::Sealed { group, last } => self.on_sealed(group, last),
             Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
             Completion::Surveyed { group, sealed, active } => self.on_surveyed(group, &sealed, active),
+            Completion::Scrubbed { .. } | Completion::Patched { .. } | Completion::CannotLetGo { .. } => {}
             Completion::Deleted { group } => self.on_deleted(group),
             Completion::DiskFull { group } => self.on_disk_full(group),
             Completion::DiskHasRoom { group } => self.on_disk_has_room(group),

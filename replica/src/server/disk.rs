@@ -97,7 +97,7 @@ impl DiskWorker {
 fn append_bytes(job: &Job) -> usize {
     match job {
         Job::Append { prepares, .. } => prepares.iter().map(|prepare| prepare.header().total_size()).sum(),
-        Job::Write { prepares, .. } | Job::Mend { prepares, .. } => {
+        Job::Write { prepares, .. } | Job::Mend { prepares, .. } | Job::Patch { prepares, .. } => {
             prepares.iter().map(|prepare| prepare.header().total_size()).sum()
         }
         Job::Sync { .. }
@@ -111,6 +111,7 @@ fn append_bytes(job: &Job) -> usize {
         | Job::ReadSnapshot { .. }
         | Job::SaveResumePoint { .. }
         | Job::Survey { .. }
+        | Job::Scrub { .. }
         | Job::DeleteGroup { .. }
         | Job::Resume => 0,
     }

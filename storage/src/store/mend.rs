@@ -85,6 +85,9 @@ impl<D: Disk> Store<D> {
             // What cannot be read now stays until it is mended, and what cannot be summed up until there is room.
             Err(error) if error.is_repairable() || error.is_disk_full() => {
                 tracing::error!(%group, %error, "cannot let go of old segments");
+                if let StorageError::Damaged { op, .. } = error {
+                    round.completions.push(Completion::CannotLetGo { group, op });
+                }
             }
             Err(error) => return Err(error),
         }
