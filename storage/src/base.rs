@@ -149,7 +149,7 @@ fn replace<D: Disk>(
     Ok(log)
 }
 
-fn remove_all<D: Disk>(disk: &D, group: GroupId, paths: &[PathBuf]) -> Result<(), StorageError> {
+pub(crate) fn remove_all<D: Disk>(disk: &D, group: GroupId, paths: &[PathBuf]) -> Result<(), StorageError> {
     for path in paths {
         disk.remove(path).or_failed_to("remove", path)?;
     }

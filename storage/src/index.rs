@@ -64,6 +64,14 @@ impl SparseIndex {
         }
     }
 
+    /// Notes a place in any case: it can be found without reading what is before it.
+    pub(crate) fn note(&mut self, entry: IndexEntry) {
+        let place = self.entries.partition_point(|one| one.op < entry.op);
+        if self.entries.get(place).is_none_or(|there| there.op != entry.op) {
+            self.entries.insert(place, entry);
+        }
+    }
+
     /// The nearest entry at or before; none if the segment begins later or is empty.
     pub(crate) fn find(&self, from: ReadFrom) -> Option<IndexEntry> {
         let count = match from {

@@ -90,6 +90,18 @@ pub enum Job {
         /// Makes the snapshot.
         summarize: Summarize,
     },
+    /// The same where what goes cannot be read any more: with a snapshot of another replica that is in the log. Answered alike;
+    /// nothing is let go if the snapshot does not help.
+    LetGoWith {
+        /// Whose log.
+        group: GroupId,
+        /// The first op to keep.
+        first: Op,
+        /// What another replica's log builds on.
+        snapshot: Snapshot,
+        /// Makes a snapshot of what is behind that and goes as well.
+        summarize: Summarize,
+    },
     /// Puts a snapshot in the place of the whole log: what follows is appended behind it.
     TakeSnapshot {
         /// Whose log.
@@ -158,6 +170,7 @@ impl Job {
             | Self::Mend { group, .. }
             | Self::GiveUpHoles { group }
             | Self::LetGo { group, .. }
+            | Self::LetGoWith { group, .. }
             | Self::TakeSnapshot { group, .. }
             | Self::ReadSnapshot { group, .. }
             | Self::SaveResumePoint { group, .. }

@@ -231,7 +231,16 @@ impl<F: DiskFile> Log<F> {
         limit: ReadLimit,
     ) -> Result<Vec<Prepare>, StorageError> {
         let mut found = Found { from, limit, prepares: Vec::new(), bytes: 0, is_full: false };
-        let start = match from {
+        match self.read_into(disk, &mut found) {
+            // What is before the damage is sound. Who reads on meets it.
+            Err(error) if error.is_repairable() && !found.prepares.is_empty() => {}
+            read => read?,
+        }
+        Ok(found.prepares)
+    }
+
+    fn read_into<D: Disk<File = F>>(&self, disk: &D, found: &mut Found) -> Result<(), StorageError> {
+        let start = match found.from {
             ReadFrom::Op(op) => self.sealed.partition_point(|segment| segment.header.parent.op < op),
             ReadFrom::Offset(offset) => {
                 self.sealed.partition_point(|segment| segment.header.base_offset <= offset)
@@ -241,16 +250,16 @@ impl<F: DiskFile> Log<F> {
             }
         };
         for segment in &self.sealed[start.saturating_sub(1)..] {
-            if found.is_full || segment.header.first_op() > limit.last {
-                return Ok(found.prepares);
+            if found.is_full || segment.header.first_op() > found.limit.last {
+                return Ok(());
             }
             let file = disk.open(&segment.path, OpenMode::Existing).or_failed_to("open", &segment.path)?;
-            self.read_segment(segment, &file, &mut found)?;
+            self.read_segment(segment, &file, found)?;
         }
         if !found.is_full {
-            self.read_segment(&self.active, &self.writer.file, &mut found)?;
+            self.read_segment(&self.active, &self.writer.file, found)?;
         }
-        Ok(found.prepares)
+        Ok(())
     }
 
     /// Shows all prepares of a segment.

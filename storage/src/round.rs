@@ -67,6 +67,7 @@ impl Round {
             | Job::Mend { .. }
             | Job::GiveUpHoles { .. }
             | Job::LetGo { .. }
+            | Job::LetGoWith { .. }
             | Job::ReadSnapshot { .. }
             | Job::SaveResumePoint { .. }
             | Job::Survey { .. }

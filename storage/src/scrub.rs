@@ -19,6 +19,7 @@
 //! What the disk cannot read counts like what has rotted: writing it again is what makes a disk put it elsewhere.
 
 mod block;
+mod let_go;
 mod patch;
 mod tolerant;
 
@@ -34,6 +35,7 @@ use varve_protocol::prepare::{
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
+use crate::index::IndexEntry;
 use crate::job::ReadFrom;
 use crate::log::{Log, ReadLimit};
 use crate::reader::{Chain, Cursor};
@@ -43,8 +45,8 @@ use tolerant::Tolerant;
 /// Where a look at a log begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ScrubFrom {
-    /// At the nearest known place at or before this op.
-    Op(Op),
+    /// At the nearest known place at or before where a read would start.
+    Read(ReadFrom),
     /// Where the piece before ended.
     Mark(Mark),
 }
@@ -196,13 +198,13 @@ impl<F: DiskFile> Log<F> {
     ) -> Result<Scrubbed, StorageError> {
         let place_of = |mark: Mark| Some((self.place_of(mark.segment)?, mark));
         let known = match from {
-            ScrubFrom::Op(_) => None,
+            ScrubFrom::Read(_) => None,
             ScrubFrom::Mark(mark) => place_of(mark),
         };
         let (place, mark) = match (known, from) {
             (Some(known), _) => known,
-            (None, ScrubFrom::Op(op)) => self.mark_before(disk, op)?,
-            (None, ScrubFrom::Mark(mark)) => self.mark_before(disk, mark.op())?,
+            (None, ScrubFrom::Read(from)) => self.mark_before(disk, from)?,
+            (None, ScrubFrom::Mark(mark)) => self.mark_before(disk, ReadFrom::Op(mark.op()))?,
         };
         let mut done = Scrubbed::default();
         if mark.position > self.segment_at(place).end || mark.op() > limit.last {
@@ -213,7 +215,20 @@ impl<F: DiskFile> Log<F> {
             done.findings.extend(self.look_at_block(disk, place)?);
         }
         self.look(disk, (place, mark), limit, &mut done)?;
+        if let (Some(Finding::Prepares { .. }), Some(behind)) = (done.findings.last(), done.next) {
+            // What is behind the damage can be read without going through it.
+            self.note_place(behind);
+        }
         Ok(done)
+    }
+
+    fn note_place(&mut self, mark: Mark) {
+        let entry = IndexEntry { op: mark.op(), base_offset: mark.next_offset, position: mark.position };
+        let place = self.place_of(mark.segment);
+        let segment = place.map(|place| self.sealed.get_mut(place).unwrap_or(&mut self.active));
+        if let Some(segment) = segment.filter(|_| mark.position > FIRST_POSITION) {
+            segment.index.note(entry);
+        }
     }
 
     /// Looks at prepares.
@@ -257,17 +272,23 @@ impl<F: DiskFile> Log<F> {
         Ok(())
     }
 
-    /// The nearest place at or before an op that is known without reading what is before it.
-    fn mark_before<D: Disk<File = F>>(&self, disk: &D, op: Op) -> Result<(usize, Mark), StorageError> {
-        let later = self.sealed.iter().chain([&self.active]).take_while(|one| one.header.parent.op < op);
-        let place = later.count().saturating_sub(1);
+    /// The nearest place at or before the start of a read that is known without reading what is before it.
+    fn mark_before<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        from: ReadFrom,
+    ) -> Result<(usize, Mark), StorageError> {
+        let is_before = |segment: &&Segment| match from {
+            ReadFrom::Op(op) => segment.header.parent.op < op,
+            ReadFrom::Offset(offset) => segment.header.base_offset <= offset,
+        };
+        let place = self.sealed.iter().chain([&self.active]).take_while(is_before).count().saturating_sub(1);
         let segment = self.segment_at(place);
         let start = Mark::start_of(segment);
         let Ok(file) = disk.open(&segment.path, OpenMode::Existing) else { return Ok((place, start)) };
         let file = Tolerant(file);
-        let mut op = op;
-        while let Some(entry) = segment.index.find(ReadFrom::Op(op)).filter(|entry| entry.op > start.segment)
-        {
+        let mut from = from;
+        while let Some(entry) = segment.index.find(from).filter(|entry| entry.op > start.segment) {
             let mut cursor = Cursor::new(&file, entry.position, segment.end, PREPARE_HEADER_SIZE);
             let header = cursor.header().or_failed_to("read", &segment.path)?;
             if let Some(header) =
@@ -276,7 +297,7 @@ impl<F: DiskFile> Log<F> {
                 let (after, next_offset) = (header.parent(), header.base_offset());
                 return Ok((place, Mark { position: entry.position, after, next_offset, ..start }));
             }
-            op = entry.op.previous();
+            from = ReadFrom::Op(entry.op.previous());
         }
         Ok((place, start))
     }

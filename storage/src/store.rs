@@ -283,7 +283,10 @@ impl<D: Disk> Store<D> {
             Job::Mend { group, prepares } => self.mend(group, &prepares, round),
             Job::Resume => self.resume(round),
             Job::GiveUpHoles { group } => self.give_up_holes(group, round),
-            Job::LetGo { group, first, summarize } => self.let_go(group, first, summarize, round),
+            Job::LetGo { group, first, summarize } => self.let_go(group, (None, first), summarize, round),
+            Job::LetGoWith { group, first, snapshot, summarize } => {
+                self.let_go(group, (Some(&snapshot), first), summarize, round)
+            }
             Job::TakeSnapshot { group, snapshot } => self.take_snapshot(group, snapshot, round),
             Job::ReadSnapshot { group, token } => {
                 let log = open_log(&mut self.groups, group);

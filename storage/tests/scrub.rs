@@ -8,8 +8,8 @@ use varve_protocol::id::{Op, View};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::Prepare;
 use varve_storage::{
-    Completion, Damage, Disk, DiskFile, Finding, Job, MemoryDisk, OpenMode, Options, ScrubFrom, Scrubbed,
-    Store,
+    Completion, Damage, Disk, DiskFile, Finding, Job, MemoryDisk, OpenMode, Options, ReadFrom, ScrubFrom,
+    Scrubbed, Store,
 };
 
 use crate::support::{Branch, GROUP, append, durable, new_store, reopen, snapshot_of, summarize};
@@ -50,7 +50,7 @@ fn scrub(store: &mut Store<MemoryDisk>, from: ScrubFrom, (bytes_max, last): (usi
 fn scrub_all(store: &mut Store<MemoryDisk>, limits: (usize, u64)) -> (Vec<Finding>, usize, u64) {
     let mut findings = Vec::new();
     let (mut pieces, mut bytes) = (0, 0);
-    let mut from = ScrubFrom::Op(Op::new(1));
+    let mut from = ScrubFrom::Read(ReadFrom::Op(Op::new(1)));
     loop {
         let piece = scrub(store, from, limits);
         findings.extend(piece.findings);
@@ -154,7 +154,7 @@ fn a_look_begins_anywhere_and_ends_where_it_is_told_to() {
         let (findings, _, bytes) = scrub_all(&mut store, (1, last));
         let upto: usize = log[..place(Op::new(last))].iter().map(|one| one.header().total_size()).sum();
         assert_eq!((findings, bytes), (vec![], upto as u64), "up to op{last}");
-        let piece = scrub(&mut store, ScrubFrom::Op(Op::new(last)), (PLENTY, 9));
+        let piece = scrub(&mut store, ScrubFrom::Read(ReadFrom::Op(Op::new(last))), (PLENTY, 9));
         assert_eq!(piece.findings, []);
         assert!(piece.next.is_none_or(|mark| mark.op() > Op::new(last)), "op{last} was looked at");
     }
@@ -312,7 +312,7 @@ fn nothing_is_given_back_that_does_not_belong_there() {
 fn a_log_is_appended_to_while_it_is_looked_at() {
     let mut specimen = specimen();
     let mut branch = Branch::behind(&specimen.log[8]);
-    let mut from = ScrubFrom::Op(Op::new(1));
+    let mut from = ScrubFrom::Read(ReadFrom::Op(Op::new(1)));
     let mut count = 9;
     loop {
         let next = branch.seal(100);
@@ -339,7 +339,7 @@ fn what_was_found_in_a_log_that_is_replaced_is_void() {
     let mut specimen = specimen();
     let path = specimen.segments()[0].clone();
     specimen.write(&path, BLOCK + 5, &[0xee; 3]);
-    let piece = scrub(&mut specimen.store, ScrubFrom::Op(Op::new(1)), (PLENTY, 9));
+    let piece = scrub(&mut specimen.store, ScrubFrom::Read(ReadFrom::Op(Op::new(1))), (PLENTY, 9));
     let (damage, mark) = (damages(&piece.findings)[0], piece.next.unwrap());
     let snapshot = snapshot_of(&specimen.log[..5]);
     specimen.store.execute(vec![Job::TakeSnapshot { group: GROUP, snapshot }]);
@@ -372,4 +372,61 @@ fn what_cannot_be_let_go_and_a_rotten_snapshot_are_said() {
     let snapshot = dir.join(format!("{:020}.snapshot", first.as_raw() - 1));
     specimen.write(&snapshot, 40, &[0xee; 3]);
     assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, [Finding::Lost { path: snapshot }]);
+}
+
+#[test]
+fn what_cannot_be_read_is_let_go_with_the_snapshot_of_another_replica() {
+    for (rotten, at, is_of_log) in [(1, 3, true), (1, 2, true), (4, 3, true), (1, 3, false)] {
+        let mut specimen = specimen();
+        let firsts: Vec<Op> = specimen
+            .segments()
+            .iter()
+            .map(|path| Op::new(specimen.op_at(path, BLOCK).expect("it holds something")))
+            .collect();
+        assert_eq!(firsts, [1, 4, 7].map(Op::new), "the segments are as this test takes them to be");
+        let path = specimen.segments()[usize::from(rotten > 3)].clone();
+        specimen.write(&path, BLOCK + 5, &[0xee; 3]);
+        let log = if is_of_log {
+            specimen.log.clone()
+        } else {
+            Branch { view: View::new(9), ..Branch::new(GROUP) }.seal_many(&[90; 9])
+        };
+        let (snapshot, first) = (snapshot_of(&log[..at]), Op::new(7));
+        let job = Job::LetGoWith { group: GROUP, first, snapshot, summarize };
+        let answers = specimen.store.execute(vec![job]);
+        let helps = is_of_log && at == 3 && rotten < 4;
+        let offset = specimen.log[5].header().next_offset();
+        let start = if helps { LogStart { op: first, offset } } else { LogStart::FIRST };
+        assert_eq!(answers.last(), Some(&Completion::LetGo { group: GROUP, start }), "{rotten} {at}");
+        if helps {
+            assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, []);
+            let (mut store, recovered, shown) = reopen(specimen.disk.fork(), SEGMENTS);
+            assert_eq!((&recovered[0].problem, recovered[0].hole), (&None, None));
+            assert_eq!(recovered[0].snapshot, Some(snapshot_of(&specimen.log[..6])));
+            assert!(shown == specimen.log[6..]);
+            drop(store.execute(Vec::new()));
+        }
+    }
+}
+
+#[test]
+fn what_is_behind_damage_can_be_read_when_it_was_found() {
+    let mut specimen = specimen();
+    let path = specimen.segments()[0].clone();
+    let second = BLOCK + specimen.log[0].header().total_size() as u64;
+    specimen.write(&path, second + 5, &[0xee; 3]);
+    let read = |store: &mut Store<MemoryDisk>, from| {
+        let job = Job::Read { group: GROUP, token: 1, from, bytes_max: 0, last: Op::new(9) };
+        match store.execute(vec![job]).pop() {
+            Some(Completion::Read { result, .. }) => result.ok().map(|found| found[0].op().as_raw()),
+            other => panic!("a read is answered: {other:?}"),
+        }
+    };
+    assert_eq!(read(&mut specimen.store, ReadFrom::Op(Op::new(3))), None, "nobody knows where it is");
+    assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0.len(), 1);
+    let offset = specimen.log[2].header().base_offset();
+    assert_eq!(read(&mut specimen.store, ReadFrom::Op(Op::new(3))), Some(3));
+    assert_eq!(read(&mut specimen.store, ReadFrom::Offset(offset)), Some(3));
+    assert_eq!(read(&mut specimen.store, ReadFrom::Op(Op::new(2))), None);
+    assert_eq!(read(&mut specimen.store, ReadFrom::Op(Op::new(1))), Some(1));
 }

@@ -107,6 +107,7 @@ fn append_bytes(job: &Job) -> usize {
         | Job::Read { .. }
         | Job::GiveUpHoles { .. }
         | Job::LetGo { .. }
+        | Job::LetGoWith { .. }
         | Job::TakeSnapshot { .. }
         | Job::ReadSnapshot { .. }
         | Job::SaveResumePoint { .. }

@@ -4,6 +4,7 @@ use varve_protocol::id::{GroupId, Op};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::Prepare;
 use varve_protocol::resume_point::ResumePoint;
+use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 
 use super::{Hosted, Store, open_log};
@@ -73,13 +74,17 @@ impl<D: Disk> Store<D> {
     pub(super) fn let_go(
         &mut self,
         group: GroupId,
-        first: Op,
+        (snapshot, first): (Option<&Snapshot>, Op),
         summarize: Summarize,
         round: &mut Round,
     ) -> Result<(), StorageError> {
         let is_replaced_later = self.is_log_replaced_later(group);
         let Ok(log) = open_log(&mut self.groups, group) else { return Ok(()) };
-        let result = if is_replaced_later { Ok(false) } else { log.let_go(&self.disk, first, summarize) };
+        let result = match snapshot {
+            _ if is_replaced_later => Ok(false),
+            Some(snapshot) => log.let_go_with(&self.disk, (snapshot, first), summarize),
+            None => log.let_go(&self.disk, first, summarize),
+        };
         match result {
             Ok(_) => {}
             // What cannot be read now stays until it is mended, and what cannot be summed up until there is room.
