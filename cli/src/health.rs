@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
-use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role};
+use varve_protocol::client::{GroupStatus, NodeStatus, NodeVitals, Role, ScrubStatus};
 use varve_protocol::id::{GroupId, NodeId, Op};
 use varve_protocol::metadata::{ClusterMap, Move, NodeEntry, PartitionEntry};
 
@@ -52,6 +52,32 @@ pub(crate) struct NodeHealth {
     pub(crate) changing: u32,
     pub(crate) faulty: u32,
     pub(crate) frames_dropped: u64,
+    pub(crate) scrub: ScrubHealth,
+}
+
+/// What has come of a node's looking at its logs again, since its process started.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub(crate) struct ScrubHealth {
+    /// Passes over all of its logs.
+    pub(crate) passes: u64,
+    /// When the last one ended, in milliseconds since 1970; none if none has.
+    pub(crate) last_pass_ended_ms: Option<u64>,
+    pub(crate) bytes: u64,
+    pub(crate) damages_found: u64,
+    pub(crate) damages_mended: u64,
+}
+
+impl ScrubHealth {
+    fn new(status: &ScrubStatus) -> Self {
+        let ended = status.last_pass_ended.as_raw();
+        Self {
+            passes: status.passes,
+            last_pass_ended_ms: (ended > 0).then_some(ended / 1_000),
+            bytes: status.bytes,
+            damages_found: status.damages_found,
+            damages_mended: status.damages_mended,
+        }
+    }
 }
 
 /// How one group is.
@@ -178,12 +204,15 @@ impl NodeHealth {
             changing: counts.changing,
             faulty: counts.faulty,
             frames_dropped: answer.as_ref().map_or(0, |vitals| vitals.frames_dropped),
+            scrub: answer.as_ref().map(|vitals| ScrubHealth::new(&vitals.scrub)).unwrap_or_default(),
         }
     }
 
-    /// Whether it is as it was, but older.
+    /// Whether it is as it was, but older, and has looked at more of its logs.
     pub(crate) fn is_as(&self, before: &Self) -> bool {
-        *self == Self { uptime_ms: self.uptime_ms, ..before.clone() }
+        let ScrubHealth { damages_found, damages_mended, .. } = before.scrub;
+        let scrub = ScrubHealth { damages_found, damages_mended, ..self.scrub };
+        *self == Self { uptime_ms: self.uptime_ms, scrub, ..before.clone() }
     }
 
     /// Whether it answers, and all its replicas work.
@@ -235,7 +264,7 @@ fn raw(nodes: &[NodeId]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use varve_protocol::durability::Durability;
-    use varve_protocol::id::{Offset, View};
+    use varve_protocol::id::{Offset, Timestamp, View};
     use varve_protocol::metadata::{StreamEntry, TopicEntry};
 
     use super::*;
@@ -281,6 +310,7 @@ mod tests {
             hears: Vec::new(),
             groups: (0..).zip(roles).map(group).collect(),
             frames_dropped: 0,
+            scrub: ScrubStatus::default(),
         });
         (entry, status.ok_or_else(|| "timed out".to_owned()))
     }
@@ -299,6 +329,22 @@ mod tests {
         assert_eq!(summary.groups[1].name, "shop/orders/0");
         assert_eq!((summary.groups[1].primary, summary.groups[1].view), (Some(2), 4));
         assert_eq!((summary.nodes[0].primary_of, summary.nodes[0].backup_of), (1, 1));
+    }
+
+    #[test]
+    fn what_was_looked_at_is_no_news_and_what_was_found_is() {
+        let (entry, status) = answer(1, Some([(Primary, 0), (Backup, 4)]));
+        let status = status.expect("it answers");
+        let health = |bytes, damages_found| {
+            let last_pass_ended = Timestamp::new(bytes * 1_000);
+            let scrub =
+                ScrubStatus { passes: bytes, last_pass_ended, bytes, damages_found, damages_mended: 0 };
+            NodeHealth::new(&entry, &Ok(NodeStatus { scrub, ..status.clone() }.vitals()))
+        };
+        assert!(health(7, 1).is_as(&health(3, 1)));
+        assert!(!health(7, 1).is_as(&health(7, 0)));
+        assert_eq!(health(0, 0).scrub.last_pass_ended_ms, None);
+        assert_eq!(health(7, 0).scrub.last_pass_ended_ms, Some(7));
     }
 
     #[test]

@@ -136,6 +136,23 @@ pub struct NodeStatus {
     pub groups: Vec<GroupStatus>,
     /// Frames dropped because they could not be read or were not meant for this node.
     pub frames_dropped: u64,
+    /// How sound its logs are.
+    pub scrub: ScrubStatus,
+}
+
+/// What has come of looking at the logs of a node again, since its process started.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Archive, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Passes over all of its logs.
+    pub passes: u64,
+    /// When the last one ended; zero if none has.
+    pub last_pass_ended: Timestamp,
+    /// Bytes that were looked at.
+    pub bytes: u64,
+    /// Stretches of logs, and files, that had rotted.
+    pub damages_found: u64,
+    /// Those of them that are as they were.
+    pub damages_mended: u64,
 }
 
 impl NodeStatus {
@@ -150,6 +167,7 @@ impl NodeStatus {
             hears: self.hears.clone(),
             counts,
             frames_dropped: self.frames_dropped,
+            scrub: self.scrub,
             map_op: Op::new(metadata.map_or(0, |group| group.commit)),
         }
     }
@@ -170,6 +188,8 @@ pub struct NodeVitals {
     pub frames_dropped: u64,
     /// The op of the cluster map that the node would give: an older map may lack something.
     pub map_op: Op,
+    /// How sound its logs are.
+    pub scrub: ScrubStatus,
 }
 
 /// How many replicas of a node do what.

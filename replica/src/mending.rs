@@ -273,6 +273,16 @@ impl Mending {
         is_wanted && self.lacking.insert(node)
     }
 
+    /// Whether all of so many peers lack what is asked for.
+    pub(crate) fn is_nowhere(&self, peers: usize) -> bool {
+        !self.is_writing && self.lacking.len() >= peers
+    }
+
+    /// Whether so many peers were all asked for the same in vain, and more than once.
+    pub(crate) fn is_stuck(&self, peers: usize) -> bool {
+        !self.is_writing && self.attempts as usize > 2 * peers
+    }
+
     /// What to do now that something has come, or time has passed.
     pub(crate) fn next_step(&mut self, peers: &[NodeId], now: Moment) -> Step {
         if self.is_writing || self.is_given_up || self.reading.is_some() {

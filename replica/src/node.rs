@@ -14,6 +14,7 @@
 //!                        ├─ moves      replicas that go from node to node
 //!                        ├─ doubt      unclean stops
 //!                        ├─ full       disks without room
+//!                        ├─ scrub      logs that rot
 //!                        └─ disk       completions ──▶ Effects
 //! ```
 //!
@@ -35,6 +36,7 @@ mod offsets;
 mod placing;
 mod resume;
 pub(crate) mod retention;
+mod scrub;
 mod seats;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -62,6 +64,7 @@ use crate::node::full::DISK_FULL;
 use crate::node::liveness::Peer;
 use crate::node::offsets::Questions;
 use crate::recovery::{RecoveredReplica, Recovery};
+use crate::scrubbing::Scrubbing;
 use crate::timers::{Due, Timers};
 use crate::timing::Timing;
 
@@ -144,6 +147,7 @@ pub struct Node {
     tail_bytes: usize,
     /// Groups whose writes wait because the disk is full.
     full: BTreeSet<GroupId>,
+    scrubbing: Scrubbing,
     frames_dropped: u64,
     /// Frames that did not even reach this node, as its driver says.
     frames_unreadable: u64,
@@ -162,6 +166,8 @@ impl Node {
         let metadata_floor =
             replicas.get(&GroupId::METADATA).map_or(Op::ZERO, |found| found.superblock.commit);
         let catch_up = Allowance::new(config.timing.catch_up_bytes_per_second, now);
+        let Timing { scrub_bytes_per_second, scrub_pass_every, .. } = config.timing;
+        let scrubbing = Scrubbing::new(scrub_bytes_per_second, scrub_pass_every, (config.seed, now));
         let mut node = Self {
             config,
             rng,
@@ -199,11 +205,13 @@ impl Node {
             writing_bytes: 0,
             tail_bytes: 0,
             full: BTreeSet::new(),
+            scrubbing,
             frames_dropped: 0,
             frames_unreadable: 0,
             effects: VecDeque::new(),
         };
         node.timers.set(now.plus(node.config.timing.retention_check), Due::Retention);
+        node.arm_scrub(node.scrubbing.idle_until(now));
         node.open_metadata_group(metadata_tail);
         node.reconcile_groups();
         node.found_or_join();
@@ -253,16 +261,19 @@ impl Node {
     /// How this node and its replicas are.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        let NodeVitals { node, uptime_ms, hears, frames_dropped, .. } = self.vitals();
+        let NodeVitals { node, uptime_ms, hears, frames_dropped, scrub, .. } = self.vitals();
         let mut groups: Vec<GroupStatus> =
             self.groups.iter().map(|(id, group)| group_status(*id, group)).collect();
+        for status in &mut groups {
+            status.problem = status.problem.take().or_else(|| self.scrub_problem(status.group));
+        }
         for status in groups.iter_mut().filter(|status| self.full.contains(&status.group)) {
             status.problem.get_or_insert_with(|| DISK_FULL.to_owned());
         }
         if let Some(metadata) = groups.first_mut().filter(|first| first.group == GroupId::METADATA) {
             metadata.problem = metadata.problem.take().or_else(|| self.why_unfounded());
         }
-        NodeStatus { node, uptime_ms, hears, groups, frames_dropped }
+        NodeStatus { node, uptime_ms, hears, groups, frames_dropped, scrub }
     }
 
     /// How this node is, in short.
@@ -279,6 +290,7 @@ impl Node {
             counts: RoleCounts::of(self.groups.values().map(role_of)),
             frames_dropped: self.frames_dropped + self.frames_unreadable,
             map_op: self.metadata.applied(),
+            scrub: self.scrubbing.status,
         }
     }
 
@@ -317,6 +329,8 @@ impl Node {
             Some(Due::Restore(node)) => self.on_restore_due(node),
             Some(Due::Retention) => self.on_retention_due(),
             Some(Due::DiskRoom) => self.on_disk_room_due(),
+            Some(Due::Scrub) => self.on_scrub_due(),
+            Some(Due::Wound(group)) => self.on_wound_due(group),
             None => {}
         }
     }

@@ -24,6 +24,10 @@ pub(crate) enum Due {
     Retention,
     /// It is time to look whether a full disk has room again.
     DiskRoom,
+    /// It is time to look at a piece of a log.
+    Scrub,
+    /// It is time to ask again for what has rotted in a group.
+    Wound(GroupId),
 }
 
 /// A sorted set of timers.

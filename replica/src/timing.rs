@@ -19,6 +19,10 @@ pub struct Timing {
     pub retention_check: Duration,
     /// Bytes of old prepares that a node sends in a second to replicas that catch up; zero: no limit. Default zero.
     pub catch_up_bytes_per_second: u64,
+    /// Bytes of its logs that a node looks at in a second, to see whether they have rotted; zero: none. Default 512 KiB.
+    pub scrub_bytes_per_second: u64,
+    /// Between the beginnings of two passes over all logs, at least: what can be read today can be read tomorrow. Default a day.
+    pub scrub_pass_every: Duration,
     /// The clockwork inside each group.
     pub consensus: Timeouts,
 }
@@ -31,6 +35,8 @@ impl Default for Timing {
             restore_primaries_after: Duration::from_secs(10),
             retention_check: Duration::from_secs(10),
             catch_up_bytes_per_second: 0,
+            scrub_bytes_per_second: 512 << 10,
+            scrub_pass_every: Duration::from_secs(24 * 60 * 60),
             consensus: Timeouts::default(),
         }
     }

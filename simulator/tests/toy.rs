@@ -15,8 +15,8 @@ use simulator::scenario::{Fault, Rot, Scenario, Strike, Victim, World};
 use simulator::trace::Printing;
 use std::time::Duration;
 use varve_protocol::client::{
-    FetchOptions, GroupStatus, NodeStatus, PartitionOffsets, Request, Response, Role, decode_archive,
-    encode_archive,
+    FetchOptions, GroupStatus, NodeStatus, PartitionOffsets, Request, Response, Role, ScrubStatus,
+    decode_archive, encode_archive,
 };
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Body, Command, Frame, FrameHeader};
@@ -275,6 +275,7 @@ impl<const BUG: u8> Machine for Toy<BUG> {
             hears: vec![self.setup.node],
             groups: self.state.logs.iter().map(group).collect(),
             frames_dropped: 0,
+            scrub: ScrubStatus::default(),
         }
     }
 

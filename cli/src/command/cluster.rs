@@ -140,7 +140,8 @@ fn text(summary: &Summary) -> String {
     ];
     text += &table(&head, &[0, 1, 4, 5, 6, 7], summary.nodes.iter().map(node_row));
     let all = summary.groups.len() <= GROUPS_SHOWN_MAX;
-    let shown: Vec<&GroupHealth> = summary.groups.iter().filter(|group| all || !group.is_well()).collect();
+    let shown: Vec<&GroupHealth> =
+        summary.groups.iter().filter(|group| all || !group.is_well() || !group.problems.is_empty()).collect();
     if !shown.is_empty() {
         let head = ["GROUP", "NAME", "WRITES", "PRIMARY", "VIEW", "WORKING", "PROBLEM"];
         text += "\n";
@@ -167,11 +168,20 @@ fn node_row(node: &NodeHealth) -> Vec<String> {
                 node.backup_of.to_string(),
                 (node.changing + node.faulty).to_string(),
                 list(&node.hears),
-                String::new(),
+                damages(node),
             ]);
         }
     }
     row
+}
+
+/// What of a node's logs had rotted, if anything is not as it was.
+fn damages(node: &NodeHealth) -> String {
+    let left = node.scrub.damages_found.saturating_sub(node.scrub.damages_mended);
+    match usize::try_from(left).unwrap_or(usize::MAX) {
+        0 => String::new(),
+        left => format!("{} of its logs cannot be read", counted(left, "part")),
+    }
 }
 
 fn group_row(group: &GroupHealth) -> Vec<String> {

@@ -18,6 +18,8 @@ use super::{
     PATH_MTU_MAX, PULSE_INTERVAL_MS, PULSES_PER_SUSPICION_MIN, Problem, RESTORE_PRIMARIES_AFTER_MS,
     SEGMENT_AGE_MS_MAX, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings, TimingSettings,
     TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
+    SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings,
+    TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
 };
 
 /// A problem and the byte of the file where it is.
@@ -89,6 +91,7 @@ pub(super) struct StorageTable {
     pub(super) segment_size_bytes_max: Spanned<u64>,
     pub(super) segment_age_ms_max: Spanned<u64>,
     pub(super) memory_sync_ms: Spanned<u64>,
+    pub(super) scrub_bytes_per_second_max: Spanned<u64>,
 }
 
 impl Default for StorageTable {
@@ -97,6 +100,7 @@ impl Default for StorageTable {
             segment_size_bytes_max: unwritten(SEGMENT_SIZE_BYTES_MAX),
             segment_age_ms_max: unwritten(SEGMENT_AGE_MS_MAX),
             memory_sync_ms: unwritten(MEMORY_SYNC_MS),
+            scrub_bytes_per_second_max: unwritten(SCRUB_BYTES_PER_SECOND_MAX),
         }
     }
 }
@@ -139,6 +143,10 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<ClusterConfig, Located> {
             segment_size_bytes_max: bounded(&file.storage.segment_size_bytes_max, SEGMENT_SIZE_BYTES_MAX)?,
             segment_age_ms_max: bounded(&file.storage.segment_age_ms_max, SEGMENT_AGE_MS_MAX)?,
             memory_sync: Duration::from_millis(bounded(&file.storage.memory_sync_ms, MEMORY_SYNC_MS)?),
+            scrub_bytes_per_second_max: bounded(
+                &file.storage.scrub_bytes_per_second_max,
+                SCRUB_BYTES_PER_SECOND_MAX,
+            )?,
         },
         transport: TransportSettings {
             path_mtu_max: u16::try_from(bounded(&file.transport.path_mtu_max, PATH_MTU_MAX)?)

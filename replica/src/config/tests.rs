@@ -80,6 +80,8 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.storage.segment_size_bytes_max, SEGMENT_SIZE_BYTES_MAX.default);
     assert_eq!(config.storage.segment_age_ms_max, SEGMENT_AGE_MS_MAX.default);
     assert_eq!(config.storage.memory_sync, ms(MEMORY_SYNC_MS));
+    assert_eq!(config.storage.scrub_bytes_per_second_max, SCRUB_BYTES_PER_SECOND_MAX.default);
+    assert_eq!(config.storage.scrub_bytes_per_second_max, crate::Timing::default().scrub_bytes_per_second);
     assert_eq!(u64::from(config.transport.path_mtu_max), PATH_MTU_MAX.default);
     let catch_up = config.transport.catch_up_bytes_per_second_max;
     assert_eq!(catch_up, CATCH_UP_BYTES_PER_SECOND_MAX.default);

@@ -35,6 +35,17 @@ pub(crate) enum PendingRead {
     Mended,
 }
 
+impl PendingRead {
+    /// Where it starts, if it is a read of prepares.
+    fn from(&self) -> Option<ReadFrom> {
+        match self {
+            Self::Prepare { id, .. } => Some(ReadFrom::Op(id.op)),
+            Self::Fetch(fetch) => Some(ReadFrom::Offset(fetch.offset())),
+            Self::Headers { .. } | Self::Snapshot { .. } | Self::Mended => None,
+        }
+    }
+}
+
 /// The reads under way, by token.
 #[derive(Debug, Default)]
 pub(crate) struct PendingReads {
@@ -76,7 +87,9 @@ impl Node {
             Completion::Sealed { group, last } => self.on_sealed(group, last),
             Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
             Completion::Surveyed { group, sealed, active } => self.on_surveyed(group, &sealed, active),
-            Completion::Scrubbed { .. } | Completion::Patched { .. } | Completion::CannotLetGo { .. } => {}
+            Completion::Scrubbed { group, piece } => self.on_scrubbed(group, piece),
+            Completion::Patched { group, left } => self.on_patched(group, left),
+            Completion::CannotLetGo { group, op } => self.on_cannot_let_go(group, op),
             Completion::Deleted { group } => self.on_deleted(group),
             Completion::DiskFull { group } => self.on_disk_full(group),
             Completion::DiskHasRoom { group } => self.on_disk_has_room(group),
@@ -176,10 +189,13 @@ impl Node {
             | PendingRead::Fetch(_) => {}
         }
         let is_readable = result.is_ok() && !self.is_mending(group);
-        let prepares = result.unwrap_or_else(|error| {
-            tracing::error!(%group, %error, "read failed");
-            Vec::new()
-        });
+        let prepares = match result {
+            Ok(prepares) => prepares,
+            Err(error) => {
+                self.on_unreadable(group, why.from(), &error);
+                Vec::new()
+            }
+        };
         match why {
             PendingRead::Prepare { to, view, id } => {
                 let found = prepares.into_iter().find(|prepare| prepare.id() == id);
@@ -196,6 +212,9 @@ impl Node {
             }
             PendingRead::Fetch(fetch) => self.answer_fetch(&fetch, prepares),
             PendingRead::Mended | PendingRead::OffsetAt(_) | PendingRead::Snapshot { .. } => {}
+            PendingRead::Fetch(fetch) if is_readable => self.answer_fetch(&fetch, prepares),
+            PendingRead::Fetch(fetch) => self.refuse_unreadable(&fetch),
+            PendingRead::Mended | PendingRead::Snapshot { .. } => {}
         }
     }
 }

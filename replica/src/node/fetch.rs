@@ -38,6 +38,13 @@ pub(crate) struct Fetch {
     bytes_max: usize,
 }
 
+impl Fetch {
+    /// The first record that is wanted.
+    pub(crate) fn offset(&self) -> Offset {
+        self.offset
+    }
+}
+
 /// The fetches that wait for records.
 #[derive(Debug, Default)]
 pub(crate) struct Fetches {
@@ -122,6 +129,12 @@ impl Node {
                 self.refuse(fetch.session, fetch.correlation, Refusal::UnknownGroup { group });
             }
         }
+    }
+
+    /// What is asked for cannot be read here.
+    pub(super) fn refuse_unreadable(&mut self, fetch: &Fetch) {
+        let refusal = self.why_unreadable(fetch.group);
+        self.refuse(fetch.session, fetch.correlation, refusal);
     }
 
     /// Hands out prepares that hold records at or behind the offset asked for.

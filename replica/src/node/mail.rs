@@ -53,6 +53,9 @@ impl Node {
             Standing::Voice | Standing::Listener if !is_misdirected && self.is_mending(id) => {
                 self.on_message_while_mending(id, node, message);
             }
+            Standing::Voice | Standing::Listener if !is_misdirected && self.is_about_wound(id, &message) => {
+                self.on_message_about_wound(id, node, message);
+            }
             Standing::Voice if !is_misdirected => self.hear(id, (node, voice.replica), message),
             Standing::Listener if !is_misdirected => self.on_question(id, (node, voice.replica), message),
             Standing::Voice | Standing::Listener | Standing::Stranger => {

@@ -29,7 +29,7 @@ impl Node {
         self.groups.get(&id).is_some_and(|group| matches!(group.state, State::Mending(_)))
     }
 
-    fn peers_of(&self, id: GroupId) -> Vec<NodeId> {
+    pub(super) fn peers_of(&self, id: GroupId) -> Vec<NodeId> {
         let holders = self.groups.get(&id).into_iter().flat_map(Group::holders).map(|(_, node)| node);
         holders.filter(|node| *node != self.config.node).collect()
     }

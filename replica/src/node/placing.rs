@@ -136,6 +136,7 @@ impl Node {
         self.dormant.remove(&id);
         self.opening.remove(&id);
         self.unseated.remove(&id);
+        self.scrubbing.forget(id);
         if let Some(group) = self.groups.remove(&id) {
             if let Some(at) = group.armed {
                 self.timers.clear(at, Due::Group(id));

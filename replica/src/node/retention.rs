@@ -19,6 +19,7 @@ use varve_protocol::retention::Retention;
 use varve_protocol::snapshot::Snapshot;
 use varve_storage::{ActiveSegment, Job, SealedSegment, StorageError, Summary};
 
+use crate::group::Group;
 use crate::node::Node;
 use crate::node::clients::Waiting;
 use crate::node::disk::PendingRead;
@@ -88,10 +89,22 @@ impl Node {
         }
     }
 
+    /// The same, of what cannot be read here, with the snapshot of a replica that has let go of it.
+    pub(super) fn let_go_with(&mut self, id: GroupId, snapshot: Snapshot) {
+        let Some(first) = self.groups.get(&id).and_then(Group::replica).map(|here| here.log_start().op)
+        else {
+            return;
+        };
+        self.submit(Job::LetGoWith { group: id, first, snapshot, summarize });
+    }
+
     /// Segments have gone.
     pub(super) fn on_let_go(&mut self, id: GroupId, start: LogStart) {
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.base = group.base.max(start.op.previous());
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if start.op.previous() > group.base {
+            group.base = start.op.previous();
+            self.scrubbing.note_let_go(id, start.op);
+            self.scrubbing.note_new_base(id);
         }
     }
 
@@ -102,6 +115,7 @@ impl Node {
         self.tail_bytes -= group.tail.bytes();
         group.tail = Tail::new(snapshot.op());
         group.base = snapshot.op();
+        self.scrubbing.forget(id);
         self.submit(Job::TakeSnapshot { group: id, snapshot });
         self.wake_fetches(id);
     }

@@ -115,6 +115,7 @@ fn timing_of(config: &ClusterConfig) -> Timing {
         pulse_interval: config.timing.pulse_interval,
         suspicion_timeout: config.timing.suspicion_timeout,
         restore_primaries_after: config.timing.restore_primaries_after,
+        scrub_bytes_per_second: config.storage.scrub_bytes_per_second_max,
         catch_up_bytes_per_second: config.transport.catch_up_bytes_per_second_max,
         ..Timing::default()
     };

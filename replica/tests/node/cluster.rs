@@ -126,6 +126,11 @@ impl Cluster {
         Self { timing, ..Self::unfounded(nodes) }.started()
     }
 
+    /// The same, with both.
+    pub(crate) fn start_timed_with(nodes: u8, timing: Timing, options: Options) -> Self {
+        Self { timing, options, ..Self::unfounded(nodes) }.started()
+    }
+
     fn started(self) -> Self {
         let mut cluster = self;
         let nodes = u8::try_from(cluster.machines.len()).expect("there are few");

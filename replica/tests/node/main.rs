@@ -16,3 +16,4 @@ mod moves;
 mod reads;
 mod restarts;
 mod retention;
+mod scrub;

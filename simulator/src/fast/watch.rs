@@ -13,16 +13,16 @@ use std::time::Duration;
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId, View};
-use varve_replica::DISK_FULL;
+use varve_replica::{DISK_FULL, ROTTEN};
 
 use crate::oracle::Violation;
 
 /// How long a primary may go on without hearing a quorum.
 const LONELY_MAX: Duration = Duration::from_secs(1);
 
-/// Whether nothing is the matter with a replica but that it cannot write.
+/// Whether nothing is the matter with a replica but that it cannot write, or read something of what it holds.
 pub(crate) fn takes_part(replica: &GroupStatus) -> bool {
-    replica.problem.as_ref().is_none_or(|problem| problem == DISK_FULL)
+    replica.problem.as_ref().is_none_or(|problem| problem == DISK_FULL || problem.contains(ROTTEN))
 }
 
 /// How a replica was when it was last looked at.

@@ -190,6 +190,7 @@ mod tests {
             changing: 0,
             faulty: 0,
             frames_dropped: 0,
+            scrub: Default::default(),
         }
     }
 

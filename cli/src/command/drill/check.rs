@@ -342,6 +342,7 @@ mod tests {
             hears: nodes.iter().map(|node| node.node).collect(),
             counts: varve_protocol::client::RoleCounts::default(),
             frames_dropped: 0,
+            scrub: Default::default(),
             map_op: varve_protocol::id::Op::ZERO,
         };
         assert_eq!(judge_hearing("node 1", &vitals, &nodes).verdict, Fine);

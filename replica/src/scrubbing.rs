@@ -1,0 +1,376 @@
+//! What a node knows of how sound its logs are: which one is looked at next, how much was looked at, and what has rotted.
+//!
+//! ```text
+//!   groups   g1 ...... g4 |::::: g5 ...... g9
+//!                         ^ a pass begins somewhere, goes on to the end, and then from the first log to where it began
+//! ```
+//! A pass takes weeks where there is much, and a process may not live as long: if each began with the first log, the last ones
+//! would never be looked at.
+//!
+//! What somebody has found to be unreadable is looked at before anything else, and at once. Of what has rotted in a group one
+//! stretch is mended at a time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::client::ScrubStatus;
+use varve_protocol::id::{GroupId, Op, Timestamp};
+use varve_protocol::time::Moment;
+use varve_storage::{Damage, Mark, ReadFrom, ScrubFrom};
+
+use crate::mending::Mending;
+
+/// Bytes looked at in one job: what an append may have to wait for, a millisecond or two of a disk's work.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
+/// What a piece counts for beyond its bytes: a file is opened, and its local block is read.
+const PIECE_COST_BYTES: u64 = 4096;
+
+/// The longest time between the start of a node and its first look.
+const FIRST_PASS_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Where there is no log at all, it is looked for one now and then.
+const IDLE_LOOK_AFTER_MIN: Duration = Duration::from_secs(1);
+
+/// Bytes looked at behind a place that could not be read: more than a reader is given at once.
+const SUSPECT_BYTES: u64 = 32 << 20;
+
+/// Stretches of a group that are remembered as damaged; more are found by the next pass.
+const WOUNDS_MAX: usize = 64;
+
+/// Which part of a log is to be looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(crate) group: GroupId,
+    pub(crate) from: ScrubFrom,
+    /// Nothing above it is looked at.
+    pub(crate) last: Op,
+}
+
+/// Whoever has a log.
+pub(crate) trait Lookable {
+    /// The newest op that can be looked at: what is above it is not sure to stay where it is. None if nothing can be.
+    fn limit(&self) -> Option<Op>;
+}
+
+/// The first of the logs that can be looked at, from this one on.
+fn first_from(logs: &BTreeMap<GroupId, impl Lookable>, group: GroupId) -> Option<GroupId> {
+    logs.range(group..).find(|(_, log)| log.limit().is_some()).map(|(group, _)| *group)
+}
+
+/// Why a log is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    Pass,
+    /// Somebody could not read something; so many bytes are left to be looked at.
+    Suspect(u64),
+}
+
+/// A pass over all logs, as far as it has come.
+#[derive(Debug)]
+struct Pass {
+    began: Moment,
+    /// The log that it began with, and where in it.
+    origin: (GroupId, Op),
+    group: GroupId,
+    from: ScrubFrom,
+    /// It goes on from the first log to the origin.
+    has_wrapped: bool,
+}
+
+/// A stretch of a log that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Wound {
+    pub(crate) path: PathBuf,
+    pub(crate) damage: Damage,
+    /// How far it is mended, since that has begun.
+    pub(crate) mending: Option<Mending>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Scrubbing {
+    /// Zero: nothing is looked at that nobody has missed.
+    bytes_per_second: u64,
+    /// Between the beginnings of two passes, at least.
+    pass_every: Duration,
+    rng: ChaCha8Rng,
+    /// The job on its way to the disk.
+    under_way: Option<(GroupId, Why)>,
+    pass: Option<Pass>,
+    next_pass: Moment,
+    suspects: BTreeMap<GroupId, (ScrubFrom, u64)>,
+    wounds: BTreeMap<GroupId, VecDeque<Wound>>,
+    /// Files that nothing can be made of before the next start.
+    lost: BTreeMap<GroupId, PathBuf>,
+    pub(crate) status: ScrubStatus,
+    /// When the next look is due.
+    pub(crate) due: Option<Moment>,
+}
+
+impl Scrubbing {
+    /// Nothing was looked at yet; `seed` is the node's.
+    pub(crate) fn new(bytes_per_second: u64, pass_every: Duration, (seed, now): ([u8; 32], Moment)) -> Self {
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        // What else the node draws is none of this.
+        rng.set_stream(1);
+        Self {
+            bytes_per_second,
+            pass_every,
+            rng,
+            under_way: None,
+            pass: None,
+            next_pass: now.plus(pass_every.min(FIRST_PASS_AFTER_MAX)),
+            suspects: BTreeMap::new(),
+            wounds: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            status: ScrubStatus::default(),
+            due: None,
+        }
+    }
+
+    /// What to look at now; none if nothing is due or a look is under way.
+    pub(crate) fn next(
+        &mut self,
+        logs: &BTreeMap<GroupId, impl Lookable>,
+        (now, wall): (Moment, Timestamp),
+    ) -> Option<Piece> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        while let Some((group, (from, bytes))) = self.suspects.pop_first() {
+            if let Some(last) = logs.get(&group).and_then(Lookable::limit) {
+                self.under_way = Some((group, Why::Suspect(bytes)));
+                return Some(Piece { group, from, last });
+            }
+        }
+        if self.bytes_per_second == 0 || (self.pass.is_none() && self.next_pass > now) {
+            return None;
+        }
+        if self.pass.is_none() {
+            self.begin_pass(logs, now);
+        }
+        self.skip_what_is_not_there(logs, (now, wall));
+        let Pass { origin, group, from, has_wrapped, .. } = *self.pass.as_ref()?;
+        let last = logs.get(&group).and_then(Lookable::limit)?;
+        let last = if has_wrapped && group == origin.0 { last.min(origin.1) } else { last };
+        self.under_way = Some((group, Why::Pass));
+        Some(Piece { group, from, last })
+    }
+
+    fn begin_pass(&mut self, logs: &BTreeMap<GroupId, impl Lookable>, now: Moment) {
+        let place = self.rng.random_range(0..logs.len().max(1));
+        let drawn = logs.keys().nth(place).and_then(|group| first_from(logs, *group));
+        let Some(group) = drawn.or_else(|| first_from(logs, GroupId::METADATA)) else { return };
+        let last = logs.get(&group).and_then(Lookable::limit).map_or(1, Op::as_raw);
+        let op = Op::new(self.rng.random_range(1..=last));
+        let from = ScrubFrom::Read(ReadFrom::Op(op));
+        let origin = (group, op);
+        self.pass = Some(Pass { began: now, origin, group, from, has_wrapped: false });
+    }
+
+    /// Passes over groups that are not here any more, have no log, or are mended as a whole.
+    fn skip_what_is_not_there(
+        &mut self,
+        logs: &BTreeMap<GroupId, impl Lookable>,
+        times: (Moment, Timestamp),
+    ) {
+        while let Some(pass) = &self.pass
+            && logs.get(&pass.group).and_then(Lookable::limit).is_none()
+        {
+            self.go_on(None, logs, times);
+        }
+    }
+
+    fn go_to(&mut self, group: GroupId) {
+        if let Some(pass) = &mut self.pass {
+            pass.group = group;
+            pass.from = ScrubFrom::Read(ReadFrom::Op(Op::new(1)));
+        }
+    }
+
+    fn wrap(&mut self, logs: &BTreeMap<GroupId, impl Lookable>) {
+        if let Some(pass) = &mut self.pass {
+            pass.has_wrapped = true;
+        }
+        self.go_to(first_from(logs, GroupId::METADATA).unwrap_or_default());
+    }
+
+    /// A look has ended after so many bytes, and may go on; says when the next one is due.
+    pub(crate) fn note_looked(
+        &mut self,
+        (bytes, next): (u64, Option<Mark>),
+        has_found: bool,
+        logs: &BTreeMap<GroupId, impl Lookable>,
+        (now, wall): (Moment, Timestamp),
+    ) -> Moment {
+        self.status.bytes += bytes;
+        match self.under_way.take() {
+            Some((group, Why::Suspect(left))) => {
+                let left = left.saturating_sub(bytes.max(1));
+                if let Some(mark) = next.filter(|_| left > 0 && !has_found) {
+                    self.suspects.entry(group).or_insert((ScrubFrom::Mark(mark), left));
+                }
+            }
+            Some((_, Why::Pass)) => self.go_on(next, logs, (now, wall)),
+            None => {}
+        }
+        if !self.suspects.is_empty() {
+            return now;
+        }
+        if self.pass.is_none() {
+            return self.next_pass.max(now);
+        }
+        now.plus(self.pause_after(bytes))
+    }
+
+    fn pause_after(&self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes + PIECE_COST_BYTES) * 1_000_000_000;
+        let pause = nanos / u128::from(self.bytes_per_second.max(1));
+        Duration::from_nanos(u64::try_from(pause).unwrap_or(u64::MAX)).max(Duration::from_millis(1))
+    }
+
+    fn go_on(
+        &mut self,
+        next: Option<Mark>,
+        logs: &BTreeMap<GroupId, impl Lookable>,
+        (now, wall): (Moment, Timestamp),
+    ) {
+        let Some(pass) = &mut self.pass else { return };
+        if let Some(mark) = next {
+            pass.from = ScrubFrom::Mark(mark);
+            return;
+        }
+        let later = first_from(logs, GroupId::new(pass.group.as_raw() + 1));
+        match later {
+            Some(group) if !pass.has_wrapped || group <= pass.origin.0 => self.go_to(group),
+            None if !pass.has_wrapped => self.wrap(logs),
+            Some(_) | None => {
+                let began = pass.began;
+                self.pass = None;
+                self.next_pass = began.plus(self.pass_every).max(now);
+                self.status.passes += 1;
+                self.status.last_pass_ended = wall;
+            }
+        }
+    }
+
+    /// When to look again, if nothing is to be looked at now; none if a look is under way, or nothing ever is.
+    pub(crate) fn idle_until(&self, now: Moment) -> Option<Moment> {
+        let is_idle = self.under_way.is_none() && self.bytes_per_second > 0;
+        is_idle.then(|| self.next_pass.max(now.plus(IDLE_LOOK_AFTER_MIN)))
+    }
+
+    /// Something of a log cannot be read.
+    pub(crate) fn suspect(&mut self, group: GroupId, from: ScrubFrom) {
+        self.suspects.entry(group).or_insert((from, SUSPECT_BYTES));
+    }
+
+    /// A stretch of a log was found to be damaged; says whether that is news.
+    pub(crate) fn note_wound(&mut self, group: GroupId, path: PathBuf, damage: Damage) -> bool {
+        let wounds = self.wounds.entry(group).or_default();
+        let is_apart = |wound: &Wound| {
+            damage.after.op >= wound.damage.last.op || damage.last.op <= wound.damage.after.op
+        };
+        let is_news = wounds.len() < WOUNDS_MAX && wounds.iter().all(is_apart);
+        if is_news {
+            wounds.push_back(Wound { path, damage, mending: None });
+            self.status.damages_found += 1;
+        }
+        is_news
+    }
+
+    /// Nothing can be made of a file before the next start; says whether that is news.
+    pub(crate) fn note_lost(&mut self, group: GroupId, path: PathBuf) -> bool {
+        let is_news = self.lost.insert(group, path.clone()).is_none_or(|before| before != path);
+        self.status.damages_found += u64::from(is_news);
+        is_news
+    }
+
+    /// The stretch of a log that is being mended.
+    pub(crate) fn wound(&mut self, group: GroupId) -> Option<&mut Wound> {
+        self.wounds.get_mut(&group)?.front_mut()
+    }
+
+    /// Whether that is where an op belongs.
+    pub(crate) fn is_missing(&self, group: GroupId, op: Op) -> bool {
+        let wound = self.wounds.get(&group).and_then(VecDeque::front);
+        wound.is_some_and(|wound| op > wound.damage.after.op && op <= wound.damage.last.op)
+    }
+
+    /// The stretch that was being mended is mended, or left as it is until it is found again.
+    pub(crate) fn close_wound(&mut self, group: GroupId) {
+        if let Some(wounds) = self.wounds.get_mut(&group) {
+            wounds.pop_front();
+            if wounds.is_empty() {
+                self.wounds.remove(&group);
+            }
+        }
+    }
+
+    /// Lets another stretch of a log be mended first, if there is one.
+    pub(crate) fn put_off_wound(&mut self, group: GroupId) {
+        if let Some(wounds) = self.wounds.get_mut(&group).filter(|wounds| wounds.len() > 1)
+            && let Some(wound) = wounds.pop_front()
+        {
+            wounds.push_back(Wound { mending: None, ..wound });
+        }
+    }
+
+    /// What lies before an op has been let go: whether it could be read matters no more.
+    pub(crate) fn note_let_go(&mut self, group: GroupId, first: Op) {
+        if let Some(wounds) = self.wounds.get_mut(&group) {
+            let before = wounds.len();
+            wounds.retain(|wound| wound.damage.last.op >= first);
+            self.status.damages_mended += (before - wounds.len()) as u64;
+            if wounds.is_empty() {
+                self.wounds.remove(&group);
+            }
+        }
+    }
+
+    /// What a log builds on was made anew.
+    pub(crate) fn note_new_base(&mut self, group: GroupId) {
+        self.status.damages_mended += u64::from(self.lost.remove(&group).is_some());
+    }
+
+    /// Forgets a group that is not here any more, or whose log is read anew.
+    pub(crate) fn forget(&mut self, group: GroupId) {
+        self.wounds.remove(&group);
+        self.suspects.remove(&group);
+        self.lost.remove(&group);
+    }
+
+    /// Whether something is the matter with a log.
+    pub(crate) fn has_problem(&self, group: GroupId) -> bool {
+        self.wounds.contains_key(&group) || self.lost.contains_key(&group)
+    }
+
+    /// What is the matter with a log, for people.
+    pub(crate) fn problem(&self, group: GroupId, has_peers: bool) -> Option<String> {
+        if let Some(wounds) = self.wounds.get(&group) {
+            let Wound { damage, .. } = wounds.front()?;
+            let what = if has_peers {
+                "is being mended from the other replicas"
+            } else {
+                "there is no other replica to mend it from; the rest can be read and written"
+            };
+            let (first, last) = (damage.after.op.next(), damage.last.op);
+            return Some(format!("its log {ROTTEN}, {first} to {last}: {what}"));
+        }
+        let path = self.lost.get(&group)?;
+        Some(format!(
+            "its log {ROTTEN}, {}: it is fetched anew when the node is started again",
+            path.display()
+        ))
+    }
+}
+
+/// What is said of a replica that works although a part of its log cannot be read.
+pub const ROTTEN: &str = "cannot be read as a whole";
+
+#[cfg(test)]
+mod tests;
