@@ -151,7 +151,7 @@ pub struct ScrubStatus {
     pub bytes: u64,
     /// Stretches of logs, and files, that had rotted.
     pub damages_found: u64,
-    /// Those of them that are as they were.
+    /// Those of them that are as they were, or have gone with what held them.
     pub damages_mended: u64,
 }
 

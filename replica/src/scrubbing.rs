@@ -301,8 +301,19 @@ impl Scrubbing {
         wound.is_some_and(|wound| op > wound.damage.after.op && op <= wound.damage.last.op)
     }
 
-    /// The stretch that was being mended is mended, or left as it is until it is found again.
-    pub(crate) fn close_wound(&mut self, group: GroupId) {
+    /// The stretch that was being mended is mended.
+    pub(crate) fn note_mended(&mut self, group: GroupId) {
+        self.status.damages_mended += 1;
+        self.close_wound(group);
+    }
+
+    /// The stretch that was being mended is left as it is until it is found again.
+    pub(crate) fn give_up_wound(&mut self, group: GroupId) {
+        self.status.damages_found -= 1;
+        self.close_wound(group);
+    }
+
+    fn close_wound(&mut self, group: GroupId) {
         if let Some(wounds) = self.wounds.get_mut(&group) {
             wounds.pop_front();
             if wounds.is_empty() {
@@ -339,9 +350,10 @@ impl Scrubbing {
 
     /// Forgets a group that is not here any more, or whose log is read anew.
     pub(crate) fn forget(&mut self, group: GroupId) {
-        self.wounds.remove(&group);
+        let wounds = self.wounds.remove(&group).map_or(0, |wounds| wounds.len() as u64);
+        let lost = self.lost.remove(&group).map_or(0, |_| 1);
+        self.status.damages_mended += wounds + lost;
         self.suspects.remove(&group);
-        self.lost.remove(&group);
     }
 
     /// Whether something is the matter with a log.

@@ -197,7 +197,7 @@ impl Node {
             }
             None => {
                 tracing::error!(group = %id, file = %wound.path.display(), "the others have another log than this one");
-                self.scrubbing.close_wound(id);
+                self.scrubbing.give_up_wound(id);
             }
         }
         self.tend(id);
@@ -265,8 +265,7 @@ impl Node {
         match (left, &mut wound.mending) {
             (None, _) => {
                 tracing::info!(group = %id, file, "what could not be read of the log is mended");
-                self.scrubbing.status.damages_mended += 1;
-                self.scrubbing.close_wound(id);
+                self.scrubbing.note_mended(id);
                 // That may be what kept it from being let go.
                 self.let_go(id);
             }
@@ -276,7 +275,7 @@ impl Node {
             }
             (Some(_), _) => {
                 tracing::error!(group = %id, file, "what was fetched could not be put back; it is tried again when it is found again");
-                self.scrubbing.close_wound(id);
+                self.scrubbing.give_up_wound(id);
             }
         }
         self.tend(id);
