@@ -17,6 +17,7 @@ pub mod machine;
 mod nemesis;
 pub mod real;
 mod rot;
+pub mod rot_in_use;
 mod universe;
 mod watch;
 mod wire;

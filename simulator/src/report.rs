@@ -106,6 +106,8 @@ pub struct Statistics {
     pub damages: u64,
     /// Logs with holes that were mended.
     pub holes_mended: u64,
+    /// Those of the damages that befell logs while they were in use.
+    pub damages_in_use: u64,
     /// Logs that had lost their end and have it again.
     pub ends_recovered: u64,
     /// Replicas that stopped before all they had acknowledged from memory was synced, and have a voice again.
@@ -156,6 +158,7 @@ impl AddAssign for Statistics {
         self.repairs += other.repairs;
         self.damages += other.damages;
         self.holes_mended += other.holes_mended;
+        self.damages_in_use += other.damages_in_use;
         self.ends_recovered += other.ends_recovered;
         self.doubts_resolved += other.doubts_resolved;
     }
@@ -189,8 +192,8 @@ impl fmt::Display for Statistics {
         )?;
         write!(
             f,
-            " damages={} (holes mended {}, ends recovered {})",
-            self.damages, self.holes_mended, self.ends_recovered
+            " damages={} (holes mended {}, ends recovered {}, in use {})",
+            self.damages, self.holes_mended, self.ends_recovered, self.damages_in_use
         )?;
         write!(f, " doubts_resolved={}", self.doubts_resolved)
     }

@@ -5,12 +5,14 @@
 
 use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Frame;
-use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Op, Timestamp};
+use varve_protocol::prepare::PrepareId;
 use varve_protocol::time::Moment;
 
 use rand_chacha::ChaCha8Rng;
 
 use super::rot::Harm;
+use super::rot_in_use::Held;
 
 /// Who a node is; the same in all its lives.
 #[derive(Clone, Debug)]
@@ -178,6 +180,21 @@ pub trait Machine: Sized {
     fn rot(disk: &Self::Disk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {
         let (_, _, _) = (disk, which, rng);
         Vec::new()
+    }
+
+    /// Makes a disk that is in use forget some of what it had synced. Says what.
+    fn rot_in_use(disk: &Self::Disk, groups: &[GroupId], rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        let (_, _, _) = (disk, groups, rng);
+        Vec::new()
+    }
+
+    /// The prepares of a log that are on a disk.
+    ///
+    /// # Errors
+    /// When it is not whole, in words.
+    fn held(disk: &Self::Disk, group: GroupId) -> Result<Held, String> {
+        let (_, _) = (disk, group);
+        Ok(Held::from([(Op::new(u64::MAX), PrepareId::ROOT)]))
     }
 
     /// What it has done so far in this life.

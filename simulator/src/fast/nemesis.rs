@@ -172,6 +172,7 @@ impl<M: Machine> Universe<M> {
             }
             Fault::Crash(victim) => undo.crashed.push(self.find(victim)),
             Fault::LoseDisk(victim) => undo.crashed.extend(self.choose_disk_to_lose(victim)),
+            Fault::RotDisk(victim) => self.rot_in_use(self.find(victim)),
             Fault::PowerFailure => {
                 undo.crashed = self.scenario.node_ids().collect();
                 self.statistics.power_failures += 1;
@@ -213,7 +214,7 @@ impl<M: Machine> Universe<M> {
     }
 
     /// Whom of these the promise to groups that acknowledge from memory allows to stop now.
-    fn spared(&mut self, victims: Vec<NodeId>) -> Vec<NodeId> {
+    pub(super) fn spared(&mut self, victims: Vec<NodeId>) -> Vec<NodeId> {
         if self.scenario.durability == Durability::QuorumDisk {
             return victims;
         }

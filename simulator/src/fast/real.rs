@@ -9,11 +9,12 @@ use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
-use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
+use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Piece, Store};
 use varve_transport::Lane;
 
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use super::rot::{Harm, rot};
+use super::rot_in_use::{Held, rot_in_use};
 use crate::random::{chance, seed_bytes, stream};
 use crate::scenario::{retention, timing};
 
@@ -193,6 +194,33 @@ impl Machine for RealNode {
 
     fn rot(disk: &MemoryDisk, which: (&[GroupId], u32), rng: &mut ChaCha8Rng) -> Vec<Harm> {
         rot(disk, which, rng)
+    }
+
+    fn rot_in_use(disk: &MemoryDisk, groups: &[GroupId], rng: &mut ChaCha8Rng) -> Vec<Harm> {
+        rot_in_use(disk, groups, rng)
+    }
+
+    fn held(disk: &MemoryDisk, group: GroupId) -> Result<Held, String> {
+        let copy = disk.fork();
+        copy.set_capacity(None);
+        let identity = Identity::of(&copy).map_err(|error| error.to_string())?;
+        let mut held = Held::new();
+        let options = Options { reserve_bytes: 0, ..Options::default() };
+        let opened = Store::open(copy, identity, options, &mut |of, piece| match piece {
+            Piece::Snapshot(snapshot) if of == group => drop(held.insert(snapshot.op(), snapshot.id())),
+            Piece::Prepare(prepare) if of == group => drop(held.insert(prepare.op(), prepare.id())),
+            Piece::Snapshot(_) | Piece::Prepare(_) => {}
+        });
+        let (_, groups) = opened.map_err(|error| error.to_string())?;
+        let found = groups.into_iter().find(|found| found.superblock.group == group);
+        let Some(found) = found else { return Ok(held) };
+        match (found.problem, found.hole) {
+            (Some(problem), _) => Err(problem.to_string()),
+            (None, Some(hole)) => {
+                Err(format!("op{} to op{} are missing", hole.after.op.as_raw() + 1, hole.last.op.as_raw()))
+            }
+            (None, None) => Ok(held),
+        }
     }
 
     fn work(&self) -> Work {

@@ -6,8 +6,9 @@
 //! A group lives by a majority of replicas whose disks remember. So one node's disk is harmed at a time, and no other one until
 //! all harmed groups of that node take part again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng;
@@ -23,8 +24,11 @@ use crate::random::{chance, pick, stream};
 use crate::scenario::Rot;
 
 /// Bytes of the local block of a segment file.
-const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 const SECTOR: usize = 512;
+
+/// How often it is looked whether logs that were harmed while they were in use are whole again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The disks that forget.
 #[derive(Debug)]
@@ -34,7 +38,12 @@ pub(crate) struct Atlas {
     harmed: Option<NodeId>,
     /// The harmed groups of that node that do not take part yet, and what they said is the matter.
     ill: BTreeMap<GroupId, Option<String>>,
+    /// Logs of that node that were harmed while they were in use, and are not whole again.
+    wounded: BTreeSet<GroupId>,
+    /// When to look at them.
+    look_at: Duration,
     pub(crate) damages: u64,
+    pub(crate) damages_in_use: u64,
     pub(crate) holes_mended: u64,
     pub(crate) ends_recovered: u64,
 }
@@ -45,12 +54,23 @@ impl Atlas {
         let mut rng = stream(seed, "rot");
         // What a seed draws first from this stream is how much its disks forget; what they forget comes after it.
         let _ = Rot::draw(&mut rng);
-        Self { rng, rot, harmed: None, ill: BTreeMap::new(), damages: 0, holes_mended: 0, ends_recovered: 0 }
+        Self {
+            rng,
+            rot,
+            harmed: None,
+            ill: BTreeMap::new(),
+            wounded: BTreeSet::new(),
+            look_at: Duration::ZERO,
+            damages: 0,
+            damages_in_use: 0,
+            holes_mended: 0,
+            ends_recovered: 0,
+        }
     }
 
     /// The node of which not everything works that was harmed.
     pub(crate) fn harmed(&self) -> Option<NodeId> {
-        self.harmed.filter(|_| !self.ill.is_empty())
+        self.harmed.filter(|_| !self.ill.is_empty() || !self.wounded.is_empty())
     }
 
     /// Looks whether the harmed node is well again.
@@ -73,9 +93,42 @@ impl Atlas {
             self.holes_mended += u64::from(problem.contains("hole") || problem.contains("was mended"));
             self.ends_recovered += u64::from(problem.contains("lost its end"));
         }
-        if self.ill.is_empty() {
+        self.forget_if_well();
+    }
+
+    fn forget_if_well(&mut self) {
+        if self.ill.is_empty() && self.wounded.is_empty() {
             self.harmed = None;
         }
+    }
+
+    /// Harms the disk of a node that runs; says what it did.
+    pub(super) fn harm_in_use(
+        &mut self,
+        node: NodeId,
+        harm: impl FnOnce(&mut ChaCha8Rng) -> Vec<Harm>,
+    ) -> Vec<Harm> {
+        let done = harm(&mut self.rng);
+        for Harm { group, .. } in &done {
+            self.harmed = Some(node);
+            self.wounded.insert(*group);
+            self.damages += 1;
+            self.damages_in_use += 1;
+        }
+        done
+    }
+
+    /// The logs that were harmed while they were in use, and are not whole again, if it is time to look at them.
+    pub(super) fn wounded(&mut self, now: Duration) -> Option<(NodeId, BTreeSet<GroupId>)> {
+        let node = self.harmed.filter(|_| !self.wounded.is_empty() && now >= self.look_at)?;
+        self.look_at = now + LOOK_EVERY;
+        Some((node, self.wounded.clone()))
+    }
+
+    /// One of them is.
+    pub(super) fn close_wound(&mut self, group: GroupId) {
+        self.wounded.remove(&group);
+        self.forget_if_well();
     }
 
     /// Perhaps harms the disk of a node that has just stopped; says what it did.
@@ -177,7 +230,12 @@ fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rn
 }
 
 /// Flips a bit between two positions, or makes a whole stretch zero.
-fn flip(disk: &MemoryDisk, path: PathBuf, (from, to): (u64, u64), rng: &mut ChaCha8Rng) -> Option<String> {
+pub(super) fn flip(
+    disk: &MemoryDisk,
+    path: PathBuf,
+    (from, to): (u64, u64),
+    rng: &mut ChaCha8Rng,
+) -> Option<String> {
     if from >= to {
         return None;
     }
@@ -200,7 +258,7 @@ fn flip(disk: &MemoryDisk, path: PathBuf, (from, to): (u64, u64), rng: &mut ChaC
 }
 
 /// Where the newest round of writes began in a newest segment file, by its newest slot.
-fn protected(file: &impl DiskFile) -> Option<u64> {
+pub(super) fn protected(file: &impl DiskFile) -> Option<u64> {
     let mut block = vec![0; usize::try_from(BLOCK).ok()?];
     file.read_at(&mut block, 0).ok()?;
     let number = |sector: usize, at: usize| {

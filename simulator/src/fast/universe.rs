@@ -129,6 +129,7 @@ impl<M: Machine> Universe<M> {
         statistics.view_changes = self.watch.view_changes();
         statistics.connections_lost = self.wire.lost;
         statistics.damages = self.atlas.damages;
+        statistics.damages_in_use = self.atlas.damages_in_use;
         statistics.holes_mended = self.atlas.holes_mended;
         statistics.ends_recovered = self.atlas.ends_recovered;
         statistics.doubts_resolved = self.watch.doubts_resolved();

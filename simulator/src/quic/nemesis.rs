@@ -235,8 +235,8 @@ impl Nemesis {
                 hosts[&node].doom(rounds);
                 self.dooms.insert(node, (death, lasts));
             }
-            // No scenario of this world fills disks.
-            Fault::ResetConnections | Fault::FillDisk { .. } => {}
+            // No scenario of this world fills disks, or lets them rot.
+            Fault::ResetConnections | Fault::FillDisk { .. } | Fault::RotDisk(_) => {}
             Fault::SlowDisk(victim) => undo.slowed.push(find(victim)),
             Fault::HangDisk(victim) => undo.hung.push(find(victim)),
             Fault::JumpClock { victim, by_ms } => hosts[&find(victim)].jump_clock(by_ms),

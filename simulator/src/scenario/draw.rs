@@ -35,6 +35,9 @@ const ROT_GROUPS_PERMILLE: [u32; 3] = [150, 500, 1000];
 /// Universes in which disks get full, in a thousand.
 const FULL_PERMILLE: u32 = 300;
 
+/// Universes in which disks forget while their nodes run, in a thousand of those in which that is possible.
+const ROT_IN_USE_PERMILLE: u32 = 400;
+
 /// Universes whose topic acknowledges from memory, in a thousand.
 const FROM_MEMORY_PERMILLE: u32 = 300;
 
@@ -49,6 +52,9 @@ pub fn timing(seed: u64) -> Timing {
     let rng = &mut stream(seed, "memory timing");
     timing.consensus.memory_sync = Duration::from_millis(pick(rng, &[5, 30, 100, 1000]));
     timing.consensus.memory_rest = Duration::from_millis(pick(rng, &[20, 200, 2000]));
+    let rng = &mut stream(seed, "scrub timing");
+    timing.scrub_bytes_per_second = pick(rng, &[20_000_000, 100_000_000]);
+    timing.scrub_pass_every = Duration::from_millis(pick(rng, &[200, 500, 2_000]));
     timing.catch_up_bytes_per_second = pick(&mut stream(seed, "catching up"), &[0, 0, 2_000_000, 10_000_000]);
     timing
 }
@@ -125,6 +131,25 @@ impl Scenario {
         .with_some_left_behind()
         .with_moves()
         .with_full_disks()
+        .with_rot_in_use()
+    }
+
+    /// Lets disks forget while their nodes run, in some universes of the fast world. Drawn apart.
+    fn with_rot_in_use(mut self) -> Self {
+        let rng = &mut stream(self.seed, "rot in use");
+        let is_possible = self.world == World::Fast && self.replication_factor >= 3 && !self.load.moves;
+        if !is_possible || !chance(rng, ROT_IN_USE_PERMILLE) {
+            return self;
+        }
+        let pause_max = Duration::from_millis(pick(rng, &[500, 3_000]));
+        let mut at = duration_between(rng, Duration::from_millis(500), Duration::from_millis(3_000));
+        while at < self.safety {
+            let fault = Fault::RotDisk(draw_victim(rng, self.nodes, self.partitions));
+            self.strikes.push(Strike { at, lasts: Duration::ZERO, fault });
+            at += duration_between(rng, Duration::from_millis(20), pause_max);
+        }
+        self.strikes.sort_by_key(|strike| strike.at);
+        self
     }
 
     /// Fills disks now and then, of a minority at a time, in some universes of the fast world; sometimes one of those that are

@@ -64,6 +64,9 @@ pub enum Fault {
     /// Stops a computer at once, and its disk is lost. It starts again with an empty one when the fault ends. Nothing happens
     /// while another disk that was lost is not made good yet: with two of three gone, nothing could be promised.
     LoseDisk(Victim),
+    /// The disk of a computer that runs forgets something that it had synced. Nothing happens while another one's log is not
+    /// whole again.
+    RotDisk(Victim),
     /// Stops every computer at once.
     PowerFailure,
     /// Lets the victim get through some more rounds of writes and stops it, or everybody, in the middle of the next one.
@@ -135,6 +138,7 @@ impl Fault {
             Self::Kill(_) => "kill",
             Self::Crash(_) => "crash",
             Self::LoseDisk(_) => "lost disk",
+            Self::RotDisk(_) => "rot in use",
             Self::PowerFailure => "power failure",
             Self::DieInWrites { .. } => "death in writes",
             Self::Pause(_) => "pause",
@@ -163,6 +167,7 @@ impl Fault {
             | Self::Kill(victim)
             | Self::Crash(victim)
             | Self::LoseDisk(victim)
+            | Self::RotDisk(victim)
             | Self::DieInWrites { victim, .. }
             | Self::Pause(victim)
             | Self::SlowDisk(victim)

@@ -83,6 +83,7 @@ impl Scenario {
         let is_lost = |fault: Fault| matches!(fault, Fault::LoseDisk(_));
         let befalls = [
             ("disks that forget", self.rot != Rot::NONE),
+            ("rot in use", self.strikes.iter().any(|strike| matches!(strike.fault, Fault::RotDisk(_)))),
             ("a lost disk", self.strikes.iter().any(|strike| is_lost(strike.fault))),
             ("acknowledging from memory", self.durability == Durability::QuorumMemory),
             ("nodes left behind", !self.left_behind.is_empty()),

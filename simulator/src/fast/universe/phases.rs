@@ -59,6 +59,7 @@ impl<M: Machine> Universe<M> {
             let ends = self.clients[auditor as usize].actor.ends(group);
             self.oracle.verify_end(group, &ends)?;
         }
+        self.compare_disks()?;
         self.phase = Phase::Over;
         Ok(())
     }
@@ -67,6 +68,7 @@ impl<M: Machine> Universe<M> {
         let now = self.heap.now();
         let mut statuses = self.statuses();
         self.atlas.look(&statuses);
+        self.look_at_wounds(&statuses);
         for (node, status) in &statuses {
             let host = &self.hosts[node];
             let alone = |group| host.machine().is_some_and(|machine| machine.decides_alone(group));

@@ -1,0 +1,164 @@
+//! Disks that forget while their node runs, and what must come of it: the node finds it, and has it mended by the others.
+//!
+//! The same bounds hold as for disks of nodes that are down: one node's disk is harmed at a time, before the newest round of writes,
+//! and no other one until all harmed logs are whole again. Whether they are is asked of the disk: a copy of it is opened, and
+//! has to hold all that the replica says is durable.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use varve_protocol::client::{GroupStatus, NodeStatus, Role};
+use varve_protocol::durability::Durability;
+use varve_protocol::id::{GroupId, NodeId, Op};
+use varve_protocol::prepare::PrepareId;
+use varve_storage::{Disk, DiskFile, MemoryDisk, OpenMode};
+
+use super::machine::Machine;
+use super::rot::{BLOCK, Harm, flip, protected};
+use super::universe::Universe;
+use super::watch::takes_part;
+use crate::oracle::Violation;
+use crate::random::pick;
+
+/// What a disk holds of a log: its prepares by op.
+pub type Held = BTreeMap<Op, PrepareId>;
+
+impl<M: Machine> Universe<M> {
+    /// The disk of a node forgets something, if the node runs.
+    pub(super) fn rot_in_use(&mut self, node: NodeId) {
+        let is_spared = self.lost_disk.is_some() || self.atlas.harmed().is_some_and(|harmed| harmed != node);
+        let is_too_many =
+            self.scenario.durability == Durability::QuorumMemory && self.spared(vec![node]).is_empty();
+        if is_spared || is_too_many || self.placement.is_empty() {
+            return self.note("no disk forgets anything now: too few would remember".to_owned());
+        }
+        let host = self.hosts.get(&node).expect("every node of the scenario has a host");
+        let Some((machine, disk)) = host.machine().and_then(|machine| Some((machine, machine.disk()?)))
+        else {
+            return;
+        };
+        // A log that is being read from its start is not in use yet.
+        let replicas = machine.status().groups;
+        let is_in_use = |group: &GroupId| replicas.iter().any(|one| one.group == *group && works(one));
+        let watched = self.watched_groups().into_iter().map(|(group, _)| group);
+        let groups: Vec<GroupId> = watched.filter(is_in_use).collect();
+        if groups.is_empty() {
+            return;
+        }
+        let done = self.atlas.harm_in_use(node, |rng| M::rot_in_use(disk, &groups, rng));
+        for Harm { group, what } in done {
+            self.note(format!("the disk of {node} forgets of {group}, which is in use: {what}"));
+        }
+    }
+
+    /// Looks whether the logs that were harmed while they were in use are whole again.
+    pub(super) fn look_at_wounds(&mut self, statuses: &BTreeMap<NodeId, NodeStatus>) {
+        let now = self.heap.now();
+        let Some((node, groups)) = self.atlas.wounded(now) else { return };
+        let Some(status) = statuses.get(&node) else { return };
+        let Some(disk) = self.hosts[&node].machine().and_then(Machine::disk) else { return };
+        for group in groups {
+            let replica = status.groups.iter().find(|replica| replica.group == group);
+            let is_whole = replica.is_none_or(|replica| {
+                let durable = Op::new(replica.durable);
+                works(replica) && M::held(disk, group).is_ok_and(|held| held_up_to(&held) >= durable)
+            });
+            if is_whole {
+                self.atlas.close_wound(group);
+            }
+        }
+    }
+
+    /// At the end every replica holds what the others hold, on a disk that can be read, and nothing that was found is left.
+    pub(super) fn compare_disks(&self) -> Result<(), Violation> {
+        let statuses = self.statuses();
+        for (group, members) in self.watched_groups() {
+            let mut all: BTreeMap<Op, (PrepareId, NodeId)> = BTreeMap::new();
+            for node in members {
+                let replica = statuses
+                    .get(&node)
+                    .and_then(|status| status.groups.iter().find(|one| one.group == group));
+                let Some(replica) = replica.filter(|replica| works(replica)) else { continue };
+                let Some(disk) = self.hosts[&node].machine().and_then(Machine::disk) else { continue };
+                let held = M::held(disk, group).map_err(|why| {
+                    Violation::new("a log has rotted and is not mended", format!("{node}: {group}: {why}"))
+                })?;
+                if held_up_to(&held) < Op::new(replica.durable) {
+                    let detail =
+                        format!("{node}: {group} is durable up to op{}, and holds less", replica.durable);
+                    return Err(Violation::new("a log has rotted and is not mended", detail));
+                }
+                for (op, id) in held.range(..=Op::new(replica.commit)) {
+                    let (other, by) = *all.entry(*op).or_insert((*id, node));
+                    if other != *id {
+                        let detail = format!("{group} {op}: {by} has {other}, {node} has {id}");
+                        return Err(Violation::new("two disks hold different prepares", detail));
+                    }
+                }
+            }
+        }
+        for (node, status) in statuses {
+            let scrub = status.scrub;
+            if scrub.damages_found != scrub.damages_mended {
+                return Err(Violation::new(
+                    "damage was found and is not mended",
+                    format!("{node}: {scrub:?}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn works(replica: &GroupStatus) -> bool {
+    takes_part(replica) && matches!(replica.role, Role::Primary | Role::Backup)
+}
+
+fn held_up_to(held: &Held) -> Op {
+    held.last_key_value().map_or(Op::ZERO, |(op, _)| *op)
+}
+
+/// Harms a log on a disk that is in use.
+pub(crate) fn rot_in_use(disk: &MemoryDisk, groups: &[GroupId], rng: &mut ChaCha8Rng) -> Vec<Harm> {
+    let group = groups[rng.random_range(0..groups.len())];
+    let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));
+    let mut files = disk.list(&dir).unwrap_or_default();
+    files.retain(|file| file.ends_with(".log"));
+    if files.is_empty() {
+        return Vec::new();
+    }
+    let what = harm(disk, &dir, &files, rng);
+    what.map(|what| Harm { group, what }).into_iter().collect()
+}
+
+fn harm(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rng) -> Option<String> {
+    let index = rng.random_range(0..files.len());
+    let is_newest = index == files.len() - 1;
+    let path = dir.join(&files[index]);
+    let file = disk.open(&path, OpenMode::Existing).ok()?;
+    let limit = if is_newest { protected(&file)? } else { file.size().ok()? };
+    match rng.random_range(0..10) {
+        0 if !is_newest => {
+            disk.remove(&path).ok()?;
+            disk.sync_dir(dir).ok()?;
+            Some(format!("{} is gone", path.display()))
+        }
+        1 if !is_newest => {
+            let size = rng.random_range(0..limit);
+            file.set_size(size).ok()?;
+            file.sync().ok()?;
+            Some(format!("{} is cut to {size}", path.display()))
+        }
+        2 => flip(disk, path, (0, BLOCK), rng),
+        _ => {
+            let count = pick(rng, &[1, 1, 2, 5]);
+            let mut what = None;
+            for _ in 0..count {
+                what = flip(disk, path.clone(), (BLOCK, limit), rng).or(what);
+            }
+            what
+        }
+    }
+}
