@@ -253,7 +253,7 @@ impl<F: DiskFile> Log<F> {
             if found.is_full || segment.header.first_op() > found.limit.last {
                 return Ok(());
             }
-            let file = disk.open(&segment.path, OpenMode::Existing).or_failed_to("open", &segment.path)?;
+            let file = open_segment(disk, segment)?;
             self.read_segment(segment, &file, found)?;
         }
         if !found.is_full {
@@ -269,7 +269,7 @@ impl<F: DiskFile> Log<F> {
         segment: &Segment,
         summary: &mut dyn Summary,
     ) -> Result<(), StorageError> {
-        let file = disk.open(&segment.path, OpenMode::Existing).or_failed_to("open", &segment.path)?;
+        let file = open_segment(disk, segment)?;
         let mut cursor = Cursor::new(&file, FIRST_POSITION, segment.end, WALK_BYTES);
         let mut op = segment.header.first_op();
         while cursor.position() < segment.end {
@@ -339,6 +339,16 @@ impl<F: DiskFile> Log<F> {
         header
             .filter(|header| header.op() == op && header.group() == self.chain.group)
             .ok_or_else(|| segment.damaged(cursor.position(), op))
+    }
+}
+
+/// Opens a sealed segment. One whose file is gone is damaged like one that cannot be read.
+fn open_segment<D: Disk>(disk: &D, segment: &Segment) -> Result<D::File, StorageError> {
+    match disk.open(&segment.path, OpenMode::Existing) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(segment.damaged(0, segment.header.first_op()))
+        }
+        opened => opened.or_failed_to("open", &segment.path),
     }
 }
 

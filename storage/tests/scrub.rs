@@ -430,3 +430,22 @@ fn what_is_behind_damage_can_be_read_when_it_was_found() {
     assert_eq!(read(&mut specimen.store, ReadFrom::Op(Op::new(2))), None);
     assert_eq!(read(&mut specimen.store, ReadFrom::Op(Op::new(1))), Some(1));
 }
+
+#[test]
+fn a_file_that_is_gone_is_damage_to_whoever_wants_to_read_it() {
+    let mut specimen = specimen();
+    let path = specimen.segments()[0].clone();
+    specimen.write(&path, BLOCK + 5, &[0xee; 3]);
+    let (findings, _, _) = scrub_all(&mut specimen.store, (PLENTY, 9));
+    let damage = damages(&findings)[0];
+    specimen.disk.remove(&path).unwrap();
+    let job = Job::Patch { group: GROUP, damage, prepares: vec![specimen.log[0].clone()] };
+    let answer = specimen.store.execute(vec![job]);
+    assert_eq!(answer, [Completion::Patched { group: GROUP, left: Some(damage) }]);
+    let job = Job::LetGo { group: GROUP, first: Op::new(4), summarize };
+    let answers = specimen.store.execute(vec![job]);
+    assert_eq!(answers[0], Completion::CannotLetGo { group: GROUP, op: Op::new(1) });
+    let (findings, _, _) = scrub_all(&mut specimen.store, (PLENTY, 9));
+    patch(&mut specimen.store, &specimen.log, damages(&findings)[0], 9);
+    specimen.assert_sound("it is there again");
+}

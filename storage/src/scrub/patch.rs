@@ -27,7 +27,11 @@ impl<F: DiskFile> Log<F> {
         let place = self.place_of(damage.segment).map(|place| self.segment_at(place));
         let Some(segment) = place.filter(|segment| damage.end <= segment.end) else { return Ok(None) };
         let path = &segment.path;
-        let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
+        let file = match disk.open(path, OpenMode::Existing) {
+            // It has gone since, and is made anew when that is found.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(damage)),
+            opened => opened.or_failed_to("open", path)?,
+        };
         let mut chain = Chain { head: damage.after, next_offset: damage.next_offset, ..self.chain };
         let mut position = damage.position;
         let mut written: Vec<(u64, PrepareHeader)> = Vec::with_capacity(prepares.len());
