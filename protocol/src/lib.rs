@@ -2,7 +2,7 @@
 //!
 //! * [`id`], [`time`]: the numbers that name things.
 //! * [`prepare`]: the unit of replication, of the segment file and of what consumers receive.
-//! * [`record`]: what users store, and the batch they append.
+//! * [`record`], [`compression`]: what users store, and the batch they append.
 //! * [`frame`], [`message`]: what travels between nodes.
 //! * [`client`], [`metadata`]: what travels between clients and nodes.
 //! * [`durability`]: when an append counts as done.
@@ -14,6 +14,7 @@
 
 pub mod checksum;
 pub mod client;
+pub mod compression;
 pub mod durability;
 pub mod frame;
 pub mod id;

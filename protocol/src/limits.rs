@@ -17,6 +17,15 @@ pub const BATCH_BYTES_DEFAULT: usize = 1 << 20;
 /// Bytes in one record (key, payload and framing). Fits a default batch.
 pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_DEFAULT - 64;
 
+/// Bytes in the key of a header. One byte tells its size.
+pub const HEADER_KEY_BYTES_MAX: usize = 255;
+
+/// Headers of one record. They are looked up one after the other, and each insertion copies those that are there.
+pub const HEADERS_PER_RECORD_MAX: usize = 256;
+
+/// Bytes of all headers of one record, framing included. Headers are for those who route and trace; content is the payload's.
+pub const HEADERS_BYTES_MAX: usize = 64 << 10;
+
 /// Records in one batch; a batch of the smallest records stays below it.
 pub const BATCH_RECORDS_MAX: u32 = 1 << 20;
 
@@ -66,6 +75,7 @@ pub const FETCH_WAIT_MS_MAX: u32 = 30_000;
 
 const _: () = {
     assert!(RECORD_BYTES_MAX < BATCH_BYTES_DEFAULT, "a record of the largest size fits a default batch");
+    assert!(HEADERS_BYTES_MAX < RECORD_BYTES_MAX, "a record has room for its headers");
     assert!(BATCH_BYTES_DEFAULT <= BATCH_BYTES_MAX, "the default batch is a legal one");
     assert!(
         PREPARES_IN_FLIGHT_MAX < HEADERS_PER_MESSAGE_MAX as u64,

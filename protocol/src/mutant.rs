@@ -147,6 +147,9 @@ mutants! {
     ResumePointUnmet, "resume-point-unmet", "S1", "A start goes on from a resume point whose prepare is not in the log.";
     SnapshotNotAwaited, "snapshot-not-awaited", "R3", "A replica speaks for a snapshot that is not durable yet.";
     KeepsTooLittle, "keeps-too-little", "R3", "More is let go than the topic's retention allows.";
+    BombTaken, "bomb-taken", "C4", "A batch is decompressed to whatever size it announces.";
+    CompressedUnverified, "compressed-unverified", "C4", "A node takes compressed records without looking into them.";
+    HeadersUnordered, "headers-unordered", "C4", "Headers are taken in any order, and with a key twice.";
     FilesDeletedEarly, "files-deleted-early", "P1", "A deleted group's files go before the deletion is known to outlast a restart.";
 }
 

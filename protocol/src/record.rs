@@ -7,35 +7,41 @@
 //! |      0 |    4 | record_count      | records that follow, at least 1                             |
 //! |      4 |    4 | records_size      | bytes of the records, uncompressed                          |
 //! |      8 |    1 | version           | 1                                                           |
-//! |      9 |    1 | compression       | 0: none; no other value is known to this version            |
+//! |      9 |    1 | compression       | of what follows, see [`Compression`]                        |
 //! |     10 |    6 | reserved          | zero                                                        |
 //!
-//! Then each record:
+//! Then the records, compressed if that makes them smaller; if not, compression is 0. Each of them:
 //!
 //! | offset | size | name              | meaning                                                     |
 //! |-------:|-----:|-------------------|-------------------------------------------------------------|
 //! |      0 |    4 | size              | bytes of this record, these four included                   |
 //! |      4 |    4 | key_size          | bytes of the key; `0xffff_ffff`: no key                     |
 //! |      8 |    8 | timestamp         | microseconds since 1970, as the producer says; zero: unsaid |
-//! |     16 |    4 | headers_size      | bytes of user headers; zero in this version                 |
+//! |     16 |    4 | headers_size      | bytes of user headers, see [`Headers`]                      |
 //! |     20 |    4 | reserved          | zero                                                        |
-//! |     24 |    . | key, payload      |                                                             |
+//! |     24 |    . | key, headers,     |                                                             |
+//! |        |      | payload           |                                                             |
 //!
-//! Offsets are not stored: the prepare header has that of the first record, and they are dense.
+//! Offsets are not stored: the prepare header has that of the first record, and they are dense. The limits of a batch hold
+//! for the records uncompressed; limits of what is stored and fetched count bytes as they are stored.
+
+mod headers;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+pub use self::headers::{HeaderError, HeaderKind, HeaderValue, Headers, UnknownHeaderKind};
+use crate::compression::Compression;
 use crate::id::Timestamp;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
+use crate::mutant::Mutant;
 
 /// Bytes of a batch header.
 pub const BATCH_HEADER_SIZE: usize = 16;
 
-/// Bytes of a record beside its key and payload.
+/// Bytes of a record beside its key, headers and payload.
 pub const RECORD_HEADER_SIZE: usize = 24;
 
 const VERSION: u8 = 1;
-const COMPRESSION_NONE: u8 = 0;
 const NO_KEY: u32 = u32::MAX;
 
 /// What a user stores.
@@ -45,6 +51,8 @@ pub struct Record {
     pub timestamp: Timestamp,
     /// Decides the partition, if the producer wishes.
     pub key: Option<Bytes>,
+    /// What it says beside that.
+    pub headers: Headers,
     /// The content.
     pub payload: Bytes,
 }
@@ -53,7 +61,8 @@ impl Record {
     /// Bytes this record takes in a batch.
     #[must_use]
     pub fn encoded_size(&self) -> usize {
-        RECORD_HEADER_SIZE + self.key.as_ref().map_or(0, Bytes::len) + self.payload.len()
+        let key_size = self.key.as_ref().map_or(0, Bytes::len);
+        RECORD_HEADER_SIZE + key_size + self.headers.as_bytes().len() + self.payload.len()
     }
 }
 
@@ -69,12 +78,32 @@ pub enum BatchError {
         have: usize,
     },
     /// Written by a version this one cannot read.
-    #[error("batch version {version} or its compression {compression} is unknown to this build")]
+    #[error("batch version {version} is unknown to this build")]
     Version {
         /// What stands there.
         version: u8,
+    },
+    /// Compressed in a way this version cannot read.
+    #[error("batch compression {number} is unknown to this build")]
+    Compression {
         /// What stands there.
-        compression: u8,
+        number: u8,
+    },
+    /// It would be larger than any batch once it is decompressed.
+    #[error("batch announces {size} bytes of records, and its limit is {BATCH_BYTES_MAX}")]
+    TooLarge {
+        /// What it announces.
+        size: usize,
+    },
+    /// The compressed data are damaged, or hold more or less than announced.
+    #[error(
+        "batch cannot be decompressed: its {compression} data are not the {size} bytes of records that it announces"
+    )]
+    Compressed {
+        /// How they are compressed.
+        compression: Compression,
+        /// What is announced.
+        size: usize,
     },
     /// A field out of its bounds.
     #[error("batch field `{field}` is out of bounds in record {record}")]
@@ -130,10 +159,12 @@ impl BatchBuilder {
         self.buffer.put_u32_le(to_u32(size));
         self.buffer.put_u32_le(record.key.as_ref().map_or(NO_KEY, |key| to_u32(key.len())));
         self.buffer.put_u64_le(record.timestamp.as_raw());
-        self.buffer.put_u64_le(0);
+        self.buffer.put_u32_le(to_u32(record.headers.as_bytes().len()));
+        self.buffer.put_u32_le(0);
         if let Some(key) = &record.key {
             self.buffer.extend_from_slice(key);
         }
+        self.buffer.extend_from_slice(record.headers.as_bytes());
         self.buffer.extend_from_slice(&record.payload);
         self.record_count += 1;
         Ok(())
@@ -159,26 +190,40 @@ impl BatchBuilder {
 
     /// The finished batch.
     #[must_use]
-    pub fn finish(mut self) -> Bytes {
-        let records_size = self.buffer.len() - BATCH_HEADER_SIZE;
-        let records_size = u32::try_from(records_size).expect("a batch within limits fits 32 bits");
+    pub fn finish(self) -> Bytes {
+        self.finish_compressed(Compression::None)
+    }
+
+    /// The finished batch, its records compressed if that makes them smaller.
+    #[must_use]
+    pub fn finish_compressed(mut self, compression: Compression) -> Bytes {
+        let records = &self.buffer[BATCH_HEADER_SIZE..];
+        let records_size = u32::try_from(records.len()).expect("a batch within limits fits 32 bits");
+        let compressed = compression.compress(records);
+        let stored = if compressed.is_some() { compression } else { Compression::None };
         self.buffer[0..4].copy_from_slice(&self.record_count.to_le_bytes());
         self.buffer[4..8].copy_from_slice(&records_size.to_le_bytes());
         self.buffer[8] = VERSION;
-        self.buffer[9] = COMPRESSION_NONE;
-        self.buffer.freeze()
+        self.buffer[9] = stored.number();
+        match compressed {
+            // A buffer of its own: that of the plain records would be kept as long as the batch is.
+            Some(compressed) => [&self.buffer[..BATCH_HEADER_SIZE], &compressed].concat().into(),
+            None => self.buffer.freeze(),
+        }
     }
 }
 
 /// A verified batch; its records share its memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
-    bytes: Bytes,
+    /// Uncompressed.
+    records: Bytes,
     record_count: u32,
+    compression: Compression,
 }
 
 impl Batch {
-    /// Verifies every bound of a batch. Checksums are the prepare's.
+    /// Verifies every bound of a batch, and decompresses it. Checksums are the prepare's.
     ///
     /// # Errors
     /// When anything is out of bounds.
@@ -186,27 +231,34 @@ impl Batch {
         if bytes.len() < BATCH_HEADER_SIZE {
             return Err(BatchError::Size { need: BATCH_HEADER_SIZE, have: bytes.len() });
         }
-        let record_count = u32_at(&bytes, 0);
-        let need = BATCH_HEADER_SIZE + u32_at(&bytes, 4) as usize;
-        let (version, compression) = (bytes[8], bytes[9]);
-        if version != VERSION || compression != COMPRESSION_NONE {
-            return Err(BatchError::Version { version, compression });
+        let (record_count, records_size) = (u32_at(&bytes, 0), u32_at(&bytes, 4) as usize);
+        if bytes[8] != VERSION {
+            return Err(BatchError::Version { version: bytes[8] });
         }
-        if bytes.len() != need {
-            return Err(BatchError::Size { need, have: bytes.len() });
+        let compression =
+            Compression::from_number(bytes[9]).ok_or(BatchError::Compression { number: bytes[9] })?;
+        let need = BATCH_HEADER_SIZE + records_size;
+        if need > BATCH_BYTES_MAX && !Mutant::BombTaken.is_on() {
+            return Err(BatchError::TooLarge { size: records_size });
         }
-        if record_count == 0 || record_count > BATCH_RECORDS_MAX || bytes[10..16] != [0; 6] {
+        let room = records_size / RECORD_HEADER_SIZE;
+        let fits = (1..=BATCH_RECORDS_MAX).contains(&record_count) && record_count as usize <= room;
+        if !fits || bytes[10..16] != [0; 6] {
             return Err(BatchError::Field { field: "record_count", record: 0 });
         }
-        let mut position = BATCH_HEADER_SIZE;
-        for record in 0..record_count {
-            position += verify_record(&bytes[position..], record)?;
+        let records = match compression {
+            Compression::None if bytes.len() != need => {
+                return Err(BatchError::Size { need, have: bytes.len() });
+            }
+            Compression::None => bytes.slice(BATCH_HEADER_SIZE..),
+            Compression::Lz4 | Compression::Zstd => {
+                decompressed(compression, &bytes[BATCH_HEADER_SIZE..], records_size)?
+            }
+        };
+        if compression == Compression::None || !Mutant::CompressedUnverified.is_on() {
+            verify_records(&records, record_count)?;
         }
-        if position == bytes.len() {
-            Ok(Self { bytes, record_count })
-        } else {
-            Err(BatchError::Size { need: position, have: bytes.len() })
-        }
+        Ok(Self { records, record_count, compression })
     }
 
     /// Records in the batch, at least one.
@@ -215,23 +267,62 @@ impl Batch {
         self.record_count
     }
 
+    /// Bytes of the records, uncompressed.
+    #[must_use]
+    pub fn records_size(&self) -> usize {
+        self.records.len()
+    }
+
+    /// How it is stored.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
     /// The records in order.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let mut position = BATCH_HEADER_SIZE;
+        let mut position = 0;
         (0..self.record_count).map(move |_| {
-            let size = u32_at(&self.bytes, position) as usize;
-            let record = self.bytes.slice(position..position + size);
+            let size = u32_at(&self.records, position) as usize;
+            let record = self.records.slice(position..position + size);
             position += size;
             let key_size = u32_at(&record, 4);
-            let payload_at = RECORD_HEADER_SIZE + if key_size == NO_KEY { 0 } else { key_size as usize };
+            let headers_at = RECORD_HEADER_SIZE + if key_size == NO_KEY { 0 } else { key_size as usize };
+            let payload_at = headers_at + u32_at(&record, 16) as usize;
             Record {
                 timestamp: Timestamp::new(
                     u64::from(u32_at(&record, 8)) | u64::from(u32_at(&record, 12)) << 32,
                 ),
-                key: (key_size != NO_KEY).then(|| record.slice(RECORD_HEADER_SIZE..payload_at)),
+                key: (key_size != NO_KEY).then(|| record.slice(RECORD_HEADER_SIZE..headers_at)),
+                headers: Headers::from_sound(record.slice(headers_at..payload_at)),
                 payload: record.slice(payload_at..),
             }
         })
+    }
+}
+
+/// The records of a compressed batch; `size` is within the limit of a batch. They are never larger than that, whatever the
+/// data are.
+fn decompressed(compression: Compression, stored: &[u8], size: usize) -> Result<Bytes, BatchError> {
+    // What had not become smaller would have been stored as it was.
+    let mut records = if stored.len() < size { vec![0; size] } else { Vec::new() };
+    if !records.is_empty() && compression.decompress(stored, &mut records) {
+        Ok(records.into())
+    } else {
+        Err(BatchError::Compressed { compression, size })
+    }
+}
+
+fn verify_records(records: &[u8], record_count: u32) -> Result<(), BatchError> {
+    let mut position = 0;
+    for record in 0..record_count {
+        position += verify_record(&records[position..], record)?;
+    }
+    if position == records.len() {
+        Ok(())
+    } else {
+        let [need, have] = [position, records.len()].map(|size| BATCH_HEADER_SIZE + size);
+        Err(BatchError::Size { need, have })
     }
 }
 
@@ -245,14 +336,17 @@ fn verify_record(bytes: &[u8], record: u32) -> Result<usize, BatchError> {
     if size < RECORD_HEADER_SIZE || size > bytes.len() || size > RECORD_BYTES_MAX {
         return refuse("size");
     }
+    let content = &bytes[RECORD_HEADER_SIZE..size];
     let key_size = u32_at(bytes, 4);
-    if key_size != NO_KEY && key_size as usize > size - RECORD_HEADER_SIZE {
-        return refuse("key_size");
-    }
-    if bytes[16..24] != [0; 8] {
+    let key_size = if key_size == NO_KEY { 0 } else { key_size as usize };
+    let Some((_, content)) = content.split_at_checked(key_size) else { return refuse("key_size") };
+    let Some((headers, _)) = content.split_at_checked(u32_at(bytes, 16) as usize) else {
         return refuse("headers_size");
+    };
+    if bytes[20..24] != [0; 4] {
+        return refuse("reserved");
     }
-    Ok(size)
+    if headers::are_sound(headers) { Ok(size) } else { refuse("headers") }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

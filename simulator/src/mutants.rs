@@ -74,8 +74,12 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::ScrubTrustsHeaders, STORAGE, &["scrub"]),
     (Mutant::PatchNotWritten, STORAGE, &["scrub"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),
+    (Mutant::BombTaken, PROTOCOL, &["compressed"]),
+    (Mutant::CompressedUnverified, PROTOCOL, &["compressed"]),
+    (Mutant::HeadersUnordered, PROTOCOL, &["headers"]),
 ];
 
+const PROTOCOL: &str = "varve-protocol";
 const CONSENSUS: &str = "varve-consensus";
 const STORAGE: &str = "varve-storage";
 const REPLICA: &str = "varve-replica";

@@ -126,6 +126,9 @@ impl Slot {
                     error @ (BatchError::RecordTooLarge { .. }
                     | BatchError::Size { .. }
                     | BatchError::Version { .. }
+                    | BatchError::Compression { .. }
+                    | BatchError::TooLarge { .. }
+                    | BatchError::Compressed { .. }
                     | BatchError::Field { .. }),
                 ) => {
                     building.open.take_if(|open| open.builder.is_empty());

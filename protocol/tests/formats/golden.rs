@@ -1,13 +1,14 @@
 //! Golden bytes. If one of these changes, old data and other releases can no longer be read: raise the version.
 
 use bytes::BytesMut;
+use varve_protocol::compression::Compression;
 use varve_protocol::frame::Voice;
 use varve_protocol::id::{ClusterId, GroupId, Op, ReplicaIndex, Timestamp, View};
 use varve_protocol::message::Message;
 use varve_protocol::prepare::PrepareId;
-use varve_protocol::record::{BatchBuilder, Record};
+use varve_protocol::record::{BATCH_HEADER_SIZE, Batch, BatchBuilder, HeaderValue, Headers, Record};
 
-use crate::{hex, sample_prepare};
+use crate::{hex, sample_prepare, unhex};
 
 #[test]
 fn a_prepare_is_these_bytes() {
@@ -28,10 +29,64 @@ fn a_frame_is_these_bytes() {
 #[test]
 fn a_batch_is_these_bytes() {
     let mut builder = BatchBuilder::new(1024);
-    let keyed = Record { timestamp: Timestamp::new(77), key: Some("key".into()), payload: "payload".into() };
+    let (timestamp, key) = (Timestamp::new(77), Some("key".into()));
+    let keyed = Record { timestamp, key, payload: "payload".into(), ..Record::default() };
     builder.push(&keyed).expect("the record fits");
     builder.push(&Record { payload: "second".into(), ..Record::default() }).expect("the record fits");
     assert_golden(&hex(&builder.finish()), include_str!("golden/batch.hex"));
+}
+
+#[test]
+fn headers_of_all_kinds_are_these_bytes() {
+    let values: [(&str, HeaderValue<'_>); 15] = [
+        ("o float64", (-2.5_f64).into()),
+        ("a raw", HeaderValue::Raw(&[0x00, 0xff])),
+        ("b string", "\u{e4}".into()),
+        ("c bool", true.into()),
+        ("d int8", (-2_i8).into()),
+        ("e int16", (-2_i16).into()),
+        ("f int32", (-2_i32).into()),
+        ("g int64", (-2_i64).into()),
+        ("h int128", (-2_i128).into()),
+        ("i uint8", 0xfe_u8.into()),
+        ("j uint16", 0xfedc_u16.into()),
+        ("k uint32", 0xfedc_ba98_u32.into()),
+        ("l uint64", 0xfedc_ba98_7654_3210_u64.into()),
+        ("m uint128", 0xfedc_ba98_7654_3210_0123_4567_89ab_cdef_u128.into()),
+        ("n float32", 1.5_f32.into()),
+    ];
+    let mut headers = Headers::new();
+    for (key, value) in values {
+        headers.insert(key, value).expect("the header fits");
+    }
+    let record = Record { headers, payload: "payload".into(), ..Record::default() };
+    let mut builder = BatchBuilder::new(1024);
+    builder.push(&record).expect("the record fits");
+    let bytes = builder.finish();
+    assert_golden(&hex(&bytes), include_str!("golden/headers.hex"));
+    let batch = Batch::decode(bytes).expect("the batch is sound");
+    assert_eq!(batch.records().next(), Some(record));
+}
+
+/// Written by hand after the formats' descriptions, as another encoder might have: literals and one match; a raw block and
+/// one of a repeated byte.
+#[test]
+fn compressed_batches_are_framed_like_these() {
+    let record = Record { payload: [b'a'; 100].to_vec().into(), ..Record::default() };
+    for (compression, golden) in [
+        (Compression::Lz4, include_str!("golden/batch_lz4.hex")),
+        (Compression::Zstd, include_str!("golden/batch_zstd.hex")),
+    ] {
+        let golden = unhex(golden);
+        let batch = Batch::decode(golden.clone()).expect("the batch is sound");
+        assert_eq!((batch.compression(), batch.records_size()), (compression, 124));
+        assert_eq!(batch.records().collect::<Vec<_>>(), std::slice::from_ref(&record));
+        let mut builder = BatchBuilder::new(1024);
+        builder.push(&record).expect("the record fits");
+        let ours = builder.finish_compressed(compression);
+        assert_eq!(ours[..BATCH_HEADER_SIZE], golden[..BATCH_HEADER_SIZE], "{compression}");
+        assert_eq!(Batch::decode(ours), Ok(batch), "{compression}");
+    }
 }
 
 fn assert_golden(found: &str, golden: &str) {

@@ -1,6 +1,7 @@
 //! The formats: golden bytes, round trips, and every truncation and every single-bit flip refused.
 
 mod archives;
+mod compressed;
 mod frames;
 mod golden;
 mod records;
@@ -40,4 +41,11 @@ fn single_bit_flips(bytes: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
 fn hex(bytes: &[u8]) -> String {
     let line = |chunk: &[u8]| chunk.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     bytes.chunks(16).map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The bytes that lines of hexadecimal digits say.
+fn unhex(lines: &str) -> Bytes {
+    let digits: Vec<u8> = lines.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("digits are text"), 16);
+    digits.chunks(2).map(|pair| byte(pair).expect("there are two digits to a byte")).collect()
 }

@@ -1,28 +1,64 @@
 //! Record batches: what goes in comes out, and a batch that lies about itself is refused without a panic.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use varve_protocol::id::Timestamp;
 use varve_protocol::limits::RECORD_BYTES_MAX;
 use varve_protocol::record::{
-    BATCH_HEADER_SIZE, Batch, BatchBuilder, BatchError, RECORD_HEADER_SIZE, Record,
+    BATCH_HEADER_SIZE, Batch, BatchBuilder, BatchError, HeaderKind, HeaderValue, Headers, RECORD_HEADER_SIZE,
+    Record,
 };
 
-fn any_record() -> impl Strategy<Value = Record> {
-    let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from);
-    (any::<u64>(), proptest::option::of(bytes(20)), bytes(200)).prop_map(|(time, key, payload)| Record {
-        timestamp: Timestamp::new(time),
-        key,
-        payload,
+use crate::single_bit_flips;
+
+/// A header of any kind; its number, as often as it is one.
+fn any_header() -> impl Strategy<Value = (String, HeaderKind, String)> {
+    let kind = proptest::sample::select(HeaderKind::ALL);
+    (".{1,8}", kind, any::<i8>()).prop_map(|(key, kind, number)| {
+        let text = if kind == HeaderKind::Bool { (number > 0).to_string() } else { number.to_string() };
+        (key, kind, text)
     })
 }
 
-fn batch_of(records: &[Record]) -> Bytes {
+fn any_headers() -> impl Strategy<Value = Headers> {
+    proptest::collection::vec(any_header(), 0..6).prop_map(|drawn| {
+        let mut headers = Headers::new();
+        let mut model = BTreeMap::new();
+        for (key, kind, text) in &drawn {
+            let value = kind.parse(text).unwrap_or(HeaderValue::String(text));
+            headers.insert(key, value).expect("a small header fits");
+            model.insert(key.as_str(), value);
+        }
+        assert!(headers.iter().eq(model.iter().map(|(key, value)| (*key, *value))), "headers are a map");
+        assert!(model.iter().all(|(key, value)| headers.get(key) == Some(*value)));
+        headers
+    })
+}
+
+pub(crate) fn any_record() -> impl Strategy<Value = Record> {
+    let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from);
+    (any::<u64>(), proptest::option::of(bytes(20)), any_headers(), bytes(200)).prop_map(
+        |(time, key, headers, payload)| Record { timestamp: Timestamp::new(time), key, headers, payload },
+    )
+}
+
+pub(crate) fn builder_of(records: &[Record]) -> BatchBuilder {
     let mut builder = BatchBuilder::new(1 << 20);
     for record in records {
         builder.push(record).expect("the records fit");
     }
-    builder.finish()
+    builder
+}
+
+fn batch_of(records: &[Record]) -> Bytes {
+    builder_of(records).finish()
+}
+
+/// Reads all there is to read.
+pub(crate) fn read_all(batch: &Batch) -> usize {
+    batch.records().map(|record| record.headers.iter().count()).sum()
 }
 
 proptest! {
@@ -35,7 +71,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(batch) = Batch::decode(bytes.into()) {
-            batch.records().for_each(drop);
+            read_all(&batch);
         }
     }
 
@@ -51,16 +87,46 @@ proptest! {
         }
         if let Ok(batch) = Batch::decode(bytes.into()) {
             prop_assert_eq!(batch.records().count(), batch.record_count() as usize);
+            read_all(&batch);
         }
     }
 }
 
+fn samples() -> [Record; 2] {
+    let mut headers = Headers::new();
+    headers.insert("trace", "a1b2").expect("the header fits");
+    headers.insert("hops", 3_u16).expect("the header fits");
+    headers.insert("is_replay", false).expect("the header fits");
+    [
+        Record { key: Some("key".into()), headers, payload: "one".into(), ..Record::default() },
+        Record::default(),
+    ]
+}
+
 #[test]
 fn every_cut_is_refused() {
-    let bytes = batch_of(&[Record { payload: "one".into(), ..Record::default() }, Record::default()]);
+    let bytes = batch_of(&samples());
     for length in 0..bytes.len() {
         assert!(Batch::decode(bytes.slice(..length)).is_err(), "cut to {length} bytes");
     }
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_leaves_something_sound() {
+    let bytes = batch_of(&samples());
+    let mut refused = 0;
+    for flipped in single_bit_flips(&bytes) {
+        match Batch::decode(flipped.clone()) {
+            Ok(batch) => {
+                read_all(&batch);
+                let again = batch_of(&batch.records().collect::<Vec<_>>());
+                assert_eq!(again, flipped, "what is sound is written as it was read");
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    // The rest are bits of keys, values, payloads and timestamps.
+    assert!(refused > bytes.len() * 4, "{refused} of {}", bytes.len() * 8);
 }
 
 #[test]

@@ -89,6 +89,7 @@ mod tests {
             timestamp: Timestamp::new(5),
             key: key.map(Bytes::from_static),
             payload: Bytes::from_static(payload),
+            ..Record::default()
         };
         let mut out = Vec::new();
         style.write(&mut out, &Placed { partition: 2, offset: Offset::new(7), record: &record }).unwrap();
