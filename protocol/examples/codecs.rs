@@ -63,12 +63,18 @@ fn measure((what, random_in_64): (&str, usize), records: u64, compression: Compr
 
 /// A record of whose payload so many bytes in 64 are random, and the rest the same everywhere.
 fn record(number: u64, random_in_64: usize) -> Record {
-    let mut state = number + 1;
     let mut payload = Vec::with_capacity(PAYLOAD_SIZE);
     while payload.len() < PAYLOAD_SIZE {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        let [.., random] = (state >> 11).to_be_bytes();
-        payload.push(if payload.len() % 64 < random_in_64 { random } else { b'.' });
+        let mixed = mix(number << 32 | payload.len() as u64).to_le_bytes();
+        payload.push(if payload.len() % 64 < random_in_64 { mixed[0] } else { b'.' });
     }
     Record { payload: payload.into(), ..Record::default() }
+}
+
+/// What SplitMix64 makes of its state.
+fn mix(state: u64) -> u64 {
+    let mut word = state.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }

@@ -456,6 +456,8 @@ mod tests {
         let many: Vec<u8> =
             (0..=255_u8).flat_map(|byte| [9, 2, 1, 0, b'0' + byte / 64, byte % 64, 0]).collect();
         assert!(are_sound(&many));
+        let large = [[1, 1, 0xff, 0xff, b'k'].as_slice(), &[7; 0xffff]].concat();
+        assert!(large.len() > HEADERS_BYTES_MAX && !are_sound(&large), "too large");
         assert!(!are_sound(&[many.as_slice(), &[9, 1, 1, 0, b'z', 0]].concat()), "one too many");
     }
 }
