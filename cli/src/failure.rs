@@ -121,6 +121,7 @@ impl From<ClientError> for Failure {
             | ClientError::TimedOut { .. }
             | ClientError::EarlierFailed { .. }
             | ClientError::Dropped
+            | ClientError::Unreadable { .. }
             | ClientError::Nonsense { .. } => Kind::Refused,
         };
         let is_distrust =

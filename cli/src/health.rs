@@ -263,6 +263,7 @@ fn raw(nodes: &[NodeId]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use varve_protocol::compression::Compression;
     use varve_protocol::durability::Durability;
     use varve_protocol::id::{Offset, Timestamp, View};
     use varve_protocol::metadata::{StreamEntry, TopicEntry};
@@ -281,7 +282,13 @@ mod tests {
             durability: Durability::QuorumDisk,
         }];
         let retention = Default::default();
-        let topic = TopicEntry { name: "orders".to_owned(), replication_factor: 3, partitions, retention };
+        let topic = TopicEntry {
+            name: "orders".to_owned(),
+            replication_factor: 3,
+            partitions,
+            retention,
+            compression: Compression::None,
+        };
         ClusterMap {
             op: Op::new(1),
             nodes: Vec::new(),

@@ -12,6 +12,7 @@ mod connection;
 mod context;
 mod entropy;
 mod failure;
+mod headers;
 mod health;
 mod logging;
 mod measure;

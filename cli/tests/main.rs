@@ -18,5 +18,7 @@ mod failover;
 mod mistakes;
 #[path = "main/moves.rs"]
 mod moves;
+#[path = "main/records.rs"]
+mod records;
 #[path = "main/tour.rs"]
 mod tour;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use varve_protocol::client::{
     Doubt, NodeStatus, NodeVitals, PartitionOffsets, Refusal, Request, Response, encode_archive,
 };
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp};
@@ -43,13 +44,20 @@ pub struct TopicOptions {
     pub durability: Durability,
     /// How long records are kept.
     pub retention: Retention,
+    /// How producers compress what they append.
+    pub compression: Compression,
 }
 
 impl Default for TopicOptions {
-    /// One partition, acknowledged when it is on disk, whose records are kept for ever.
+    /// One partition, acknowledged when it is on disk, whose records are kept for ever, as they are.
     fn default() -> Self {
-        let (durability, retention) = (Durability::default(), Retention::FOREVER);
-        Self { partitions: 1, replication_factor: None, durability, retention }
+        Self {
+            partitions: 1,
+            replication_factor: None,
+            durability: Durability::default(),
+            retention: Retention::FOREVER,
+            compression: Compression::None,
+        }
     }
 }
 
@@ -152,11 +160,18 @@ impl Admin {
         topic: &str,
         options: TopicOptions,
     ) -> Result<(), ClientError> {
-        let TopicOptions { partitions, replication_factor, durability, retention } = options;
+        let TopicOptions { partitions, replication_factor, durability, retention, compression } = options;
         let (stream, topic) = (stream.to_owned(), topic.to_owned());
         let full_name = format!("{stream}/{topic}");
-        let operation =
-            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, durability, retention };
+        let operation = MetadataOp::CreateTopic {
+            stream,
+            topic,
+            partitions,
+            replication_factor,
+            durability,
+            retention,
+            compression,
+        };
         self.change(operation).await?;
         match self.wait_for_primaries(&full_name).await {
             Ok(()) => Ok(()),

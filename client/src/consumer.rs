@@ -2,10 +2,13 @@
 //!
 //! Every prepare that comes is verified: its checksums, its place in the order, its batch. Any replica may serve, for all of
 //! them hold the same records below their high watermarks; the primary is preferred, because it knows of new ones first.
+//! A fetch is bounded by bytes as they are stored. What it brings is decompressed piece by piece, so that records which
+//! compress very well do not fill the memory.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use varve_protocol::client::{FetchOptions, Refusal, encode_archive};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
@@ -26,6 +29,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// How long a consumer looks for a node that serves it.
 const TROUBLE_MAX: Duration = Duration::from_secs(15);
+
+/// Bytes of records, decompressed, that are handed out at once; the last batch may go beyond.
+const PIECE_BYTES_MAX: usize = FETCH_BYTES_MAX;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,7 @@ pub struct Consumer {
     address: Option<String>,
     /// Counts up to try another replica when there is no primary to be found.
     rotation: usize,
+    unread: Unread,
 }
 
 impl Consumer {
@@ -78,7 +85,16 @@ impl Consumer {
             From::Time(time) => Admin::new(shared.clone()).offset_at(group, time).await?,
         };
         let at_first = from == From::First;
-        Ok(Self { shared, topic: topic.to_owned(), group, next, at_first, address: None, rotation: 0 })
+        Ok(Self {
+            shared,
+            topic: topic.to_owned(),
+            group,
+            next,
+            at_first,
+            address: None,
+            rotation: 0,
+            unread: Unread::default(),
+        })
     }
 
     /// The offset of the next record.
@@ -90,12 +106,12 @@ impl Consumer {
     /// The next records; waits until there are any.
     ///
     /// # Errors
-    /// When no replica serves for a while, or the offset is out of range.
+    /// When no replica serves for a while, or the offset is out of range, or a batch cannot be read by this build.
     pub async fn next_batch(&mut self) -> Result<Fetched, ClientError> {
         let mut backoff = Backoff::new();
         let mut trouble_since: Option<Instant> = None;
         loop {
-            let error = match self.fetch().await {
+            let error = match self.next_piece().await {
                 Ok(Some(fetched)) => return Ok(fetched),
                 Ok(None) => {
                     trouble_since = None;
@@ -117,8 +133,24 @@ impl Consumer {
         }
     }
 
-    /// One fetch; `None` if there was nothing to read in its time.
-    async fn fetch(&mut self) -> Result<Option<Fetched>, ClientError> {
+    /// What is left of the last fetch, or one more; `None` if there was nothing to read in its time.
+    async fn next_piece(&mut self) -> Result<Option<Fetched>, ClientError> {
+        let mut unread = std::mem::take(&mut self.unread);
+        if unread.prepares.is_empty() {
+            let Some(answered) = self.fetch().await? else { return Ok(None) };
+            unread = answered;
+        }
+        let records = unread.read_piece(self.next)?;
+        let high_watermark = unread.high_watermark;
+        self.unread = unread;
+        let Some((last, _)) = records.last() else { return Ok(None) };
+        self.next = last.next();
+        self.at_first = false;
+        Ok(Some(Fetched { records, high_watermark }))
+    }
+
+    /// One fetch; `None` if the offset was corrected instead.
+    async fn fetch(&mut self) -> Result<Option<Unread>, ClientError> {
         let address = match &self.address {
             Some(address) => address.clone(),
             None => self.find_server().await?,
@@ -145,11 +177,8 @@ impl Consumer {
             }
             return Err(refusal.into());
         }
-        let records = read_records(&answer, self.next)?;
-        let Some((last, _)) = records.last() else { return Ok(None) };
-        self.next = last.next();
-        self.at_first = false;
-        Ok(Some(Fetched { records, high_watermark: Offset::new(answer.header.commit) }))
+        let high_watermark = Offset::new(answer.header.commit);
+        Ok(Some(Unread { prepares: answer.body.to_bytes(), expected: None, high_watermark }))
     }
 
     /// The primary; or if there is none, the replicas in turn.
@@ -171,26 +200,118 @@ impl Consumer {
     }
 }
 
-/// The records from `next` on in the answer to a fetch, verified.
-fn read_records(answer: &Frame, next: Offset) -> Result<Vec<(Offset, Record)>, ClientError> {
-    let nonsense = |reason: String| ClientError::Nonsense { reason };
-    let mut bytes = answer.body.to_bytes();
-    let mut records = Vec::new();
-    let mut expected: Option<Offset> = None;
-    while !bytes.is_empty() {
-        let prepare = Prepare::decode(&bytes).map_err(|error| nonsense(error.to_string()))?;
-        bytes = bytes.slice(prepare.header().total_size()..);
-        let base = prepare.header().base_offset();
-        if expected.is_some_and(|expected| expected != base) || (expected.is_none() && base > next) {
-            return Err(nonsense(format!("{base} follows where {expected:?} or {next} was due")));
+/// What a fetch has brought and nobody has read yet.
+#[derive(Default)]
+struct Unread {
+    prepares: Bytes,
+    /// The base offset of the first of them, if that is known.
+    expected: Option<Offset>,
+    high_watermark: Offset,
+}
+
+impl Unread {
+    /// Takes records from `next` on, verified: all of them, or as many as are handed out at once.
+    fn read_piece(&mut self, next: Offset) -> Result<Vec<(Offset, Record)>, ClientError> {
+        let nonsense = |reason: String| ClientError::Nonsense { reason };
+        let mut records = Vec::new();
+        let mut size = 0;
+        while !self.prepares.is_empty() && size < PIECE_BYTES_MAX {
+            let prepare = Prepare::decode(&self.prepares).map_err(|error| nonsense(error.to_string()))?;
+            self.prepares = self.prepares.slice(prepare.header().total_size()..);
+            let base = prepare.header().base_offset();
+            let expected = self.expected.replace(prepare.header().next_offset());
+            if expected.is_some_and(|expected| expected != base) || (expected.is_none() && base > next) {
+                return Err(nonsense(format!("{base} follows where {expected:?} or {next} was due")));
+            }
+            if prepare.header().record_count() == 0 {
+                continue;
+            }
+            let batch = Batch::decode(prepare.body().clone())
+                .map_err(|error| ClientError::Unreadable { offset: base, error })?;
+            size += batch.records_size();
+            let offsets = (base.as_raw()..).map(Offset::new);
+            records.extend(offsets.zip(batch.records()).filter(|(offset, _)| *offset >= next));
         }
-        expected = Some(prepare.header().next_offset());
-        if prepare.header().record_count() == 0 {
-            continue;
-        }
-        let batch = Batch::decode(prepare.body().clone()).map_err(|error| nonsense(error.to_string()))?;
-        let offsets = (base.as_raw()..).map(Offset::new);
-        records.extend(offsets.zip(batch.records()).filter(|(offset, _)| *offset >= next));
+        Ok(records)
     }
-    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use varve_protocol::compression::Compression;
+    use varve_protocol::id::{Epoch, ProducerId, RequestNumber, Timestamp, View};
+    use varve_protocol::prepare::{PrepareFields, PrepareId, PrepareKind};
+    use varve_protocol::record::BatchBuilder;
+
+    use super::*;
+
+    /// A prepare over a batch of these bytes.
+    fn prepare(base_offset: u64, record_count: u32, body: Bytes) -> Bytes {
+        let parent = PrepareId { op: Op::new(base_offset), view: View::new(0), checksum: 0 };
+        let fields = PrepareFields {
+            cluster: ClusterId::default(),
+            group: GroupId::new(1),
+            view: View::new(0),
+            parent,
+            epoch: Epoch::new(0),
+            kind: PrepareKind::Records,
+            base_offset: Offset::new(base_offset),
+            record_count,
+            timestamp: Timestamp::new(1),
+            producer: ProducerId::new(1),
+            request: RequestNumber::new(1),
+        };
+        let mut bytes = BytesMut::new();
+        Prepare::seal(fields, body).encode(&mut bytes);
+        bytes.freeze()
+    }
+
+    fn batch(compression: Compression, payload: &Bytes, count: u32) -> Bytes {
+        let mut builder = BatchBuilder::new(usize::MAX);
+        for _ in 0..count {
+            builder.push(&Record { payload: payload.clone(), ..Record::default() }).unwrap();
+        }
+        builder.finish_compressed(compression)
+    }
+
+    fn unread(prepares: &[Bytes]) -> Unread {
+        Unread { prepares: prepares.concat().into(), ..Unread::default() }
+    }
+
+    #[test]
+    fn what_compresses_well_is_handed_out_piece_by_piece() {
+        let payload = Bytes::from(vec![7; 1_000_000]);
+        let body = batch(Compression::Zstd, &payload, 15);
+        assert!(body.len() < 20_000);
+        let prepares: Vec<Bytes> = (0..10).map(|number| prepare(number * 15, 15, body.clone())).collect();
+        let mut unread = unread(&prepares);
+        let mut next = Offset::new(4);
+        let mut pieces = Vec::new();
+        while !unread.prepares.is_empty() {
+            let records = unread.read_piece(next).unwrap();
+            pieces.push(records.len());
+            for (offset, record) in records {
+                assert_eq!((offset, record.payload.len()), (next, payload.len()));
+                next = next.next();
+            }
+        }
+        assert_eq!((pieces.len(), pieces[0], next), (10, 11, Offset::new(150)));
+    }
+
+    #[test]
+    fn what_cannot_be_decompressed_is_told_with_its_codec_and_offset() {
+        let sound = batch(Compression::Lz4, &Bytes::from_static(&[7; 500]), 3);
+        let mut broken = sound.to_vec();
+        broken.truncate(sound.len() - 4);
+        let mut unknown = sound.to_vec();
+        unknown[9] = 9;
+        let table = [(broken, "lz4 data"), (unknown, "compression 9 is unknown to this build")];
+        for (body, says) in table {
+            let mut unread = unread(&[prepare(0, 3, sound.clone()), prepare(3, 3, body.into())]);
+            let error = unread.read_piece(Offset::ZERO).unwrap_err();
+            assert!(matches!(error, ClientError::Unreadable { offset, .. } if offset == Offset::new(3)));
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
 }

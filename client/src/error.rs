@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use varve_protocol::client::Refusal;
+use varve_protocol::id::Offset;
 use varve_protocol::metadata::MetadataError;
 use varve_protocol::record::BatchError;
 
@@ -88,6 +89,14 @@ pub enum ClientError {
     /// The producer was dropped before this was sent.
     #[error("not sent: the producer was dropped before; wait for its acknowledgements, or call `flush`")]
     Dropped,
+    /// A batch that is as it was appended, and that this build cannot read.
+    #[error("the records from {offset} on cannot be read: {error}")]
+    Unreadable {
+        /// The first of them.
+        offset: Offset,
+        /// Why.
+        error: BatchError,
+    },
     /// A node answered what makes no sense.
     #[error("a node answered something that makes no sense: {reason}")]
     Nonsense {
@@ -112,6 +121,7 @@ impl ClientError {
             | Self::Record(_)
             | Self::EarlierFailed { .. }
             | Self::Dropped
+            | Self::Unreadable { .. }
             | Self::Nonsense { .. } => false,
         }
     }
@@ -133,6 +143,7 @@ impl ClientError {
             | Self::PartitionUnknown { .. }
             | Self::Record(_)
             | Self::EarlierFailed { .. }
+            | Self::Unreadable { .. }
             | Self::Dropped => Outcome::NotDone,
         }
     }

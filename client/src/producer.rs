@@ -2,7 +2,8 @@
 //!
 //! A record is added to the batch that its partition is filling. The lane takes that batch when it is full, when it has
 //! lingered long enough, or at once when nothing is on its way; so a lone record waits for nobody, and under load batches
-//! fill by themselves. What cannot be taken yet holds `send` back: memory is bounded by the window.
+//! fill by themselves. What cannot be taken yet holds `send` back: memory is bounded by the window. The lane compresses what it
+//! takes as the topic says; how large a batch may get, and when it is full, counts its bytes before that.
 
 mod building;
 mod lane;
@@ -26,7 +27,7 @@ use crate::producer::lane::Lane;
 /// How a producer works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerConfig {
-    /// Bytes of a batch at most; a record must fit one.
+    /// Bytes of a batch at most, before it is compressed; a record must fit one.
     pub batch_bytes_max: usize,
     /// How long a batch that is not full may wait while others are on their way.
     pub linger: Duration,
@@ -103,7 +104,7 @@ impl Producer {
                 shared.clone(),
                 slot.clone(),
                 (topic.to_owned(), partition.group, producer),
-                config,
+                (config, entry.compression),
             );
             lanes.push(tokio::spawn(lane.run()));
             slots.push(slot);

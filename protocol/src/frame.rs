@@ -5,7 +5,7 @@
 //! |      0 |    4 | checksum        | CRC-32 of bytes 4..96                                                   |
 //! |      4 |    4 | body_checksum   | CRC-32 of the body                                                      |
 //! |      8 |    4 | magic           | `VRVF`                                                                  |
-//! |     12 |    1 | version         | 2                                                                       |
+//! |     12 |    1 | version         | 3                                                                       |
 //! |     13 |    1 | command         | see [`Command`]                                                         |
 //! |     14 |    1 | replica         | between nodes: the sender's place in the group                          |
 //! |     15 |    1 | reserved        | zero                                                                    |
@@ -36,7 +36,7 @@ pub const FRAME_HEADER_SIZE: usize = 96;
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVF");
 
 /// The version of frames and messages that this build speaks.
-pub const FRAME_VERSION: u8 = 2;
+pub const FRAME_VERSION: u8 = 3;
 
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {

@@ -10,6 +10,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::compression::Compression;
 use crate::durability::Durability;
 use crate::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, ReplicaIndex, View};
 use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
@@ -53,6 +54,8 @@ pub enum MetadataOp {
         durability: Durability,
         /// How long records are kept.
         retention: Retention,
+        /// How producers compress the batches they append; a node takes any that it knows.
+        compression: Compression,
     },
     /// Removes a topic and the data of its partitions.
     DeleteTopic {
@@ -255,6 +258,8 @@ pub struct TopicEntry {
     pub partitions: Vec<PartitionEntry>,
     /// How long records are kept.
     pub retention: Retention,
+    /// How producers compress the batches they append; never changes.
+    pub compression: Compression,
 }
 
 impl TopicEntry {

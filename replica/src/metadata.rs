@@ -10,6 +10,7 @@ mod moves;
 
 use std::collections::BTreeMap;
 
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId};
 use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
@@ -39,6 +40,7 @@ struct Topic {
     replication_factor: u8,
     partitions: Vec<PartitionEntry>,
     retention: Retention,
+    compression: Compression,
 }
 
 /// The metadata as of one op.
@@ -163,6 +165,7 @@ impl Metadata {
             replication_factor: topic.replication_factor,
             partitions: topic.partitions.clone(),
             retention: topic.retention,
+            compression: topic.compression,
         };
         let stream_entry = |(name, topics): (&String, &BTreeMap<String, Topic>)| StreamEntry {
             name: name.clone(),
@@ -200,9 +203,10 @@ impl Metadata {
                 replication_factor,
                 durability,
                 retention,
+                compression,
             } => {
                 let replicas = (partitions, replication_factor);
-                self.create_topic((&stream, topic), replicas, durability, retention)
+                self.create_topic((&stream, topic), replicas, durability, (retention, compression))
             }
             MetadataOp::DeleteTopic { stream, topic } => self.delete_topic(&stream, topic),
             MetadataOp::MoveReplica { group, from, to } => self.move_replica(group, from, to),
@@ -254,7 +258,7 @@ impl Metadata {
         (stream, topic): (&str, String),
         (partitions, replication_factor): (u32, Option<u8>),
         durability: Durability,
-        retention: Retention,
+        (retention, compression): (Retention, Compression),
     ) -> Result<MetadataOutcome, MetadataError> {
         if !is_legal_name(&topic) {
             return Err(MetadataError::BadName(topic));
@@ -272,7 +276,7 @@ impl Metadata {
         self.check_replication_factor(replication_factor)?;
         let entries = self.place(partitions, replication_factor, durability)?;
         let topics = self.streams.get_mut(stream).expect("the stream was found above");
-        topics.insert(topic, Topic { replication_factor, partitions: entries, retention });
+        topics.insert(topic, Topic { replication_factor, partitions: entries, retention, compression });
         Ok(MetadataOutcome::Done)
     }
 
@@ -379,6 +383,7 @@ mod tests {
             replication_factor: Some(replication_factor),
             durability: Durability::QuorumDisk,
             retention: Retention::FOREVER,
+            compression: Compression::None,
         }
     }
 
@@ -454,6 +459,26 @@ mod tests {
             assert_eq!(apply(&mut metadata, operation), MetadataOutcome::Refused(error));
         }
         assert_eq!(metadata.map().streams, before.streams);
+    }
+
+    #[test]
+    fn a_topic_keeps_its_compression() {
+        let mut metadata = cluster(1);
+        apply(&mut metadata, stream("s"));
+        for wanted in Compression::ALL {
+            let mut operation = topic(wanted.name(), 1, 1);
+            if let MetadataOp::CreateTopic { compression, .. } = &mut operation {
+                *compression = *wanted;
+            }
+            apply(&mut metadata, operation);
+        }
+        let map = metadata.map();
+        let kept = map.streams[0].topics.iter().map(|topic| (topic.name.as_str(), topic.compression));
+        assert!(kept.eq([
+            ("lz4", Compression::Lz4),
+            ("none", Compression::None),
+            ("zstd", Compression::Zstd)
+        ]));
     }
 
     #[test]

@@ -296,7 +296,7 @@ fn observe_batch(
         return Err(orders.oracle.unreadable(replica, base));
     };
     for (offset, record) in (base..).zip(batch.records()) {
-        let Some(value) = Value::from_payload(&record.payload) else {
+        let Some(value) = Value::from_record(&record) else {
             return Err(orders.oracle.unreadable(replica, offset));
         };
         orders.oracle.observed(replica, offset, value)?;

@@ -19,6 +19,7 @@ mod weather;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
@@ -156,6 +157,10 @@ pub struct Load {
     /// How long records are kept.
     #[serde(with = "format::RetentionFormat")]
     pub retention: Retention,
+    /// How the topic is compressed. If it is, most records have headers, too, and producers without a session use any
+    /// compression.
+    #[serde(with = "format::compression")]
+    pub compression: Compression,
 }
 
 /// The network between any two.

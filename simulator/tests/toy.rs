@@ -184,6 +184,7 @@ impl<const BUG: u8> Toy<BUG> {
                 replication_factor,
                 partitions: (0..partitions).map(partition).collect(),
                 retention: Default::default(),
+                compression: Default::default(),
             }],
         });
         ClusterMap { streams: streams.into_iter().collect(), ..ClusterMap::default() }

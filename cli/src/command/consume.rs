@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// Print the key of a record and this character in front of it
     #[arg(long, value_name = "C", value_parser = separator)]
     key_separator: Option<u8>,
+    /// Print the headers of a record and a tab in front of it, as in `hops:uint8=3 trace="a1b2"`
+    #[arg(long)]
+    headers: bool,
 }
 
 /// Where to begin.
@@ -124,10 +127,9 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
         }
     }
     drop(give);
-    let style = match (context.output, arguments.key_separator) {
-        (Format::Json, _) => Style::Json,
-        (Format::Text, Some(separator)) => Style::Keyed(separator),
-        (Format::Text, None) => Style::Payload,
+    let style = match context.output {
+        Format::Json => Style::Json,
+        Format::Text => Style::Text { separator: arguments.key_separator, has_headers: arguments.headers },
     };
     print_all(fetched, style, arguments.count.unwrap_or(u64::MAX)).await
 }

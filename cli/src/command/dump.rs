@@ -4,13 +4,15 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use varve_protocol::compression::Compression;
 use varve_protocol::id::GroupId;
 use varve_protocol::prepare::{Prepare, PrepareKind};
-use varve_protocol::record::Batch;
+use varve_protocol::record::{Batch, Headers};
 
 use crate::command::verify::look;
 use crate::context::Context;
 use crate::failure::Outcome;
+use crate::headers;
 use crate::output::{Format, quiet};
 
 /// Bytes of a payload that are printed for people.
@@ -47,6 +49,12 @@ struct PrepareLine {
     producer: u64,
     request: u64,
     body_bytes: usize,
+    /// Of its records, if it has any that can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression: Option<&'static str>,
+    /// Bytes of its records, uncompressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records_bytes: Option<usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     records: Vec<RecordLine>,
 }
@@ -56,7 +64,13 @@ struct RecordLine {
     offset: u64,
     timestamp_us: u64,
     key: Option<String>,
+    #[serde(skip_serializing_if = "Headers::is_empty", serialize_with = "json")]
+    headers: Headers,
     payload: String,
+}
+
+fn json<S: serde::Serializer>(headers: &Headers, to: S) -> Result<S::Ok, S::Error> {
+    headers::Json(headers).serialize(to)
 }
 
 /// Prints the prepares of a group.
@@ -77,12 +91,13 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
 fn line_of(prepare: &Prepare, has_records: bool) -> PrepareLine {
     let header = prepare.header();
     let base_offset = header.base_offset().as_raw();
-    let batch = Batch::decode(prepare.body().clone()).ok();
-    let batch = batch.filter(|_| has_records && header.kind() == PrepareKind::Records);
+    let is_batch = header.kind() == PrepareKind::Records;
+    let batch = is_batch.then(|| Batch::decode(prepare.body().clone()).ok()).flatten();
     let record_line = |(offset, record): (u64, varve_protocol::record::Record)| RecordLine {
         offset,
         timestamp_us: record.timestamp.as_raw(),
         key: record.key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+        headers: record.headers,
         payload: String::from_utf8_lossy(&record.payload).into_owned(),
     };
     PrepareLine {
@@ -102,8 +117,11 @@ fn line_of(prepare: &Prepare, has_records: bool) -> PrepareLine {
         producer: header.producer().as_raw(),
         request: header.request().as_raw(),
         body_bytes: prepare.body().len(),
+        compression: batch.as_ref().map(|batch| batch.compression().name()),
+        records_bytes: batch.as_ref().map(Batch::records_size),
         records: batch
             .iter()
+            .filter(|_| has_records)
             .flat_map(|batch| (base_offset..).zip(batch.records()))
             .map(record_line)
             .collect(),
@@ -119,17 +137,25 @@ fn print(format: Format, line: &PrepareLine) -> std::io::Result<()> {
         }
         Format::Text => {
             let PrepareLine { op, view, kind, checksum, base_offset, record_count, body_bytes, .. } = line;
+            let compressed = match (line.compression, line.records_bytes) {
+                (Some(codec), Some(size)) if codec != Compression::None.name() => {
+                    format!(" {codec} of {size}")
+                }
+                _ => String::new(),
+            };
             writeln!(
                 stdout,
                 "op {op} view {view} {kind} checksum {checksum} offset {base_offset} records {record_count} \
-                 bytes {body_bytes} producer {} request {} at {} us",
+                 bytes {body_bytes}{compressed} producer {} request {} at {} us",
                 line.producer, line.request, line.timestamp_us
             )?;
             for record in &line.records {
                 let payload: String = record.payload.chars().take(PAYLOAD_CHARS_MAX).collect();
                 let more = if payload.len() < record.payload.len() { "..." } else { "" };
                 let key = record.key.as_ref().map(|key| format!(" key {key:?}")).unwrap_or_default();
-                writeln!(stdout, "    {}{key} {payload:?}{more}", record.offset)?;
+                let space = if record.headers.is_empty() { "" } else { " " };
+                let headers = headers::Text(&record.headers);
+                writeln!(stdout, "    {}{key}{space}{headers} {payload:?}{more}", record.offset)?;
             }
             Ok(())
         }

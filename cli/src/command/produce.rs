@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
-use varve_client::{Ack, ClientError, Producer, ProducerConfig, Target};
+use varve_client::{Ack, ClientError, Headers, Producer, ProducerConfig, Record, Target};
 use varve_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use varve_protocol::record::BATCH_HEADER_SIZE;
 
@@ -28,6 +28,7 @@ use crate::command::topic::find;
 use crate::connection::connect;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::headers::{self, Typed};
 use crate::output;
 use crate::topic_name::TopicName;
 
@@ -52,7 +53,11 @@ pub(crate) struct Arguments {
     /// What stands in front of this character is the key of a line, and decides its partition
     #[arg(long, value_name = "C", value_parser = separator)]
     key_separator: Option<u8>,
-    /// How large a batch may get
+    /// Give each record this header, a string; or with a kind, as in `hops:uint8=3`, a raw (hexadecimal digits), bool, int8 to
+    /// int128, uint8 to uint128, float32 or float64
+    #[arg(long = "header", value_name = "KEY[:KIND]=VALUE", value_parser = headers::parse)]
+    headers: Vec<Typed>,
+    /// How large a batch may get, before it is compressed
     #[arg(long, value_name = "BYTES", default_value_t = BATCH_BYTES_DEFAULT as u64,
         value_parser = clap::value_parser!(u64).range(1024..=BATCH_BYTES_MAX as u64))]
     batch_bytes: u64,
@@ -75,10 +80,11 @@ pub(crate) fn separator(text: &str) -> Result<u8, String> {
 
 /// Appends lines.
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
+    let headers = headers::together(&arguments.headers).map_err(|error| Failure::usage(anyhow!(error)))?;
     let (input, size) = open(arguments.file.as_deref())?;
     let client = connect(context).await?;
     let partitions = partition_count(&find(&client.admin().map().await?, &arguments.topic)?.partitions);
-    let spread = spread(arguments, partitions)?;
+    let spread = spread(arguments, (partitions, &headers))?;
     let config = ProducerConfig {
         batch_bytes_max: usize::try_from(arguments.batch_bytes).unwrap_or(BATCH_BYTES_MAX),
         timeout: arguments.timeout,
@@ -90,7 +96,8 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let (await_ack, awaited) = mpsc::channel(RECORDS_AWAITED_MAX);
     let stop = Arc::new(AtomicBool::new(false));
     let count = tokio::spawn(count(awaited, Tally::start(size), Arc::clone(&stop)));
-    let sent = Sender { producer, spread, arguments, await_ack, stop }.send_all(read_ahead(input)).await;
+    let sent =
+        Sender { producer, spread, headers, arguments, await_ack, stop }.send_all(read_ahead(input)).await;
     let counted = count.await.context("the task that counts has ended").map_err(Failure::refused)?;
     let sums = conclude(sent, counted)?;
     output::print(context.output, &sums, Sums::text)
@@ -115,7 +122,7 @@ pub(crate) fn check_partition(topic: &TopicName, partition: u32, partitions: u32
     }
 }
 
-fn spread(arguments: &Arguments, partitions: u32) -> Outcome<Spread> {
+fn spread(arguments: &Arguments, (partitions, headers): (u32, &Headers)) -> Outcome<Spread> {
     match (arguments.partition, arguments.key_separator) {
         (Some(partition), _) => {
             check_partition(&arguments.topic, partition, partitions)?;
@@ -123,7 +130,9 @@ fn spread(arguments: &Arguments, partitions: u32) -> Outcome<Spread> {
         }
         (None, Some(separator)) => Ok(Spread::Keys(separator)),
         (None, None) => {
-            Ok(Spread::turns(partitions, usize::try_from(arguments.batch_bytes).unwrap_or(BATCH_BYTES_MAX)))
+            let batch_bytes = usize::try_from(arguments.batch_bytes).unwrap_or(BATCH_BYTES_MAX);
+            let framing = Record { headers: headers.clone(), ..Record::default() }.encoded_size();
+            Ok(Spread::turns(partitions, (batch_bytes, framing)))
         }
     }
 }
@@ -172,6 +181,8 @@ struct Awaited {
 struct Sender<'a> {
     producer: Producer,
     spread: Spread,
+    /// Of each record.
+    headers: Headers,
     arguments: &'a Arguments,
     await_ack: mpsc::Sender<Awaited>,
     /// Set when a record was not acknowledged: what comes after it had better not be sent.
@@ -201,6 +212,7 @@ impl Sender<'_> {
                 break;
             }
             let (place, record) = self.spread.place(bytes).ok_or_else(|| self.no_key(line))?;
+            let record = Record { headers: self.headers.clone(), ..record };
             if record.encoded_size() > RECORD_BYTES_MAX {
                 return Err(Failure::refused(LinesError::TooLong { line }));
             }

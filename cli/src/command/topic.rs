@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
-use varve_client::{Client, Durability, Retention, TopicOptions};
+use varve_client::{Client, Compression, Durability, Retention, TopicOptions};
 use varve_protocol::id::GroupId;
 use varve_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use varve_protocol::metadata::{ClusterMap, MetadataError, TopicEntry};
@@ -46,6 +46,9 @@ enum Verb {
         /// when they have it in memory, so that a power failure of most of them at once may lose the last of it
         #[arg(long, value_name = "D", default_value_t = Durability::QuorumDisk)]
         durability: Durability,
+        /// How producers compress what they append: `none`, `lz4`, which is fast, or `zstd`, which is smaller
+        #[arg(long, value_name = "C", default_value_t = Compression::None)]
+        compression: Compression,
     },
     /// List all topics, or those of one stream
     List {
@@ -74,6 +77,7 @@ struct TopicLine {
     partitions: usize,
     replication_factor: u8,
     durability: &'static str,
+    compression: &'static str,
 }
 
 #[derive(Serialize)]
@@ -86,6 +90,7 @@ struct TopicDescription {
     /// None: for ever.
     retention_age_ms: Option<u64>,
     durability: &'static str,
+    compression: &'static str,
     partitions: Vec<PartitionLine>,
 }
 
@@ -110,12 +115,13 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
             partitions,
             replication_factor,
             durability,
+            compression,
             retention_bytes,
             retention_age,
         } => {
             let age_ms = retention_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             let retention = Retention { bytes: retention_bytes, age_ms };
-            let options = TopicOptions { partitions, replication_factor, durability, retention };
+            let options = TopicOptions { partitions, replication_factor, durability, retention, compression };
             let admin = connect(context).await?.admin();
             admin.create_topic(&topic.stream, &topic.topic, options).await?;
             print_done(context, "created topic", &topic.to_string())
@@ -152,15 +158,16 @@ async fn list(context: &Context, client: &Client, only: Option<&str>) -> Outcome
             partitions: topic.partitions.len(),
             replication_factor: topic.replication_factor,
             durability: topic.durability().name(),
+            compression: topic.compression.name(),
         })
         .collect();
     output::print(context.output, &lines, |lines| {
         let rows = lines.iter().map(|line| {
             let name = format!("{}/{}", line.stream, line.topic);
             let (partitions, replicas) = (line.partitions.to_string(), line.replication_factor.to_string());
-            vec![name, partitions, replicas, line.durability.to_owned()]
+            vec![name, partitions, replicas, line.durability.to_owned(), line.compression.to_owned()]
         });
-        table(&["TOPIC", "PARTITIONS", "REPLICAS", "DURABILITY"], &[1, 2], rows)
+        table(&["TOPIC", "PARTITIONS", "REPLICAS", "DURABILITY", "COMPRESSION"], &[1, 2], rows)
     })
 }
 
@@ -187,6 +194,7 @@ async fn describe(context: &Context, client: &Client, name: &TopicName) -> Outco
         retention_bytes: topic.retention.bytes,
         retention_age_ms: topic.retention.age_ms,
         durability: topic.durability().name(),
+        compression: topic.compression.name(),
         partitions,
     };
     output::print(context.output, &description, |description| {
@@ -194,7 +202,8 @@ async fn describe(context: &Context, client: &Client, name: &TopicName) -> Outco
         let rows = table(&head, &[0, 1, 2, 4, 5], description.partitions.iter().map(PartitionLine::row));
         let kept = retention_in_words(topic.retention);
         let TopicDescription { replication_factor, durability, .. } = description;
-        format!("topic {name}, {replication_factor} replicas, {durability}, {kept}\n\n{rows}")
+        let compressed = compression_in_words(topic.compression);
+        format!("topic {name}, {replication_factor} replicas, {durability}, {compressed}, {kept}\n\n{rows}")
     })
 }
 
@@ -228,6 +237,13 @@ fn retention_in_words(retention: Retention) -> String {
         (Some(bytes), Some(age)) => {
             format!("the newest {bytes} bytes of each partition kept, and those only for {age}")
         }
+    }
+}
+
+fn compression_in_words(compression: Compression) -> String {
+    match compression {
+        Compression::None => "not compressed".to_owned(),
+        Compression::Lz4 | Compression::Zstd => format!("compressed with {compression}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Payloads that do not compress, and the stamp by which a run knows its own records again.
+//! Payloads that compress as far as they are meant to, and the stamp by which a run knows its own records again.
 
 use bytes::{Bytes, BytesMut};
 
@@ -8,7 +8,11 @@ const POOL_SIZE: usize = 4 << 20;
 /// Bytes at the front of a payload that tell a reader of the same run which record it is.
 pub(crate) const STAMP_SIZE: usize = 16;
 
-/// Payloads that do not compress, the same ones for the same seed.
+/// Bytes of a payload in which some are random and the rest are not: many of them in the shortest payload that is worth
+/// compressing.
+const STRIPE_SIZE: usize = 64;
+
+/// Payloads that do not compress, or in part, the same ones for the same seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Payloads {
     pool: Bytes,
@@ -16,12 +20,23 @@ pub(crate) struct Payloads {
 }
 
 impl Payloads {
-    /// Payloads of `size` bytes.
+    /// Payloads of `size` bytes that do not compress.
     pub(crate) fn new(seed: u64, size: usize) -> Self {
         let mut state = seed;
         let words = (POOL_SIZE + size).div_ceil(8);
         let pool: Vec<u8> = (0..words).flat_map(|_| split_mix(&mut state).to_le_bytes()).collect();
         Self { pool: pool.into(), size }
+    }
+
+    /// The same, but so many of a hundred bytes compress to next to nothing.
+    pub(crate) fn compressible(self, percent: u8) -> Self {
+        let plain = STRIPE_SIZE * usize::from(percent) / 100;
+        let mut pool = self.pool.to_vec();
+        for stripe in pool.chunks_mut(STRIPE_SIZE) {
+            let end = plain.min(stripe.len());
+            stripe[..end].fill(b'.');
+        }
+        Self { pool: pool.into(), ..self }
     }
 
     /// The payload of a record; nothing is copied.
@@ -79,6 +94,17 @@ mod tests {
         let mut state = 1_234_567;
         assert_eq!(split_mix(&mut state), 6_457_827_717_110_365_317);
         assert_eq!(split_mix(&mut state), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
+    fn as_much_of_a_payload_is_plain_as_was_asked_for() {
+        for percent in [0, 25, 50, 100] {
+            let payload = Payloads::new(7, 6_400).compressible(percent).plain(3);
+            let plain = payload.iter().filter(|byte| **byte == b'.').count();
+            let wanted = 64 * usize::from(percent);
+            // One random byte in 256 is a dot, too.
+            assert!((wanted..=wanted + 60).contains(&plain), "{percent} %: {plain} of 6400");
+        }
     }
 
     #[test]

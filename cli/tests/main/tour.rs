@@ -152,7 +152,8 @@ fn what_was_acknowledged_from_memory_survives_a_stop_in_order() {
     assert_eq!(cluster.varve(&["consume", "shop/clicks", "--until-end"]).ok(), text);
     let described = cluster.varve(&["topic", "describe", "shop/clicks"]).text();
     assert!(
-        described.starts_with("topic shop/clicks, 3 replicas, quorum-memory, all records kept\n"),
+        described
+            .starts_with("topic shop/clicks, 3 replicas, quorum-memory, not compressed, all records kept\n"),
         "{described}"
     );
     cluster

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use varve_protocol::compression::Compression;
 use varve_protocol::record::{BatchBuilder, BatchError, Record};
 
 use super::{Ack, Fate};
@@ -23,11 +24,27 @@ pub(crate) struct Sealed {
     pub(crate) since: Instant,
 }
 
+/// One that is full, and not finished yet: compressing it takes some milliseconds, and the lock is not held for that.
+#[derive(Debug)]
+pub(crate) struct Full {
+    builder: BatchBuilder,
+    fate: watch::Sender<Fate>,
+    since: Instant,
+}
+
+impl Full {
+    /// Finishes it.
+    pub(crate) fn seal(self, compression: Compression) -> Sealed {
+        let bytes = self.builder.finish_compressed(compression);
+        Sealed { bytes, fate: self.fate, since: self.since }
+    }
+}
+
 /// What the lane gets when it asks for a batch.
 #[derive(Debug)]
 pub(crate) enum Taken {
     /// This one.
-    Batch(Sealed),
+    Batch(Full),
     /// None before this moment, unless one fills up.
     NotBefore(Instant),
     /// None before one is begun.
@@ -44,7 +61,7 @@ struct Open {
 #[derive(Debug)]
 struct Building {
     open: Option<Open>,
-    full: VecDeque<Sealed>,
+    full: VecDeque<Full>,
     /// The fate of the newest batch of all, for flushing.
     newest: Option<watch::Receiver<Fate>>,
     /// Whether the open batch is wanted now.
@@ -149,9 +166,9 @@ impl Slot {
             }
             building.close();
         }
-        let sealed = building.full.pop_front().expect("a batch was closed if none was");
+        let full = building.full.pop_front().expect("a batch was closed if none was");
         self.room.notify_waiters();
-        Taken::Batch(sealed)
+        Taken::Batch(full)
     }
 
     /// Lets the open batch go at once; returns a promise that is kept when all given so far are.
@@ -168,8 +185,8 @@ impl Slot {
         building.failure = Some(error.clone());
         building.close();
         let later = ClientError::EarlierFailed { reason: error.to_string() };
-        for sealed in building.full.drain(..) {
-            sealed.fate.send_replace(Some(Err(later.clone())));
+        for full in building.full.drain(..) {
+            full.fate.send_replace(Some(Err(later.clone())));
         }
         self.room.notify_waiters();
     }
@@ -178,7 +195,7 @@ impl Slot {
 impl Building {
     fn close(&mut self) {
         if let Some(Open { builder, fate, .. }) = self.open.take() {
-            self.full.push_back(Sealed { bytes: builder.finish(), fate, since: Instant::now() });
+            self.full.push_back(Full { builder, fate, since: Instant::now() });
         }
         self.is_urgent = false;
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use varve_protocol::client::Refusal;
+use varve_protocol::compression::Compression;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{GroupId, NodeId, Offset, Op, ProducerId, RequestNumber};
 
@@ -58,6 +59,7 @@ pub(crate) struct Lane {
     group: GroupId,
     producer: ProducerId,
     timeout: Duration,
+    compression: Compression,
     pipeline: Pipeline<Sealed>,
     /// The numbers of what was sent on this session since the last rewind, by correlation.
     sent: BTreeMap<u64, RequestNumber>,
@@ -78,7 +80,7 @@ impl Lane {
         shared: Arc<Shared>,
         slot: Arc<Slot>,
         (topic, group, producer): (String, GroupId, ProducerId),
-        config: ProducerConfig,
+        (config, compression): (ProducerConfig, Compression),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -88,6 +90,7 @@ impl Lane {
             group,
             producer,
             timeout: config.timeout,
+            compression,
             pipeline: Pipeline::new(config.window),
             sent: BTreeMap::new(),
             next_correlation: 1,
@@ -155,7 +158,7 @@ impl Lane {
     async fn wait_for_batch(&mut self) {
         loop {
             match self.slot.take(true) {
-                Taken::Batch(sealed) => return self.pipeline.push(sealed),
+                Taken::Batch(full) => return self.pipeline.push(full.seal(self.compression)),
                 Taken::NotBefore(_) | Taken::Nothing => self.slot.changed.notified().await,
             }
         }
@@ -228,7 +231,7 @@ impl Lane {
     fn fill(&mut self) -> Option<Instant> {
         while self.pipeline.has_room() {
             match self.slot.take(self.pipeline.is_empty()) {
-                Taken::Batch(sealed) => self.pipeline.push(sealed),
+                Taken::Batch(full) => self.pipeline.push(full.seal(self.compression)),
                 Taken::NotBefore(moment) => return Some(moment),
                 Taken::Nothing => return None,
             }

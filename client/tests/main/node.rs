@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use varve_client::Client;
 use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decode_archive, encode_archive};
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame};
 use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Op, View};
@@ -137,6 +138,7 @@ pub(crate) fn map(op: u64, address: &str) -> ClusterMap {
         replication_factor: 1,
         partitions: vec![partition],
         retention: Retention::FOREVER,
+        compression: Compression::None,
     };
     ClusterMap {
         op: Op::new(op),

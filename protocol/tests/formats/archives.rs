@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_archive};
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ReplicaIndex, View};
@@ -34,6 +35,7 @@ fn sample_map() -> ClusterMap {
         replication_factor: 3,
         partitions: vec![partition],
         retention,
+        compression: Compression::Zstd,
     };
     ClusterMap {
         op: Op::new(9),
@@ -63,6 +65,7 @@ fn damage_never_panics() {
         replication_factor: Some(3),
         durability: Durability::QuorumMemory,
         retention: Retention { bytes: Some(1 << 30), age_ms: Some(5) },
+        compression: Compression::Lz4,
     };
     let request = encode_archive(&Request::Change(operation));
     let response = encode_archive(&Response::Map(sample_map()));

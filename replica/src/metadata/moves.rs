@@ -114,6 +114,7 @@ impl Metadata {
 
 #[cfg(test)]
 mod tests {
+    use varve_protocol::compression::Compression;
     use varve_protocol::durability::Durability;
     use varve_protocol::metadata::MetadataOp;
     use varve_protocol::retention::Retention;
@@ -143,6 +144,7 @@ mod tests {
                 replication_factor: Some(replicas),
                 durability: Durability::QuorumDisk,
                 retention: Retention::FOREVER,
+                compression: Compression::None,
             };
             apply(&mut metadata, operation);
         }

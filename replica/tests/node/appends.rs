@@ -1,10 +1,13 @@
 //! Appends: acknowledged once, in order, whatever the client repeats.
 
 use varve_protocol::client::Refusal;
+use varve_protocol::compression::Compression;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, ProducerId, RequestNumber};
+use varve_protocol::prepare::Prepare;
+use varve_protocol::record::{BatchBuilder, Record};
 
-use crate::cluster::{CLUSTER, Cluster, append, n, refusal};
+use crate::cluster::{CLUSTER, Cluster, append, append_batch, fetch, n, refusal};
 
 #[test]
 fn records_get_dense_offsets_and_are_the_same_on_all_replicas() {
@@ -94,4 +97,61 @@ fn what_cannot_be_appended_is_refused_and_says_why() {
     assert!(matches!(refusal(&cluster.call(n(1), senseless)), Refusal::Malformed { .. }));
 
     assert_eq!(cluster.call(n(1), good).header.command, Command::AppendOk, "the node serves on");
+}
+
+/// Text that gets smaller, in a batch.
+fn compressed(compression: Compression, text: &str) -> bytes::Bytes {
+    let mut builder = BatchBuilder::new(1 << 20);
+    for _ in 0..3 {
+        let payload = text.repeat(50).into();
+        builder.push(&Record { payload, ..Record::default() }).expect("the records fit");
+    }
+    builder.finish_compressed(compression)
+}
+
+#[test]
+fn batches_of_any_compression_are_taken_and_kept_as_they_are() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    let leader = cluster.primary(group);
+    for (number, compression) in (0..).zip(Compression::ALL) {
+        let batch = compressed(*compression, "all alike ");
+        let answer = cluster.call(leader, append_batch(group, ProducerId::ZERO, 0, batch.clone()));
+        assert_eq!(answer.header.command, Command::AppendOk, "{compression}");
+        let fetched = cluster.call(leader, fetch(group, 3 * number, 0));
+        let prepare = Prepare::decode(&fetched.body.to_bytes()).expect("a fetched prepare is sound");
+        assert_eq!(*prepare.body(), batch, "{compression}");
+    }
+    let read = cluster.read_everywhere(group, 9);
+    assert!(read.len() == 9 && read.iter().all(|text| *text == "all alike ".repeat(50)));
+}
+
+#[test]
+fn what_consumers_could_not_decompress_is_refused_by_the_name_of_its_codec() {
+    let mut cluster = Cluster::start(1);
+    let group = cluster.create_topic(1, 1)[0];
+    for compression in [Compression::Lz4, Compression::Zstd] {
+        let good = compressed(compression, "all alike ").to_vec();
+        let cut = good[..good.len() - 1].to_vec();
+        let (mut bomb, mut unknown) = (good.clone(), good.clone());
+        bomb[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        unknown[9] = 7;
+        // One record more than there are.
+        let mut counted = good.clone();
+        counted[0] += 1;
+        let table = [
+            (cut, compression.name()),
+            (bomb, "its limit is"),
+            (unknown, "compression 7 is unknown"),
+            (counted, "out of bounds"),
+        ];
+        for (batch, says) in table {
+            let answer = cluster.call(n(1), append_batch(group, ProducerId::ZERO, 0, batch.into()));
+            let refused = refusal(&answer);
+            assert!(matches!(refused, Refusal::BadBatch { .. }), "{compression}: {refused:?}");
+            assert!(refused.to_string().contains(says), "{compression}: {refused}");
+        }
+        let answer = cluster.call(n(1), append_batch(group, ProducerId::ZERO, 0, good.into()));
+        assert_eq!(answer.header.command, Command::AppendOk, "the node serves on");
+    }
 }

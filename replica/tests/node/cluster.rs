@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{NodeStatus, Request, Response, Role};
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::{Command, Frame};
 use varve_protocol::id::{
@@ -20,7 +21,7 @@ use varve_storage::{Disk, Identity, Job, MemoryDisk, Options, Store};
 mod frames;
 mod links;
 
-pub(crate) use self::frames::{append, fetch, payloads, refusal, request, response};
+pub(crate) use self::frames::{append, append_batch, fetch, payloads, refusal, request, response};
 
 use self::frames::refusal_if_any;
 
@@ -441,8 +442,15 @@ impl Cluster {
         self.change(MetadataOp::CreateStream { stream: "s".to_owned() });
         let (stream, topic) = ("s".to_owned(), "t".to_owned());
         let replication_factor = Some(replication_factor);
-        let operation =
-            MetadataOp::CreateTopic { stream, topic, partitions, replication_factor, durability, retention };
+        let operation = MetadataOp::CreateTopic {
+            stream,
+            topic,
+            partitions,
+            replication_factor,
+            durability,
+            retention,
+            compression: Compression::None,
+        };
         let outcome = self.change(operation);
         assert_eq!(outcome, MetadataOutcome::Done);
         let leader = self.primary(GroupId::METADATA);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use varve_protocol::client::{Refusal, Request, Response};
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, NodeId};
@@ -36,6 +37,7 @@ pub(crate) struct Operator {
     replication_factor: u8,
     retention: Retention,
     durability: Durability,
+    compression: Compression,
     patience: Duration,
     step: Step,
     target: usize,
@@ -55,6 +57,7 @@ impl Operator {
             replication_factor: scenario.replication_factor,
             retention: scenario.load.retention,
             durability: scenario.durability,
+            compression: scenario.load.compression,
             patience: scenario.load.patience.max(Duration::from_millis(500)),
             step: Step::CreateStream,
             target: 0,
@@ -76,6 +79,7 @@ impl Operator {
                 replication_factor: Some(self.replication_factor),
                 retention: self.retention,
                 durability: self.durability,
+                compression: self.compression,
             }),
             Step::GetMap | Step::Done => Request::GetMap,
         }

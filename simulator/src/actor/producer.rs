@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{Refusal, Request, Response};
+use varve_protocol::compression::Compression;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId, RequestNumber};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
@@ -289,10 +290,15 @@ impl Producer {
         let request = lane.next_request;
         lane.next_request += 1;
         let session = (producer != ProducerId::ZERO).then_some((producer, request));
+        // Who has no session does not look what the topic's compression is.
+        let compression = match self.session {
+            Session::None => compression_of(self.load.compression, first),
+            Session::Wanted | Session::Registered(_) => self.load.compression,
+        };
         let append = orders.oracle.invoked(Invocation { group: lane.group, session, first, count });
         lane.flights.push_back(Flight {
             request,
-            batch: batch(first, count, size),
+            batch: batch(first, (count, size), self.load.compression, compression),
             append,
             is_sent: false,
             is_acked: false,
@@ -417,6 +423,13 @@ impl Lane {
             self.late.insert(flight.request, flight.append);
         }
     }
+}
+
+/// Any, in turn, where topics are compressed.
+fn compression_of(of_topic: Compression, first: Value) -> Compression {
+    let all = Compression::ALL;
+    let turn = usize::try_from(first.counter % all.len() as u64).unwrap_or_default();
+    if of_topic == Compression::None { of_topic } else { all[turn] }
 }
 
 const ATTEMPT_BITS: u32 = 16;

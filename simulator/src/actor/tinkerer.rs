@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{Refusal, Request, Response};
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{ClusterId, NodeId, Op, ProducerId};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
@@ -101,6 +102,7 @@ impl Tinkerer {
                 partitions: self.rng.random_range(1..=3),
                 replication_factor: Some(self.replication_factor),
                 retention: Retention::FOREVER,
+                compression: Compression::None,
                 durability: Durability::QuorumDisk,
             },
         }

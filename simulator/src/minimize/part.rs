@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
@@ -39,6 +40,8 @@ pub enum Part {
     DiskSpikes,
     /// Records that are not kept for ever.
     Retention,
+    /// Records that are compressed, and have headers.
+    Compression,
     /// Acknowledging from memory.
     Memory,
     /// Who changes the metadata all the time.
@@ -69,6 +72,7 @@ impl Part {
             (Self::Drift, scenario.clock_drift_ppm_max > 0),
             (Self::DiskSpikes, disk.spike_permille > 0),
             (Self::Retention, load.retention.is_bounded()),
+            (Self::Compression, load.compression != Compression::None),
             (Self::Memory, scenario.durability == Durability::QuorumMemory),
             (Self::Tinkerer, load.tinkers),
             (Self::Balancer, load.balances),
@@ -95,6 +99,7 @@ impl Part {
             Self::Drift => scenario.clock_drift_ppm_max = 0,
             Self::DiskSpikes => disk.spike_permille = 0,
             Self::Retention => load.retention = Retention::FOREVER,
+            Self::Compression => load.compression = Compression::None,
             Self::Memory => scenario.durability = Durability::QuorumDisk,
             Self::Tinkerer => load.tinkers = false,
             Self::Balancer => load.balances = false,

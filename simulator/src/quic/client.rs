@@ -103,6 +103,7 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         partitions: around.scenario.partitions,
         replication_factor: Some(around.scenario.replication_factor),
         durability: around.scenario.durability,
+        compression: around.scenario.load.compression,
         ..TopicOptions::default()
     };
     loop {
@@ -239,7 +240,7 @@ async fn consume_partition(client: Client, board: Board, (partition, group): (u3
                 let offset = offset.as_raw();
                 let read = if offset == next {
                     let replica = (group, NodeId::ZERO);
-                    match Value::from_payload(&record.payload) {
+                    match Value::from_record(&record) {
                         Some(value) => state.oracle.observed(replica, offset, value),
                         None => Err(state.oracle.unreadable(replica, offset)),
                     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
@@ -40,6 +41,10 @@ const ROT_IN_USE_PERMILLE: u32 = 400;
 
 /// Universes whose topic acknowledges from memory, in a thousand.
 const FROM_MEMORY_PERMILLE: u32 = 300;
+
+/// How topics are compressed; in most universes not at all.
+const COMPRESSIONS: [Compression; 5] =
+    [Compression::None, Compression::None, Compression::None, Compression::Lz4, Compression::Zstd];
 
 /// The clockwork of the nodes of a universe: primaries are restored sooner than in real clusters, or never.
 #[must_use]
@@ -115,6 +120,7 @@ impl Scenario {
             load: Load {
                 retention: if world == World::Fast { retention(seed) } else { Retention::FOREVER },
                 tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
+                compression: pick(&mut stream(seed, "compression"), &COMPRESSIONS),
                 balances: chance(&mut stream(seed, "balances"), BALANCERS_PERMILLE),
                 ..Load::draw(rng, world, partitions)
             },
@@ -277,6 +283,7 @@ impl Load {
             balances: false,
             moves: false,
             retention: Retention::FOREVER,
+            compression: Compression::None,
         };
         load.think = load.think.max(load.think_min(partitions));
         load

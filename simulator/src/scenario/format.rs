@@ -1,5 +1,5 @@
 //! How the parts of a scenario that are not ours stand in a file: times as people write them (`1s 500ms`, exact to the
-//! nanosecond), nodes as numbers, durabilities by name.
+//! nanosecond), nodes as numbers, durabilities and compressions by name.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use varve_protocol::retention::Retention;
@@ -50,6 +50,26 @@ pub(super) mod durability {
     pub(in crate::scenario) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Durability, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A compression, as `#[serde(with = "..")]`.
+pub(super) mod compression {
+    use varve_protocol::compression::Compression;
+
+    use super::{Deserialize, Deserializer, Serializer, de};
+
+    pub(in crate::scenario) fn serialize<S: Serializer>(
+        compression: &Compression,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(compression.name())
+    }
+
+    pub(in crate::scenario) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Compression, D::Error> {
         String::deserialize(from)?.parse().map_err(de::Error::custom)
     }
 }

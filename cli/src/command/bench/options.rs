@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use varve_client::{Durability, ProducerConfig, Retention, TopicOptions};
+use varve_client::{Compression, Durability, ProducerConfig, TopicOptions};
 use varve_protocol::limits::{
     BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, CLIENT_TABLE_REQUESTS_MAX, PARTITIONS_PER_TOPIC_MAX,
     RECORD_BYTES_MAX,
@@ -50,11 +50,14 @@ pub(super) struct Load {
     /// Records per second of all producers together
     #[arg(long, value_name = "N", value_parser = rate::parse)]
     pub(super) rate: Option<f64>,
-    /// Bytes of a record's payload, which do not compress
+    /// Bytes of a record's payload
     #[arg(long, value_name = "BYTES", default_value_t = 1024,
         value_parser = clap::value_parser!(u64).range(1..=RECORD_BYTES_MAX as u64))]
     pub(super) record_size: u64,
-    /// How large a batch may get
+    /// How much of each payload compresses to next to nothing, in percent; the rest does not compress
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(super) compressible: u8,
+    /// How large a batch may get, before it is compressed
     #[arg(long, value_name = "BYTES", default_value_t = BATCH_BYTES_DEFAULT as u64,
         value_parser = clap::value_parser!(u64).range(1024..=BATCH_BYTES_MAX as u64))]
     pub(super) batch_bytes: u64,
@@ -94,12 +97,15 @@ pub(super) struct Created {
     /// When an append is acknowledged: `quorum-disk` or `quorum-memory`
     #[arg(long, value_name = "D", default_value_t = Durability::QuorumDisk, requires = "create")]
     durability: Durability,
+    /// How producers compress batches: `none`, `lz4` or `zstd`; see --compressible
+    #[arg(long, value_name = "C", default_value_t = Compression::None, requires = "create")]
+    compression: Compression,
 }
 
 impl Created {
     pub(super) fn options(&self) -> TopicOptions {
-        let Self { partitions, replication_factor, durability, .. } = *self;
-        TopicOptions { partitions, replication_factor, durability, retention: Retention::FOREVER }
+        let Self { partitions, replication_factor, durability, compression, .. } = *self;
+        TopicOptions { partitions, replication_factor, durability, compression, ..TopicOptions::default() }
     }
 }
 
@@ -160,6 +166,7 @@ impl Load {
         vec![
             setting("rate", rate.map_or_else(|| "unlimited".to_owned(), |rate| format!("{rate}/s"))),
             setting("record-size", self.record_size),
+            setting("compressible", format!("{} %", self.compressible)),
             setting("batch-bytes", self.batch_bytes),
             setting("linger", time(self.linger)),
             setting("window", self.window),

@@ -155,11 +155,12 @@ pub(super) async fn consume(
 }
 
 /// What of the topic matters for how fast it is.
-fn topic_settings(entry: &TopicEntry) -> [Setting; 3] {
+fn topic_settings(entry: &TopicEntry) -> [Setting; 4] {
     [
         setting("partitions", entry.partitions.len()),
         setting("replicas", entry.replication_factor),
         setting("durability", entry.durability().name()),
+        setting("compression", entry.compression),
     ]
 }
 
@@ -190,7 +191,7 @@ async fn measure(
     let end = load.warm_up + load.duration;
     let new = || Shared::new(Recorder::new(load.warm_up, end));
     let (produced, consumed) = (new(), new());
-    let payloads = Payloads::new(load.seed, load.record_size());
+    let payloads = Payloads::new(load.seed, load.record_size()).compressible(load.compressible);
     let clock = Clock::start();
     let mut watched = vec![("acknowledged", produced.clone())];
     watched.extend(readers.map(|_| ("read", consumed.clone())));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use varve_client::{Durability, Retention, TopicOptions};
+use varve_client::{Durability, TopicOptions};
 use varve_protocol::limits::RECORD_BYTES_MAX;
 
 use super::report::Limit;
@@ -140,7 +140,7 @@ impl Common {
     /// How the drill's own topic is.
     pub(super) fn own_topic(&self) -> TopicOptions {
         let Self { partitions, durability, .. } = *self;
-        TopicOptions { partitions, replication_factor: None, durability, retention: Retention::FOREVER }
+        TopicOptions { partitions, durability, ..TopicOptions::default() }
     }
 
     /// What was asked for, in words.

@@ -4,7 +4,7 @@
 //! record would cut every batch into as many small ones as there are partitions.
 
 use bytes::Bytes;
-use varve_protocol::record::{RECORD_HEADER_SIZE, Record};
+use varve_protocol::record::Record;
 
 /// How lines are spread over the partitions of a topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -12,7 +12,7 @@ pub(crate) enum Spread {
     /// All to one partition.
     One(u32),
     /// A batch to each in turn.
-    Turns { partitions: u32, current: u32, room: usize, batch_bytes: usize },
+    Turns { partitions: u32, current: u32, room: usize, batch_bytes: usize, framing: usize },
     /// By the key in front of this byte.
     Keys(u8),
 }
@@ -27,9 +27,9 @@ pub(crate) enum Place {
 }
 
 impl Spread {
-    /// Turns over this many partitions, a batch of this many bytes to each.
-    pub(crate) fn turns(partitions: u32, batch_bytes: usize) -> Self {
-        Self::Turns { partitions, current: 0, room: batch_bytes, batch_bytes }
+    /// Turns over this many partitions, a batch of this many bytes to each; a record takes so many beside its line.
+    pub(crate) fn turns(partitions: u32, (batch_bytes, framing): (usize, usize)) -> Self {
+        Self::Turns { partitions, current: 0, room: batch_bytes, batch_bytes, framing }
     }
 
     /// The record that a line is, and where it goes; none if it should have a key and does not.
@@ -45,8 +45,8 @@ impl Spread {
                 };
                 Some((Place::Key, record))
             }
-            Self::Turns { partitions, current, room, batch_bytes } => {
-                let size = line.len() + RECORD_HEADER_SIZE;
+            Self::Turns { partitions, current, room, batch_bytes, framing } => {
+                let size = line.len() + *framing;
                 if size > *room {
                     *current = (*current + 1) % *partitions;
                     *room = *batch_bytes;
@@ -76,12 +76,12 @@ mod tests {
 
     #[test]
     fn a_partition_gets_a_batch_before_the_next_has_its_turn() {
-        let mut spread = Spread::turns(3, 300);
+        let mut spread = Spread::turns(3, (300, 24));
         assert_eq!(
             partitions(&mut spread, &[76, 76, 76, 76, 76, 500, 0, 176, 76]),
             [0, 0, 0, 1, 1, 2, 0, 0, 1]
         );
-        assert_eq!(partitions(&mut Spread::turns(1, 300), &[276, 276, 276]), [0, 0, 0]);
+        assert_eq!(partitions(&mut Spread::turns(1, (300, 24)), &[276, 276, 276]), [0, 0, 0]);
         assert_eq!(partitions(&mut Spread::One(7), &[276, 276, 276]), [7, 7, 7]);
     }
 

@@ -26,10 +26,14 @@ pub(crate) fn append(group: GroupId, producer: ProducerId, number: u64, payloads
         let payload = Bytes::copy_from_slice(payload.as_bytes());
         builder.push(&Record { payload, ..Record::default() }).expect("the records fit");
     }
+    append_batch(group, producer, number, builder.finish())
+}
+
+pub(crate) fn append_batch(group: GroupId, producer: ProducerId, number: u64, batch: Bytes) -> Frame {
     let mut header = header(Command::Append, group);
     header.op = Op::new(RequestNumber::new(number).as_raw());
     header.commit = producer.as_raw();
-    Frame { header, body: builder.finish().into() }
+    Frame { header, body: batch.into() }
 }
 
 pub(crate) fn fetch(group: GroupId, offset: u64, wait_ms: u32) -> Frame {

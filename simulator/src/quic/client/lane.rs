@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
-use varve_client::{ClientError, Outcome, Record, Target};
+use varve_client::{ClientError, Outcome, Target};
 use varve_protocol::client::Refusal;
 use varve_protocol::id::{GroupId, ProducerId};
 
@@ -95,7 +95,7 @@ impl ProducerLane {
             self.next_request += 1;
             let invocation = Invocation { group: self.group, session, first, count: 1 };
             let append = around.board.lock().oracle.invoked(invocation);
-            let record = Record { payload: first.to_payload(size), ..Record::default() };
+            let record = first.to_record(size, load.compression);
             let sent = producer.send(Target::Partition(self.partition), record);
             let after_heal = self.is_healed;
             match sent.await {
