@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use varve_client::{Ack, ClientError, Producer, ProducerConfig, Record, Target, TopicOptions};
+use varve_client::{Ack, ClientError, Compression, Producer, ProducerConfig, Record, Target, TopicOptions};
 
 use super::{PAUSE_AFTER_ERROR, Scene, ended, payload};
 use crate::recorder::{Ended, Process};
@@ -52,7 +52,8 @@ impl Values {
 pub(super) async fn prepare(scene: &Scene) -> anyhow::Result<()> {
     let client = scene.client_when_well().await?;
     client.admin().create_stream(STREAM).await.context("cannot create a stream")?;
-    let options = TopicOptions { partitions: scene.partitions, ..TopicOptions::default() };
+    let compression = compression(scene.seed);
+    let options = TopicOptions { partitions: scene.partitions, compression, ..TopicOptions::default() };
     client.admin().create_topic(STREAM, TOPIC, options).await.context("cannot create a topic")?;
     client.shutdown().await;
     Ok(())
@@ -77,7 +78,13 @@ async fn producer(scene: &Scene, number: u32) -> Option<Producer> {
 }
 
 fn record(value: u64) -> Record {
-    Record { payload: payload::payload(value).into(), ..Record::default() }
+    Record { headers: payload::headers(value), payload: payload::payload(value).into(), ..Record::default() }
+}
+
+/// The seed decides how the topic is compressed.
+fn compression(seed: u64) -> Compression {
+    let all = Compression::ALL;
+    all[usize::try_from(seed % all.len() as u64).unwrap_or_default()]
 }
 
 /// Waits for an acknowledgement and writes down what came of it; says whether it came.

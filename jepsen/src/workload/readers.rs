@@ -113,9 +113,7 @@ async fn poll_until_error(
 }
 
 fn read_values(fetched: &Fetched) -> Vec<(u64, u64)> {
-    let read = |(offset, record): &(Offset, varve_client::Record)| {
-        (offset.as_raw(), payload::value(&record.payload))
-    };
+    let read = |(offset, record): &(Offset, varve_client::Record)| (offset.as_raw(), payload::value(record));
     fetched.records.iter().map(read).collect()
 }
 
