@@ -79,7 +79,7 @@ pub const CATCH_UP_BYTES_PER_SECOND_MAX: NumberKey =
     NumberKey::new("transport.catch_up_bytes_per_second_max", 0, 0..=1 << 40);
 
 /// All numeric keys.
-pub const NUMBER_KEYS: [NumberKey; 9] = [
+pub const NUMBER_KEYS: [NumberKey; 10] = [
     PULSE_INTERVAL_MS,
     SUSPICION_TIMEOUT_MS,
     VIEW_CHANGE_TIMEOUT_MS,

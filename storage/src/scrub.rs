@@ -223,11 +223,14 @@ impl<F: DiskFile> Log<F> {
     }
 
     fn note_place(&mut self, mark: Mark) {
-        let entry = IndexEntry { op: mark.op(), base_offset: mark.next_offset, position: mark.position };
+        let (op, base_offset, position) = (mark.op(), mark.next_offset, mark.position);
         let place = self.place_of(mark.segment);
         let segment = place.map(|place| self.sealed.get_mut(place).unwrap_or(&mut self.active));
-        if let Some(segment) = segment.filter(|_| mark.position > FIRST_POSITION) {
-            segment.index.note(entry);
+        if let Some(segment) = segment.filter(|_| position > FIRST_POSITION) {
+            // Not earlier than it is, so that a read that begins at a time does not begin too late.
+            let later = segment.index.entries().iter().find(|later| later.op > op);
+            let timestamp = later.map_or(segment.newest, |later| later.timestamp);
+            segment.index.note(IndexEntry { op, base_offset, position, timestamp });
         }
     }
 
@@ -281,6 +284,7 @@ impl<F: DiskFile> Log<F> {
         let is_before = |segment: &&Segment| match from {
             ReadFrom::Op(op) => segment.header.parent.op < op,
             ReadFrom::Offset(offset) => segment.header.base_offset <= offset,
+            ReadFrom::Time(time) => segment.oldest().is_some_and(|oldest| oldest < time),
         };
         let place = self.sealed.iter().chain([&self.active]).take_while(is_before).count().saturating_sub(1);
         let segment = self.segment_at(place);

@@ -181,6 +181,19 @@ fn a_log_that_builds_on_a_later_snapshot_begins_there() {
     );
 }
 
+/// The entry that has let go of it may be behind the resume point, where nobody knows that it is committed.
+#[test]
+fn what_was_let_go_before_a_resume_point_is_not_said_to_be_there() {
+    let Specimen { disk, log } = specimen();
+    let mut store = open(&disk).store;
+    store.execute(vec![Job::LetGo { group: GROUP, first: Op::new(5), summarize }]);
+    drop(store);
+    let Opened { found, resumed, shown, .. } = open(&disk);
+    let snapshot = found.snapshot.expect("the first segment was let go");
+    assert_eq!(resumed.map(|point| point.log_start), Some(snapshot.log_start()));
+    assert_eq!(shown, log[RESUMED..]);
+}
+
 #[test]
 fn a_snapshot_of_another_replica_takes_the_place_of_all_of_that() {
     let Specimen { disk, log } = specimen();

@@ -12,9 +12,10 @@ use varve_storage::{
     Scrubbed, Store,
 };
 
-use crate::support::{Branch, GROUP, append, durable, new_store, reopen, snapshot_of, summarize};
+use crate::support::{Branch, GROUP, answers, append, durable, new_store, reopen, snapshot_of, summarize};
 
-const SEGMENTS: Options = Options { segment_size_bytes_max: 4096 + 680, reserve_bytes: 0 };
+const SEGMENTS: Options =
+    Options { segment_size_bytes_max: 4096 + 680, reserve_bytes: 0, ..Options::DEFAULT };
 const BLOCK: u64 = 4096;
 /// Bytes of a local block that say something.
 const SAID: [std::ops::Range<u64>; 3] = [0..128, 512..576, 1024..1088];
@@ -317,7 +318,8 @@ fn a_log_is_appended_to_while_it_is_looked_at() {
     loop {
         let next = branch.seal(100);
         let look = Job::Scrub { group: GROUP, from, bytes_max: 150, last: Op::new(count) };
-        let completions = specimen.store.execute(vec![append(GROUP, std::slice::from_ref(&next)), look]);
+        let jobs = vec![append(GROUP, std::slice::from_ref(&next)), look];
+        let completions = answers(&mut specimen.store, jobs);
         count += 1;
         let [Completion::Scrubbed { piece, .. }, appended] = &completions[..] else {
             panic!("both are answered: {completions:?}")

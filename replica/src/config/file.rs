@@ -16,10 +16,8 @@ use varve_protocol::limits::NODES_MAX;
 use super::{
     CATCH_UP_BYTES_PER_SECOND_MAX, CLUSTER_NODES_MAX, ClusterConfig, MEMORY_SYNC_MS, NodeSettings, NumberKey,
     PATH_MTU_MAX, PULSE_INTERVAL_MS, PULSES_PER_SUSPICION_MIN, Problem, RESTORE_PRIMARIES_AFTER_MS,
-    SEGMENT_AGE_MS_MAX, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings, TimingSettings,
-    TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
-    SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS, StorageSettings,
-    TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
+    SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_AGE_MS_MAX, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS,
+    StorageSettings, TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
 };
 
 /// A problem and the byte of the file where it is.

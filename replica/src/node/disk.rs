@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use varve_consensus::event::Input;
-use varve_protocol::id::{GroupId, NodeId, Op, View};
+use varve_protocol::id::{GroupId, NodeId, Op, Timestamp, View};
 use varve_protocol::limits::HEADERS_PER_MESSAGE_MAX;
 use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
@@ -30,7 +30,7 @@ pub(crate) enum PendingRead {
     /// A consumer wants records.
     Fetch(Fetch),
     /// A consumer wants to know what was appended since when.
-    OffsetAt(Question),
+    OffsetAt(Question, Timestamp),
     /// A log that was mended is read from its start.
     Mended,
 }
@@ -41,6 +41,7 @@ impl PendingRead {
         match self {
             Self::Prepare { id, .. } => Some(ReadFrom::Op(id.op)),
             Self::Fetch(fetch) => Some(ReadFrom::Offset(fetch.offset())),
+            Self::OffsetAt(_, time) => Some(ReadFrom::Time(*time)),
             Self::Headers { .. } | Self::Snapshot { .. } | Self::Mended => None,
         }
     }
@@ -180,13 +181,8 @@ impl Node {
 
     fn on_read(&mut self, token: u64, result: Result<Vec<Prepare>, StorageError>) {
         let Some((group, why)) = self.take_read(token) else { return };
-        match why {
-            PendingRead::Mended => return self.on_mended_read(group, result),
-            PendingRead::OffsetAt(question) => return self.answer_offset_at(question, &result),
-            PendingRead::Prepare { .. }
-            | PendingRead::Headers { .. }
-            | PendingRead::Snapshot { .. }
-            | PendingRead::Fetch(_) => {}
+        if matches!(why, PendingRead::Mended) {
+            return self.on_mended_read(group, result);
         }
         let is_readable = result.is_ok() && !self.is_mending(group);
         let prepares = match result {
@@ -210,10 +206,12 @@ impl Node {
                 let headers = prepares.iter().map(|prepare| *prepare.header()).collect();
                 self.send_to(group, to, &Message::Headers { view, headers });
             }
-            PendingRead::Fetch(fetch) => self.answer_fetch(&fetch, prepares),
-            PendingRead::Mended | PendingRead::OffsetAt(_) | PendingRead::Snapshot { .. } => {}
             PendingRead::Fetch(fetch) if is_readable => self.answer_fetch(&fetch, prepares),
             PendingRead::Fetch(fetch) => self.refuse_unreadable(&fetch),
+            PendingRead::OffsetAt(question, _) if is_readable => {
+                self.answer_offset_at(question, prepares.first());
+            }
+            PendingRead::OffsetAt(question, _) => self.refuse_unreadable_time(question),
             PendingRead::Mended | PendingRead::Snapshot { .. } => {}
         }
     }

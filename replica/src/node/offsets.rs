@@ -9,7 +9,7 @@ use varve_protocol::client::{PartitionOffsets, Refusal, Response};
 use varve_protocol::frame::FrameHeader;
 use varve_protocol::id::{GroupId, NodeId, Timestamp};
 use varve_protocol::prepare::Prepare;
-use varve_storage::{ReadFrom, StorageError};
+use varve_storage::ReadFrom;
 
 use crate::event::Session;
 use crate::group::Group;
@@ -59,27 +59,26 @@ impl Node {
             return self.refuse(session, correlation, self.why_no_replica(group));
         };
         let last = replica.commit().op;
-        let question = PendingRead::OffsetAt(Question { session, correlation, group });
+        let question = PendingRead::OffsetAt(Question { session, correlation, group }, time);
         self.read(group, ReadFrom::Time(time), (0, last), question);
     }
 
     /// The first prepare of that time or later was read, if there is one.
-    pub(super) fn answer_offset_at(
-        &mut self,
-        question: Question,
-        result: &Result<Vec<Prepare>, StorageError>,
-    ) {
+    pub(super) fn answer_offset_at(&mut self, question: Question, found: Option<&Prepare>) {
         let Question { session, correlation, group } = question;
-        let (offsets, found) = match (self.offsets_of(group), result) {
-            (Ok(offsets), Ok(found)) => (offsets, found.first()),
-            (Err(refusal), _) => return self.refuse(session, correlation, refusal),
-            (Ok(_), Err(error)) => {
-                tracing::error!(%group, %error, "read failed");
-                return self.refuse(session, correlation, Refusal::Busy);
+        match self.offsets_of(group) {
+            Ok(offsets) => {
+                let offset = found.map_or(offsets.high_watermark, |prepare| prepare.header().base_offset());
+                self.respond(session, correlation, &Response::OffsetAt(offset.max(offsets.log_start)));
             }
-        };
-        let offset = found.map_or(offsets.high_watermark, |prepare| prepare.header().base_offset());
-        self.respond(session, correlation, &Response::OffsetAt(offset.max(offsets.log_start)));
+            Err(refusal) => self.refuse(session, correlation, refusal),
+        }
+    }
+
+    /// What would have to be read to find that out is damaged.
+    pub(super) fn refuse_unreadable_time(&mut self, question: Question) {
+        let refusal = self.why_unreadable(question.group);
+        self.refuse(question.session, question.correlation, refusal);
     }
 
     /// A question can be answered, or cannot be answered here.

@@ -15,7 +15,8 @@ use varve_storage::{Disk, DiskFile, OpenMode, Options};
 use crate::cluster::{Cluster, fetch, n, payloads, refusal};
 
 const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
-const SMALL_SEGMENTS: Options = Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0 };
+const SMALL_SEGMENTS: Options =
+    Options { segment_size_bytes_max: 8 << 10, reserve_bytes: 0, ..Options::DEFAULT };
 const BLOCK: u64 = 4096;
 
 /// Nodes that look at everything all the time.

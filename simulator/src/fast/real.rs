@@ -9,7 +9,7 @@ use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
-use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Piece, Store};
+use varve_storage::{Completion, Extent, Identity, Job, MemoryDisk, Options, Piece, Store};
 use varve_transport::Lane;
 
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
@@ -205,11 +205,11 @@ impl Machine for RealNode {
         copy.set_capacity(None);
         let identity = Identity::of(&copy).map_err(|error| error.to_string())?;
         let mut held = Held::new();
-        let options = Options { reserve_bytes: 0, ..Options::default() };
+        let options = Options { reserve_bytes: 0, extent: Extent::Whole, ..Options::DEFAULT };
         let opened = Store::open(copy, identity, options, &mut |of, piece| match piece {
             Piece::Snapshot(snapshot) if of == group => drop(held.insert(snapshot.op(), snapshot.id())),
             Piece::Prepare(prepare) if of == group => drop(held.insert(prepare.op(), prepare.id())),
-            Piece::Snapshot(_) | Piece::Prepare(_) => {}
+            Piece::Root | Piece::Snapshot(_) | Piece::ResumePoint(_) | Piece::Prepare(_) => {}
         });
         let (_, groups) = opened.map_err(|error| error.to_string())?;
         let found = groups.into_iter().find(|found| found.superblock.group == group);

@@ -34,7 +34,11 @@ impl<D: Disk> Recovery<'_, D> {
     ) -> Result<Option<Found<D::File>>, StorageError> {
         let group = self.chain.group;
         let point = resume::newest(self.disk, group, names)?;
-        let Some(point) = point.filter(|point| point.op() > self.base.head.op) else { return Ok(None) };
+        let Some(mut point) = point.filter(|point| point.op() > self.base.head.op) else { return Ok(None) };
+        if let Some(snapshot) = &self.snapshot {
+            // The entry that let go of what is gone may be behind the resume point, and not known to be committed yet.
+            point.log_start = point.log_start.max(snapshot.log_start());
+        }
         let before = places.partition_point(|(_, first_op)| *first_op <= point.op());
         let Some(before) = before.checked_sub(1) else { return Ok(None) };
         if self.pass_over(&places[..=before])? {
