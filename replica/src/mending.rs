@@ -193,6 +193,7 @@ impl Mending {
             let last = self.unnamed.op;
             let first = Op::new(last.as_raw().saturating_sub(HEADERS_PER_MESSAGE_MAX as u64 - 1));
             let first = first.max(self.hole.after.op.next());
+            self.asked = BTreeSet::from([last]);
             vec![
                 Message::GetHeaders { view, first, last },
                 Message::GetPrepares { view, ids: vec![self.unnamed] },
@@ -237,6 +238,7 @@ impl Mending {
         if !self.is_named() && header.id() == self.unnamed {
             self.names.insert(header.op(), header.id());
             self.unnamed = header.parent();
+            self.asked.clear();
         }
     }
 
