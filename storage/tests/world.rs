@@ -295,31 +295,8 @@ impl World {
                 expected.floor = expected.floor.max(gone);
                 Some(Job::LetGo { group, first: Op::new(gone as u64 + 1), summarize })
             }
-            Step::Take { pick, ahead } => {
-                let (group, expected) = self.pick(*pick)?;
-                let mut log = expected.newest_log().clone();
-                // What is there may be of another branch from anywhere above what was let go.
-                log.truncate(expected.floor.max(expected.marked).max(log.len() / 2));
-                let mut branch = log.last().map_or(Branch::new(group), Branch::behind);
-                expected.view += 1;
-                branch.view = View::new(expected.view);
-                log.extend(branch.seal_many(&vec![10; *ahead + 1]));
-                expected.floor = log.len();
-                let snapshot = snapshot_of(&log);
-                expected.tried_logs.push(log);
-                Some(Job::TakeSnapshot { group, snapshot })
-            }
-            Step::Mark { pick, back } => {
-                let (group, expected) = self.pick(*pick)?;
-                let tried = expected.tried_logs.iter().map(Vec::len).min().unwrap_or(usize::MAX);
-                let passed = expected.log.len().min(tried).saturating_sub(*back);
-                if passed == 0 {
-                    return None;
-                }
-                expected.marked = expected.marked.max(passed);
-                let point = Box::new(resume_point_of(&expected.log[..passed]));
-                Some(Job::SaveResumePoint { group, point })
-            }
+            Step::Take { pick, ahead } => self.take(*pick, *ahead),
+            Step::Mark { pick, back } => self.mark(*pick, *back),
             Step::Delete { pick } => {
                 let (group, expected) = self.pick(*pick)?;
                 expected.tried_deletion = true;
@@ -334,6 +311,33 @@ impl World {
                 Some(Job::Resume)
             }
         }
+    }
+
+    fn take(&mut self, pick: usize, ahead: usize) -> Option<Job> {
+        let (group, expected) = self.pick(pick)?;
+        let mut log = expected.newest_log().clone();
+        // What is there may be of another branch from anywhere above what was let go.
+        log.truncate(expected.floor.max(expected.marked).max(log.len() / 2));
+        let mut branch = log.last().map_or(Branch::new(group), Branch::behind);
+        expected.view += 1;
+        branch.view = View::new(expected.view);
+        log.extend(branch.seal_many(&vec![10; ahead + 1]));
+        expected.floor = log.len();
+        let snapshot = snapshot_of(&log);
+        expected.tried_logs.push(log);
+        Some(Job::TakeSnapshot { group, snapshot })
+    }
+
+    fn mark(&mut self, pick: usize, back: usize) -> Option<Job> {
+        let (group, expected) = self.pick(pick)?;
+        let tried = expected.tried_logs.iter().map(Vec::len).min().unwrap_or(usize::MAX);
+        let passed = expected.log.len().min(tried).saturating_sub(back);
+        if passed == 0 {
+            return None;
+        }
+        expected.marked = expected.marked.max(passed);
+        let point = Box::new(resume_point_of(&expected.log[..passed]));
+        Some(Job::SaveResumePoint { group, point })
     }
 
     /// Seals what continues the newest log of a group, in its newest view.
