@@ -34,6 +34,7 @@ mod memory_disk;
 mod opening;
 mod overlay_disk;
 mod reader;
+mod recent;
 mod recovery;
 mod reserve;
 mod resume;

@@ -23,6 +23,7 @@ use crate::identity::Identity;
 use crate::index_file;
 use crate::job::{ActiveSegment, ReadFrom, SealedSegment};
 use crate::reader::{Chain, Cursor};
+use crate::recent::Recent;
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
 use crate::store::Options;
 use crate::writer::{Room, Writer};
@@ -48,6 +49,7 @@ pub(crate) struct Log<F> {
     pub(crate) sealed: Vec<Segment>,
     pub(crate) active: Segment,
     pub(crate) writer: Writer<F>,
+    pub(crate) recent: Recent,
     /// What is missing, in order; nothing is appended or cut while there is anything.
     pub(crate) gaps: VecDeque<Gap>,
 }
@@ -63,7 +65,8 @@ impl<F: DiskFile> Log<F> {
         disk.create_dir(&dir).or_failed_to("create directory", &dir)?;
         let active = Segment::new(&dir, next_segment(identity, &base));
         let writer = Writer::create(disk, &active, 0)?;
-        Ok(Self { identity, base, chain: base, sealed: Vec::new(), active, writer, gaps: VecDeque::new() })
+        let (sealed, recent, gaps) = Default::default();
+        Ok(Self { identity, base, chain: base, sealed, active, writer, recent, gaps })
     }
 
     pub(crate) fn head(&self) -> PrepareId {
@@ -128,8 +131,9 @@ impl<F: DiskFile> Log<F> {
         for prepare in prepares {
             self.active.note(prepare.header(), self.active.end);
             self.active.end += prepare.header().total_size() as u64;
+            self.chain.push(prepare.header());
+            self.recent.note(self.active.end, &self.chain);
         }
-        self.chain = chain;
         Ok(room)
     }
 
@@ -147,6 +151,7 @@ impl<F: DiskFile> Log<F> {
         sealed.seal(&self.active, next.header.first_op())?;
         index_file::write(disk, &self.active, &self.chain);
         self.sealed.push(std::mem::replace(&mut self.active, next));
+        self.recent = Recent::default();
         Ok(Room::Enough)
     }
 
@@ -190,6 +195,7 @@ impl<F: DiskFile> Log<F> {
         }
         self.sync()?;
         self.active.index.truncate(position);
+        self.recent.truncate(keep);
         self.active.end = position;
         self.chain = chain;
         Ok(())
@@ -197,6 +203,7 @@ impl<F: DiskFile> Log<F> {
 
     fn remove_active<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
         let before = self.sealed.pop().expect("an op that is held is in some segment");
+        self.recent = Recent::default();
         self.writer = Writer::open(disk, &before)?;
         self.writer.unseal(&before, self.active.header.first_op())?;
         let removed = std::mem::replace(&mut self.active, before);
@@ -208,6 +215,9 @@ impl<F: DiskFile> Log<F> {
     /// Where the prepare `keep` ends in the active segment, and the chain that ends with it.
     fn locate_end(&self, keep: Op) -> Result<(u64, Chain), StorageError> {
         let header = &self.active.header;
+        if let Some((position, head, next_offset)) = self.recent.find(keep) {
+            return Ok((position, Chain { head, next_offset, ..self.chain }));
+        }
         let mut chain = Chain { head: header.parent, next_offset: header.base_offset, ..self.chain };
         let Some(entry) = self.active.index.find(ReadFrom::Op(keep)) else {
             return Ok((FIRST_POSITION, chain));
@@ -215,10 +225,24 @@ impl<F: DiskFile> Log<F> {
         let mut cursor = Cursor::new(&self.writer.file, entry.position, self.active.end, WALK_BYTES);
         let mut op = entry.op;
         while op <= keep {
-            let header = self.expect_header(&self.active, &mut cursor, op)?;
-            cursor.skip(&header);
-            chain.push(&header);
-            op = op.next();
+            match self.expect_header(&self.active, &mut cursor, op) {
+                Ok(header) => {
+                    cursor.skip(&header);
+                    chain.push(&header);
+                    op = op.next();
+                }
+                Err(error) if error.is_repairable() => {
+                    // What stands behind the damage names what is before it.
+                    let is_next = |header: &PrepareHeader, _| {
+                        chain.may_lead_to(header) && header.op() > op && header.op() <= keep.next()
+                    };
+                    let found = cursor.find(is_next).or_failed_to("read", &self.active.path)?;
+                    let header = found.ok_or(error)?;
+                    (chain.head, chain.next_offset) = (header.parent(), header.base_offset());
+                    op = header.op();
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok((cursor.position(), chain))
     }

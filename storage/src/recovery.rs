@@ -54,6 +54,7 @@ use crate::gap::Gap;
 use crate::identity::Identity;
 use crate::log::{Log, group_dir};
 use crate::reader::{Chain, Cursor};
+use crate::recent::Recent;
 use crate::segment::{self, BLOCK_SIZE, FIRST_POSITION, RoundSlot, Segment, SegmentHeader, Slots};
 use crate::torn::Torn;
 use crate::writer::Writer;
@@ -126,6 +127,7 @@ pub(crate) fn recover<D: Disk>(
         snapshot: None,
         resumed: None,
         segments: Vec::new(),
+        recent: Recent::default(),
         gaps: VecDeque::new(),
         visit,
     };
@@ -146,6 +148,8 @@ struct Recovery<'a, D: Disk> {
     /// The end of what was found so far.
     chain: Chain,
     segments: Vec<Segment>,
+    /// Of the segment that is read.
+    recent: Recent,
     gaps: VecDeque<Gap>,
     visit: &'a mut dyn FnMut(GroupId, Piece<'_>),
 }
@@ -282,6 +286,7 @@ impl<D: Disk> Recovery<'_, D> {
             sealed: std::mem::take(&mut self.segments),
             active: segment,
             writer,
+            recent: std::mem::take(&mut self.recent),
             gaps: std::mem::take(&mut self.gaps),
         })))
     }
@@ -399,6 +404,7 @@ impl<D: Disk> Recovery<'_, D> {
         let size = file.size().or_failed_to("read the size of", &path)?;
         let mut cursor = Cursor::new(file, FIRST_POSITION, size, READ_BYTES);
         let mut slot_fits = true;
+        self.recent = Recent::default();
         loop {
             self.scan_run(segment, &mut cursor, slot, &mut slot_fits)?;
             let (chain, position) = (self.chain, cursor.position());
@@ -441,6 +447,7 @@ impl<D: Disk> Recovery<'_, D> {
             let Some(prepare) = prepare else { return Ok(()) };
             self.chain.push(&header);
             segment.note(&header, position);
+            self.recent.note(cursor.position(), &self.chain);
             self.show(&prepare);
         }
     }

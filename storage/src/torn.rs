@@ -13,6 +13,7 @@ use crate::gap::{Gap, Hole};
 use crate::identity::Identity;
 use crate::log::{GROUPS_DIR, Log, group_dir};
 use crate::reader::Chain;
+use crate::recent::Recent;
 use crate::recovery::write_block;
 use crate::segment::{RoundSlot, Segment};
 use crate::writer::Writer;
@@ -61,6 +62,6 @@ impl Torn {
         file.sync().or_failed_to("sync", &active.path)?;
         let writer = Writer::open(disk, &active)?;
         let Self { identity, base, chain, segments: sealed, gaps, .. } = self;
-        Ok(Log { identity, base, chain, sealed, active, writer, gaps })
+        Ok(Log { identity, base, chain, sealed, active, writer, recent: Recent::default(), gaps })
     }
 }

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use varve_protocol::id::{GroupId, Offset, Op, View};
 use varve_protocol::prepare::PrepareId;
-use varve_storage::{Completion, Disk, FileDisk, Job, MemoryDisk, Options, ReadFrom, StorageError};
+use varve_storage::{
+    Completion, Disk, DiskFile, FileDisk, Job, MemoryDisk, OpenMode, Options, ReadFrom, StorageError,
+};
 
 use crate::support::{
     Branch, GROUP, IDENTITY, SMALL_SEGMENTS, answers, append, durable, new_store, prepare_in, read,
@@ -134,6 +137,31 @@ fn a_truncated_log_goes_on_on_another_branch() {
                 assert_eq!(read(&mut store, ReadFrom::Op(Op::new(1))), kept);
             });
         });
+    }
+}
+
+#[test]
+fn a_log_is_cut_behind_what_has_rotted_meanwhile() {
+    let few = [(7, 2..=6, 5), (6, 3..=3, 3), (6, 1..=6, 1)];
+    // So many that nobody remembers where the first ones end.
+    let many = [(80, 2..=2, 3), (80, 3..=3, 3), (80, 1..=1, 1), (80, 1..=3, 4), (80, 2..=2, 2)];
+    for (count, rotten, keep) in few.into_iter().chain(many) {
+        let disk = MemoryDisk::new();
+        let mut store = new_store(disk.clone(), Options::DEFAULT);
+        let prepares = Branch::new(GROUP).seal_many(&vec![40; count]);
+        store.execute(vec![append(GROUP, &prepares)]);
+        let dir = std::path::Path::new("groups/0000000007");
+        let file = disk.open(&dir.join(&disk.list(dir).unwrap()[0]), OpenMode::Existing).unwrap();
+        let size = prepares[0].header().total_size() as u64;
+        for op in rotten {
+            file.write_at(&[Bytes::from_static(b"rot")], 4096 + (op - 1) * size + 50).unwrap();
+        }
+        let told = store.execute(vec![Job::Truncate { group: GROUP, keep: Op::new(keep) }]);
+        let last = &prepares[usize::try_from(keep).unwrap() - 1];
+        assert_eq!(told, [durable(GROUP, last)], "cut behind op{keep}");
+        let next = Branch::behind(last).seal(100);
+        let told = store.execute(vec![append(GROUP, std::slice::from_ref(&next))]);
+        assert_eq!(told, [durable(GROUP, &next)]);
     }
 }
 
