@@ -151,7 +151,7 @@ fn replace<D: Disk>(
 
 pub(crate) fn remove_all<D: Disk>(disk: &D, group: GroupId, paths: &[PathBuf]) -> Result<(), StorageError> {
     for path in paths {
-        disk.remove(path).or_failed_to("remove", path)?;
+        file::remove_if_there(disk, path)?;
     }
     if !paths.is_empty() {
         let dir = group_dir(group);

@@ -37,6 +37,14 @@ pub(crate) fn create_whole_of<D: Disk>(
     Ok(file)
 }
 
+/// Removes a file; one that somebody has lost need not be removed.
+pub(crate) fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), StorageError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.or_failed_to("remove", path),
+    }
+}
+
 /// Gives a file that nothing can be made of another name, durably. It goes with its directory.
 pub(crate) fn put_aside<D: Disk>(disk: &D, path: &Path) -> Result<(), StorageError> {
     let mut name = path.as_os_str().to_owned();

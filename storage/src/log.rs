@@ -18,6 +18,7 @@ use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 use crate::base::Summary;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
+use crate::file;
 use crate::gap::Gap;
 use crate::identity::Identity;
 use crate::index_file;
@@ -207,7 +208,7 @@ impl<F: DiskFile> Log<F> {
         self.writer = Writer::open(disk, &before)?;
         self.writer.unseal(&before, self.active.header.first_op())?;
         let removed = std::mem::replace(&mut self.active, before);
-        disk.remove(&removed.path).or_failed_to("remove", &removed.path)?;
+        file::remove_if_there(disk, &removed.path)?;
         let dir = group_dir(self.chain.group);
         disk.sync_dir(&dir).or_failed_to("sync directory", &dir)
     }

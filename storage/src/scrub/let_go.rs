@@ -11,8 +11,10 @@ use crate::base::{Summarize, remove_all, snapshot_path};
 use crate::disk::{Disk, DiskFile};
 use crate::error::StorageError;
 use crate::file;
+use crate::index_file;
 use crate::log::Log;
 use crate::reader::Chain;
+use crate::resume;
 
 impl<F: DiskFile> Log<F> {
     /// Lets go of the segments that lie wholly before `first`, as far as the snapshot helps to; says whether there were any.
@@ -40,10 +42,12 @@ impl<F: DiskFile> Log<F> {
         file::create_whole(disk, &snapshot_path(group, base.op()), base.encode())?;
         let gone: Vec<_> = self.sealed.drain(..count).map(|segment| segment.path).collect();
         remove_all(disk, group, &gone)?;
+        index_file::remove(disk, gone.iter());
         if self.base.head.op > Op::ZERO {
             remove_all(disk, group, &[snapshot_path(group, self.base.head.op)])?;
         }
         self.base = Chain::behind(&base);
+        resume::remove_before(disk, group, self.base.head.op.next())?;
         Ok(true)
     }
 }
