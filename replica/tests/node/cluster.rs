@@ -16,8 +16,9 @@ use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
 use varve_replica::{Effect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
-use varve_storage::{Disk, Identity, Job, MemoryDisk, Options, Store};
+use varve_storage::{Identity, Job, MemoryDisk, Options, Store};
 
+mod disks;
 mod frames;
 mod links;
 
@@ -145,37 +146,6 @@ impl Cluster {
         cluster
     }
 
-    /// Lets the disk of a node do nothing any more.
-    pub(crate) fn hang_disk(&mut self, id: NodeId) {
-        self.machines.get_mut(&id).expect("the machine exists").is_hung = true;
-    }
-
-    /// Lets the disk of a node put off all reads while it does everything else.
-    pub(crate) fn hold_reads(&mut self, id: NodeId) {
-        self.machines.get_mut(&id).expect("the machine exists").reads_held = Some(Vec::new());
-    }
-
-    /// Lets it do them.
-    pub(crate) fn release_reads(&mut self, id: NodeId) {
-        let machine = self.machines.get_mut(&id).expect("the machine exists");
-        let jobs = machine.reads_held.take().expect("reads were held");
-        let store = machine.store.as_mut().expect("a node that is up has a store");
-        for completion in store.execute(jobs) {
-            self.input(id, NodeInput::Disk(completion));
-        }
-        self.settle();
-    }
-
-    /// Gives a node that is down an empty disk.
-    pub(crate) fn lose_disk(&mut self, id: NodeId) {
-        let machine = self.machines.get_mut(&id).expect("the machine exists");
-        assert!(machine.node.is_none(), "a disk is lost while nobody uses it");
-        machine.disk = MemoryDisk::new();
-        let directory = DirectoryId::new(u64::from(id.as_raw()) + 100 * machine.lives);
-        Store::format(&machine.disk, Identity { cluster: CLUSTER, node: id }, directory)
-            .expect("an empty disk can be formatted");
-    }
-
     /// What the clocks of all nodes say.
     pub(crate) fn wall(&self) -> Timestamp {
         wall(self.now)
@@ -183,16 +153,6 @@ impl Cluster {
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         self.machines[&id].node.as_ref().expect("the node is up")
-    }
-
-    /// A node's disk.
-    pub(crate) fn disk(&self, id: NodeId) -> &MemoryDisk {
-        &self.machines[&id].disk
-    }
-
-    /// The directories of groups on a node's disk.
-    pub(crate) fn group_dirs(&self, id: NodeId) -> Vec<String> {
-        self.machines[&id].disk.list(std::path::Path::new("groups")).expect("a node's disk has groups")
     }
 
     pub(crate) fn status(&self, id: NodeId) -> NodeStatus {
