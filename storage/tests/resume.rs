@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use varve_protocol::id::{Op, Timestamp};
+use varve_protocol::id::{Op, Timestamp, View};
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::resume_point::ResumePoint;
 use varve_storage::{
@@ -143,6 +143,41 @@ fn an_index_that_is_missing_or_rotten_is_made_again() {
         assert_read_from_its_beginning(&open(&disk), &log);
         assert_eq!(open(&disk).shown, log[RESUMED..], "{harm}: from then on it need not be");
     }
+}
+
+#[test]
+fn a_segment_that_does_not_say_whose_it_is_or_that_it_is_full_is_read_and_says_so_again() {
+    let (header, slots) = ([40].as_slice(), [512, 1024].as_slice());
+    for rotten in [header, slots] {
+        let Specimen { disk, log } = specimen();
+        for position in rotten {
+            overwrite(&disk, &files(&disk, ".log")[0], *position, b"rot");
+        }
+        assert_read_from_its_beginning(&open(&disk), &log);
+        assert_eq!(open(&disk).shown, log[RESUMED..]);
+    }
+}
+
+/// The same sizes, the same places, and an index that fits: only what the next segment names as its parent tells them apart.
+#[test]
+fn a_segment_of_another_branch_is_not_passed_over() {
+    let Specimen { disk, log } = specimen();
+    save(&mut open(&disk).store, &resume_point_of(&log[..9]));
+    assert!(open(&disk).found.unmarked.is_none(), "two segments are passed over");
+    let other = MemoryDisk::new();
+    let mut branch = Branch::new(GROUP);
+    branch.view = View::new(2);
+    let sizes: Vec<usize> = log.iter().map(|prepare| prepare.body().len()).collect();
+    new_store(other.clone(), SEGMENTS).execute(vec![append(GROUP, &branch.seal_many(&sizes))]);
+    for suffix in [".log", ".index"] {
+        let path = files(&other, suffix).remove(0);
+        let file = other.open(&path, OpenMode::Existing).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.size().unwrap()).unwrap()];
+        file.read_at(&mut bytes, 0).unwrap();
+        overwrite(&disk, &path, 0, &bytes);
+    }
+    let opened = open(&disk);
+    assert!(opened.resumed.is_none() && opened.found.problem.is_some(), "{:?}", opened.found);
 }
 
 #[test]

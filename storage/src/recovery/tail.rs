@@ -68,8 +68,8 @@ impl<D: Disk> Recovery<'_, D> {
             let is_linked = header.parent == self.chain.head && header.base_offset == self.chain.next_offset;
             let is_sealed = slots.newest.is_some_and(|slot| slot.is_sealed && slot.op == next.1);
             let size = file.size().or_failed_to("read the size of", &segment.path)?;
+            // That it ends where the next one begins is seen when that one is linked to it.
             let end = index_file::read(self.disk, &mut segment, size, self.chain)?;
-            let end = end.filter(|end| end.head.op.next() == next.1 && end.next_offset == next.0);
             let (Some(end), true) = (end, is_named && is_linked && is_sealed) else { return Ok(false) };
             self.chain = end;
             self.segments.push(segment);
