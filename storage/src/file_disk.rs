@@ -23,7 +23,9 @@ const CHUNKS_PER_WRITE_MAX: usize = 64;
 #[derive(Debug)]
 pub struct FileDisk {
     root: PathBuf,
-    _lock: File,
+    /// The data directory. Open all the time, so that a sync of the file system tells of every write that failed meanwhile.
+    dir: File,
+    lock: File,
 }
 
 impl FileDisk {
@@ -37,7 +39,10 @@ impl FileDisk {
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let lock = lock.or_failed_to("open", &path)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { root, _lock: lock }),
+            Ok(()) => {
+                let dir = File::open(&root).or_failed_to("open", &root)?;
+                Ok(Self { root, dir, lock })
+            }
             Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: root }),
             Err(TryLockError::Error(error)) => Err(StorageError::io("lock", &path, error)),
         }
@@ -92,7 +97,9 @@ impl Disk for FileDisk {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
+        rustix::fs::syncfs(&self.dir)?;
+        // Where nothing but the bytes of files has changed, not every file system has its device flush its cache by that.
+        self.lock.sync_data()
     }
 }
 

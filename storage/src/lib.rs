@@ -4,7 +4,8 @@
 //! * What a log builds on that has let go of its oldest segments is a snapshot beside the others (`base`).
 //! * A start reads what is behind the log's resume point (`resume`), and the indexes of full segments (`index_file`).
 //! * What a replica promised is in the superblocks, two copies of one file for all groups (`superblocks`).
-//! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, then the answers.
+//! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, or one for all where there are many, then
+//!   the answers.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
 //!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
 //! * A log that is in use is looked at again piece by piece, and is given back what has rotted ([`Job::Scrub`], `scrub`).

@@ -58,6 +58,13 @@ fn workload() -> Vec<Vec<Step>> {
         vec![let_go(0, 0), let_go(2, 1), appended(2, &[100])],
         vec![Step::Create, take(3, 40)],
         vec![appended(3, &[10]), cut(3, 9)],
+        vec![
+            Step::Create,
+            appended(0, &[60]),
+            appended(1, &[900]),
+            appended(2, &[70]),
+            appended(4, &[1500, 20]),
+        ],
         vec![written(0, &[300, 20])],
         vec![written(0, &[900; 5]), written(1, &[10])],
         vec![Step::Sync { pick: 0 }],

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::{GroupId, Op};
-use varve_storage::{Completion, Job, MemoryDisk, Options, ReadFrom, StorageError, SyncFault};
+use varve_storage::{Completion, Job, MemoryDisk, Options, ReadFrom, StorageError, Store, SyncFault};
 
 use crate::support::{Branch, GROUP, append, durable, new_store, reopen, superblock};
 
@@ -45,6 +45,32 @@ fn a_failed_sync_closes_its_group_and_no_other() {
         assert_eq!(recovered[0].superblock, superblock(GROUP, 1));
         assert!(shown.starts_with(&acknowledged));
     }
+}
+
+#[test]
+fn a_failed_sync_of_the_whole_disk_closes_who_waited_for_it() {
+    let groups = [GROUP, GroupId::new(9), GroupId::new(10), GroupId::new(11), GroupId::new(12)];
+    let disk = MemoryDisk::new();
+    let mut store = new_store(disk.clone(), Options::default());
+    store.execute(groups[1..].iter().map(|group| Job::SaveSuperblock(superblock(*group, 1))).collect());
+    let mut branches = groups.map(Branch::new);
+    let mut append_to = |store: &mut Store<MemoryDisk>, count: usize| {
+        let appended = |branch: &mut Branch| append(branch.group, &branch.seal_many(&[100]));
+        store.execute(branches[..count].iter_mut().map(appended).collect())
+    };
+    let calls = disk.calls();
+    append_to(&mut store, 5);
+    let first = disk.calls() - calls;
+    append_to(&mut store, 5);
+    let later = disk.calls() - calls - first;
+    assert!(later < 5 * 3, "two writes for each, and one sync for all: {later}");
+
+    disk.set_sync_fault(SyncFault::Once);
+    let completions = append_to(&mut store, 4);
+    let failed = completions.iter().filter(|completion| matches!(completion, Completion::Failed { .. }));
+    assert_eq!((failed.count(), completions.len()), (4, 4), "{completions:?}");
+    let last = branches[4].seal_many(&[100]);
+    assert_eq!(store.execute(vec![append(groups[4], &last)]), [durable(groups[4], &last[0])]);
 }
 
 #[test]
