@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    bench, cert, cluster, consume, dev, drill, dump, format, node, produce, stream, topic, verify,
+    bench, cert, cluster, consume, dev, drill, dump, format, key, node, produce, stream, topic, verify,
 };
 use crate::output::Format;
 
@@ -76,6 +76,11 @@ pub(crate) enum Command {
     /// Makes what is missing of the files that the configuration names, and the authority's key beside its certificate.
     /// Overwrites nothing.
     Cert(cert::Arguments),
+    /// Make a key for what nodes store, so that disks can be lost without their records being read
+    ///
+    /// Adds a new key to a key file: what a node writes after its next start is sealed with it (AES-256-GCM). What was written before
+    /// stays as it is until it is let go, so older keys stay in the file as long. All nodes may have the same file, or each its own.
+    Key(key::Arguments),
     /// Create, list, describe and delete streams
     Stream(stream::Arguments),
     /// Create, list, describe and delete topics

@@ -8,6 +8,7 @@ pub(crate) mod dev;
 pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod format;
+pub(crate) mod key;
 pub(crate) mod node;
 pub(crate) mod produce;
 pub(crate) mod stream;
@@ -31,6 +32,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         Command::Dev(_)
         | Command::Format(_)
         | Command::Cert(_)
+        | Command::Key(_)
         | Command::Stream(_)
         | Command::Topic(_)
         | Command::Produce(_)
@@ -47,6 +49,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         Command::Node(arguments) => block_on(node::run(&arguments)),
         Command::Format(arguments) => format::run(&context, &arguments),
         Command::Cert(arguments) => cert::run(&context, &arguments),
+        Command::Key(arguments) => key::run(&context, &arguments),
         Command::Stream(arguments) => block_on(stream::run(&context, arguments)),
         Command::Topic(arguments) => block_on(topic::run(&context, arguments)),
         Command::Produce(arguments) => block_on(produce::run(&context, &arguments)),

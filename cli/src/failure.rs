@@ -91,6 +91,7 @@ impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let kind = match &error {
             ServerError::Config(_)
+            | ServerError::Keys(_)
             | ServerError::Storage(_)
             | ServerError::Transport(_)
             | ServerError::File { .. }

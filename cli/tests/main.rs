@@ -20,5 +20,7 @@ mod mistakes;
 mod moves;
 #[path = "main/records.rs"]
 mod records;
+#[path = "main/sealed.rs"]
+mod sealed;
 #[path = "main/tour.rs"]
 mod tour;

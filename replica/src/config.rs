@@ -141,7 +141,7 @@ pub struct TimingSettings {
 }
 
 /// The table `[storage]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StorageSettings {
     /// See [`SEGMENT_SIZE_BYTES_MAX`].
     pub segment_size_bytes_max: u64,
@@ -151,6 +151,8 @@ pub struct StorageSettings {
     pub memory_sync: Duration,
     /// See [`SCRUB_BYTES_PER_SECOND_MAX`].
     pub scrub_bytes_per_second_max: u64,
+    /// The file with the keys that what is stored is sealed with ([`varve_storage::Keys`]); none: nothing is sealed.
+    pub key_file: Option<PathBuf>,
 }
 
 /// The table `[transport]`.

@@ -7,6 +7,7 @@ use varve_storage::StorageError;
 use varve_transport::TransportError;
 
 use crate::config::ConfigError;
+use crate::key_file::KeyFileError;
 
 /// Why a node does not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum ServerError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The keys that what is stored is sealed with cannot be had.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),

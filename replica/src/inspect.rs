@@ -11,7 +11,10 @@ use varve_protocol::metadata::ClusterMap;
 use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::record::Batch;
 use varve_protocol::snapshot::Snapshot;
-use varve_storage::{Extent, Identity, Options, OverlayDisk, Piece, RecoveredGroup, StorageError, Store};
+use varve_storage::{
+    Extent, Identity, Keys, Options, Outside, OutsideDamage, OverlayDisk, Piece, RecoveredGroup,
+    StorageError, Store, look_from_outside,
+};
 
 use crate::metadata::Metadata;
 use crate::recovery::decode_operation;
@@ -83,14 +86,16 @@ impl Count {
 
 /// Looks at everything in the data directory `dir`, and shows every sound prepare to `visit`: group by group, in order.
 ///
+/// Of what is sealed with a key that is not among `keys`, no more is told than whether the disk has kept it.
+///
 /// # Errors
 /// When it is no data directory, or nothing in it can be told because its identity or its superblocks are lost.
-pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Prepare)) -> Result<Inspection, StorageError> {
+pub fn inspect(dir: &Path, keys: Keys, visit: &mut dyn FnMut(&Prepare)) -> Result<Inspection, StorageError> {
     let identity = Identity::of(&OverlayDisk::over(dir.to_owned()))?;
     let mut counts: BTreeMap<GroupId, Count> = BTreeMap::new();
     let mut metadata = Metadata::default();
     let disk = OverlayDisk::over(dir.to_owned());
-    let options = Options { reserve_bytes: 0, extent: Extent::Whole, ..Options::DEFAULT };
+    let options = Options { reserve_bytes: 0, extent: Extent::Whole, keys, ..Options::DEFAULT };
     let (_, groups) = Store::open(disk, identity, options, &mut |group, piece| match piece {
         // All of the logs is shown.
         Piece::Root | Piece::ResumePoint(_) => {}
@@ -106,11 +111,37 @@ pub fn inspect(dir: &Path, visit: &mut dyn FnMut(&Prepare)) -> Result<Inspection
         }
     })?;
     let report = |found: RecoveredGroup| {
-        let count = counts.remove(&found.superblock.group).unwrap_or_default();
-        report_of(&found, count)
+        let group = found.superblock.group;
+        let mut count = counts.remove(&group).unwrap_or_default();
+        let mut from_outside = Vec::new();
+        if matches!(found.problem, Some(StorageError::KeyMissing { .. })) {
+            match look_from_outside(&OverlayDisk::over(dir.to_owned()), group) {
+                Ok(seen) => from_outside = note_outside(&seen, &mut count),
+                Err(error) => from_outside.push(error.to_string()),
+            }
+        }
+        let mut report = report_of(&found, count);
+        report.findings.extend(from_outside);
+        report
     };
     let groups = groups.into_iter().map(report).collect();
     Ok(Inspection { cluster: identity.cluster, node: identity.node, groups, map: metadata.map() })
+}
+
+/// Takes what was seen without a key; returns what is wrong.
+fn note_outside(seen: &Outside, count: &mut Count) -> Vec<String> {
+    (count.prepares, count.bytes) = (seen.prepares, seen.bytes);
+    let told = |damage: &OutsideDamage| {
+        let OutsideDamage { path, position, may_be_torn } = damage;
+        let which =
+            if *may_be_torn { "damaged, or torn by a crash and never acknowledged" } else { "damaged" };
+        format!("{} is {which} from position {position} on", path.display())
+    };
+    let sound = format!(
+        "without the key only checksums were looked at: those of {} prepares are right",
+        seen.prepares
+    );
+    std::iter::once(sound).chain(seen.damaged.iter().map(told)).collect()
 }
 
 fn report_of(found: &RecoveredGroup, count: Count) -> GroupInspection {

@@ -11,6 +11,7 @@ mod error;
 mod event;
 mod group;
 pub mod inspect;
+pub mod key_file;
 mod mending;
 pub mod metadata;
 mod node;

@@ -52,7 +52,7 @@ impl Recovery {
     /// Opens the store of a node and reads everything in it.
     ///
     /// # Errors
-    /// When the data directory is not this node's, or cannot be read.
+    /// When the data directory is not this node's, or cannot be read, or is sealed with a key that is not there.
     pub fn open<D: Disk>(
         disk: D,
         identity: Identity,
@@ -75,6 +75,10 @@ impl Recovery {
         recovery.founders = store.founders().cloned();
         for group in groups {
             let id = group.superblock.group;
+            if let Some(missing @ StorageError::KeyMissing { .. }) = group.problem {
+                // Nothing is wrong with the disk, and the operator can help at once.
+                return Err(missing);
+            }
             let log = logs.remove(&id).unwrap_or_else(|| Some(RecoveredLog::new()));
             let replica = RecoveredReplica {
                 superblock: group.superblock,

@@ -26,6 +26,7 @@ mod doubt;
 pub mod entropy;
 pub mod explore;
 pub mod fast;
+mod keys;
 pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;

@@ -24,11 +24,12 @@ use varve_protocol::snapshot::Snapshot;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
-use crate::identity::Identity;
+use crate::identity::Owner;
 use crate::index_file;
 use crate::log::{Log, group_dir};
 use crate::reader::Chain;
 use crate::resume;
+use crate::sealed_file;
 use crate::segment::{Segment, parse_file_name};
 
 const SNAPSHOT_SUFFIX: &str = ".snapshot";
@@ -71,14 +72,14 @@ fn ops_with(names: &[String], suffix: &str) -> Vec<Op> {
 }
 
 /// Finds what the log of a group builds on, and ends what a crash has interrupted.
-pub(crate) fn open<D: Disk>(disk: &D, identity: Identity, group: GroupId) -> Result<Base, StorageError> {
+pub(crate) fn open<D: Disk>(disk: &D, owner: &Owner, group: GroupId) -> Result<Base, StorageError> {
     let dir = group_dir(group);
     let names = file::list_whole(disk, &dir)?;
     for op in ops_with(&names, TRANSFER_SUFFIX).into_iter().rev() {
         let path = path(group, op, TRANSFER_SUFFIX);
-        match read(disk, &path, identity, group)? {
+        match read(disk, &path, owner, group)? {
             Some(snapshot) => {
-                replace(disk, identity, group, &snapshot)?;
+                replace(disk, owner, group, &snapshot)?;
                 return Ok(Base::Snapshot(snapshot));
             }
             None => disk.remove(&path).or_failed_to("remove", &path)?,
@@ -86,7 +87,7 @@ pub(crate) fn open<D: Disk>(disk: &D, identity: Identity, group: GroupId) -> Res
     }
     let mut ops = ops_with(&names, SNAPSHOT_SUFFIX);
     let Some(newest) = ops.pop() else { return Ok(Base::Root) };
-    let Some(snapshot) = read(disk, &snapshot_path(group, newest), identity, group)? else {
+    let Some(snapshot) = read(disk, &snapshot_path(group, newest), owner, group)? else {
         tracing::error!(%group, op = %newest, "the snapshot that the log builds on is damaged; both are fetched anew");
         return Ok(Base::Lost);
     };
@@ -98,19 +99,19 @@ pub(crate) fn open<D: Disk>(disk: &D, identity: Identity, group: GroupId) -> Res
 pub(crate) fn read<D: Disk>(
     disk: &D,
     path: &Path,
-    identity: Identity,
+    owner: &Owner,
     group: GroupId,
 ) -> Result<Option<Snapshot>, StorageError> {
     let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
     let size = usize::try_from(file.size().or_failed_to("read the size of", path)?).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; size.min(FRAME_BODY_BYTES_MAX)];
+    let mut bytes = vec![0; size.min(FRAME_BODY_BYTES_MAX + sealed_file::OVERHEAD)];
     let read = file.read_at(&mut bytes, 0).or_failed_to("read", path)?;
     bytes.truncate(read);
-    let snapshot = Snapshot::decode(&bytes.into());
+    let snapshot = Snapshot::decode(&sealed_file::open(owner, group, path, bytes)?);
     Ok(snapshot.filter(|snapshot| {
         let header = &snapshot.header;
         let is_named = path.file_stem().is_some_and(|stem| *stem == *format!("{:020}", header.op().as_raw()));
-        header.cluster() == identity.cluster && header.group() == group && is_named
+        header.cluster() == owner.identity.cluster && header.group() == group && is_named
     }))
 }
 
@@ -130,7 +131,7 @@ fn remove_before<D: Disk>(disk: &D, group: GroupId, newest: Op) -> Result<(), St
 /// Puts a transferred snapshot in the place of everything that is there; returns the empty log behind it.
 fn replace<D: Disk>(
     disk: &D,
-    identity: Identity,
+    owner: &Owner,
     group: GroupId,
     snapshot: &Snapshot,
 ) -> Result<Log<D::File>, StorageError> {
@@ -142,7 +143,7 @@ fn replace<D: Disk>(
     };
     let old: Vec<PathBuf> = names.iter().filter(is_old).map(|name| dir.join(name)).collect();
     remove_all(disk, group, &old)?;
-    let log = Log::create(disk, identity, Chain::behind(snapshot))?;
+    let log = Log::create(disk, owner, Chain::behind(snapshot))?;
     let (from, to) = (path(group, snapshot.op(), TRANSFER_SUFFIX), snapshot_path(group, snapshot.op()));
     disk.rename(&from, &to).or_failed_to("rename to", &to)?;
     disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
@@ -171,7 +172,7 @@ impl<F: DiskFile> Log<F> {
             return Ok(None);
         }
         let path = snapshot_path(group, op);
-        let snapshot = read(disk, &path, self.identity, group)?;
+        let snapshot = read(disk, &path, &self.owner, group)?;
         let snapshot = snapshot.filter(|snapshot| snapshot.id() == self.base.head);
         snapshot.map(Some).ok_or(StorageError::Damaged { path, position: 0, op })
     }
@@ -196,7 +197,9 @@ impl<F: DiskFile> Log<F> {
         }
         let group = self.chain.group;
         let snapshot = self.summarize(disk, count, summarize)?;
-        file::create_whole(disk, &snapshot_path(group, snapshot.op()), snapshot.encode())?;
+        let path = snapshot_path(group, snapshot.op());
+        let sealed = sealed_file::seal(&self.owner, group, &path, snapshot.encode());
+        file::create_whole(disk, &path, sealed)?;
         let gone: Vec<PathBuf> = self.sealed.drain(..count).map(|segment| segment.path).collect();
         remove_all(disk, group, &gone)?;
         index_file::remove(disk, gone.iter());
@@ -227,11 +230,12 @@ impl<F: DiskFile> Log<F> {
     /// Takes the place of another log, of which nothing is left.
     pub(crate) fn take<D: Disk<File = F>>(
         disk: &D,
-        identity: Identity,
+        owner: &Owner,
         snapshot: &Snapshot,
     ) -> Result<Self, StorageError> {
         let group = snapshot.header.group();
-        file::create_whole(disk, &path(group, snapshot.op(), TRANSFER_SUFFIX), snapshot.encode())?;
-        replace(disk, identity, group, snapshot)
+        let path = path(group, snapshot.op(), TRANSFER_SUFFIX);
+        file::create_whole(disk, &path, sealed_file::seal(owner, group, &path, snapshot.encode()))?;
+        replace(disk, owner, group, snapshot)
     }
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Op};
 
+use crate::keys::KeyId;
+
 /// An error of the system, as a value that can be cloned and compared.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct IoFailure {
@@ -112,6 +114,14 @@ pub enum StorageError {
         /// The first op that cannot be read.
         op: Op,
     },
+    /// A file is sealed with a key that this node was not given.
+    #[error("{} is sealed with key {key}, which is not in the key file of this node (`storage.key_file`): put its line back", path.display())]
+    KeyMissing {
+        /// The file.
+        path: PathBuf,
+        /// The name of the key.
+        key: KeyId,
+    },
     /// No such group on this store.
     #[error("group {group} is not on this disk")]
     GroupUnknown {
@@ -139,6 +149,7 @@ impl StorageError {
             | Self::WrongCluster { .. }
             | Self::WrongNode { .. }
             | Self::SuperblocksDamaged { .. }
+            | Self::KeyMissing { .. }
             | Self::GroupUnknown { .. } => false,
         }
     }
@@ -157,6 +168,7 @@ impl StorageError {
             | Self::WrongNode { .. }
             | Self::SuperblocksDamaged { .. }
             | Self::Damaged { .. }
+            | Self::KeyMissing { .. }
             | Self::GroupUnknown { .. } => false,
         }
     }

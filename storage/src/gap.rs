@@ -97,7 +97,8 @@ impl<F: DiskFile> Log<F> {
         let Some(gap) = self.gaps.front().copied() else {
             return Err(self.active.damaged(self.active.end, header.op()));
         };
-        let end = gap.position + header.total_size() as u64;
+        let size = self.segment(gap.segment).seal.stored_size(header) as u64;
+        let end = gap.position + size;
         let is_last = header.op() == gap.last.op;
         let fits = match gap.end {
             Some(limit) if is_last => end == limit,
@@ -111,7 +112,7 @@ impl<F: DiskFile> Log<F> {
         }
         let path = &segment.path;
         let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
-        file.write_at(&prepare.chunks(), gap.position).or_failed_to("write to", path)?;
+        file.write_at(&segment.seal.store(prepare), gap.position).or_failed_to("write to", path)?;
         if is_last && gap.end.is_none() {
             file.set_size(end).or_failed_to("cut", path)?;
         }
@@ -139,8 +140,8 @@ impl<F: DiskFile> Log<F> {
         let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
         file.sync().or_failed_to("sync", path)?;
         for (position, header) in places {
-            let size = header.total_size();
-            let mut cursor = Cursor::new(&file, *position, position + size as u64, size);
+            let size = segment.seal.stored_size(header);
+            let mut cursor = Cursor::new(&file, &segment.seal, *position, position + size as u64, size);
             let read = cursor.prepare(header).or_failed_to("read", path)?;
             if read.is_none_or(|read| read.id() != header.id()) {
                 return Err(segment.damaged(*position, header.op()));
@@ -159,7 +160,7 @@ impl<F: DiskFile> Log<F> {
         last.end = gap.position;
         last.index.truncate(gap.position);
         Some(Torn {
-            identity: self.identity,
+            owner: self.owner,
             base: self.base,
             chain: gap.chain,
             segments,

@@ -25,6 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
+use crate::keys::Keys;
 
 /// The name of the identity file.
 pub(crate) const IDENTITY_NAME: &str = "identity";
@@ -40,6 +41,13 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// The node.
     pub node: NodeId,
+}
+
+/// Whose files these are, and the keys that they are sealed with.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    pub(crate) identity: Identity,
+    pub(crate) keys: Keys,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

@@ -31,8 +31,10 @@ use varve_protocol::prepare::PrepareId;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
+use crate::identity::Owner;
 use crate::index::{IndexEntry, SparseIndex};
 use crate::reader::Chain;
+use crate::sealed_file;
 use crate::segment::{FIRST_POSITION, Segment, parse_file_name};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVX");
@@ -128,6 +130,7 @@ fn decode(bytes: &[u8], segment: &mut Segment, chain: Chain) -> Option<Chain> {
 /// `None` if there is none that is sound, of this segment, and of a file of this size.
 pub(crate) fn read<D: Disk>(
     disk: &D,
+    owner: &Owner,
     segment: &mut Segment,
     size: u64,
     chain: Chain,
@@ -140,7 +143,9 @@ pub(crate) fn read<D: Disk>(
     let bytes = file.size().or_failed_to("read the size of", &path)?.min(FILE_BYTES_MAX);
     let mut bytes = vec![0; usize::try_from(bytes).expect("the file is small")];
     let read = file.read_at(&mut bytes, 0).or_failed_to("read", &path)?;
-    Ok(decode(&bytes[..read], segment, chain).filter(|_| segment.end == size))
+    bytes.truncate(read);
+    let bytes = sealed_file::open(owner, chain.group, &path, bytes)?;
+    Ok(decode(&bytes, segment, chain).filter(|_| segment.end == size))
 }
 
 /// Removes the indexes of segments that are gone. One that is left behind says nothing about anything.
@@ -156,14 +161,15 @@ pub(crate) fn remove<'a, D: Disk>(disk: &D, segments: impl Iterator<Item = &'a P
 }
 
 /// Writes the index of a segment that ends as `end` says. It is no loss if that fails: the segment is read again then.
-pub(crate) fn write<D: Disk>(disk: &D, segment: &Segment, end: &Chain) {
+pub(crate) fn write<D: Disk>(disk: &D, owner: &Owner, segment: &Segment, end: &Chain) {
     let path = path_of(&segment.path);
+    let bytes = sealed_file::seal(owner, end.group, &path, encode(segment, end));
     let written = disk
         .remove(&path)
         .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
         .and_then(|()| disk.open(&path, OpenMode::CreateNew))
         .and_then(|file| {
-            file.write_at(&[encode(segment, end)], 0)?;
+            file.write_at(std::slice::from_ref(&bytes), 0)?;
             file.sync()
         });
     if let Err(error) = written {
@@ -177,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Identity;
+    use crate::keys::Keys;
     use crate::segment::SegmentHeader;
 
     fn segment() -> Segment {
@@ -185,8 +192,9 @@ mod tests {
             group: GroupId::new(7),
             parent: PrepareId { op: Op::new(41), view: View::new(5), checksum: 0xaabb_ccdd },
             base_offset: Offset::new(1000),
+            key: None,
         };
-        Segment::new(Path::new("groups/0000000007"), header)
+        Segment::new(Path::new("groups/0000000007"), header, &Keys::NONE).unwrap()
     }
 
     fn known_segment() -> Segment {

@@ -9,6 +9,7 @@
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
 //!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
 //! * A log that is in use is looked at again piece by piece, and is given back what has rotted ([`Job::Scrub`], `scrub`).
+//! * With a key file, what users have stored is sealed (`keys`, `seal`, `sealed_file`).
 //! * When the disk is full, what finds no room waits in the store until there is some (`store::full`); a reserve keeps view
 //!   changes and deletions going meanwhile (`reserve`).
 //! * [`Disk`] is the seam: [`FileDisk`] is the system's, [`MemoryDisk`] models what a crash may do to it, [`OverlayDisk`] only
@@ -30,9 +31,11 @@ mod identity;
 mod index;
 mod index_file;
 pub mod job;
+mod keys;
 mod log;
 mod memory_disk;
 mod opening;
+mod outside;
 mod overlay_disk;
 mod reader;
 mod recent;
@@ -41,6 +44,8 @@ mod reserve;
 mod resume;
 mod round;
 mod scrub;
+mod seal;
+mod sealed_file;
 mod segment;
 mod store;
 mod superblocks;
@@ -54,7 +59,9 @@ pub use file_disk::{FileDisk, raise_open_files_max};
 pub use gap::Hole;
 pub use identity::Identity;
 pub use job::{ActiveSegment, Completion, Job, ReadFrom, SealedSegment};
+pub use keys::{KEY_SIZE, KeyId, Keys, KeysError};
 pub use memory_disk::{MemoryDisk, MemoryFile, SyncFault};
+pub use outside::{Outside, OutsideDamage, look_from_outside};
 pub use overlay_disk::{OverlayDisk, OverlayFile};
 pub use recovery::{Extent, Piece};
 pub use scrub::{Damage, Finding, Mark, ScrubFrom, Scrubbed};

@@ -20,7 +20,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
 use crate::gap::Gap;
-use crate::identity::Identity;
+use crate::identity::Owner;
 use crate::index_file;
 use crate::job::{ActiveSegment, ReadFrom, SealedSegment};
 use crate::reader::{Chain, Cursor};
@@ -43,7 +43,7 @@ pub(crate) fn group_dir(group: GroupId) -> PathBuf {
 
 /// A group's log.
 pub(crate) struct Log<F> {
-    pub(crate) identity: Identity,
+    pub(crate) owner: Owner,
     /// What it builds on: the end of what was let go.
     pub(crate) base: Chain,
     pub(crate) chain: Chain,
@@ -59,15 +59,15 @@ impl<F: DiskFile> Log<F> {
     /// Makes an empty log behind `base`; if its directory is new, that name is not durable yet.
     pub(crate) fn create<D: Disk<File = F>>(
         disk: &D,
-        identity: Identity,
+        owner: &Owner,
         base: Chain,
     ) -> Result<Self, StorageError> {
         let dir = group_dir(base.group);
         disk.create_dir(&dir).or_failed_to("create directory", &dir)?;
-        let active = Segment::new(&dir, next_segment(identity, &base));
+        let active = next_segment(owner, &base)?;
         let writer = Writer::create(disk, &active, 0)?;
         let (sealed, recent, gaps) = Default::default();
-        Ok(Self { identity, base, chain: base, sealed, active, writer, recent, gaps })
+        Ok(Self { owner: owner.clone(), base, chain: base, sealed, active, writer, recent, gaps })
     }
 
     pub(crate) fn head(&self) -> PrepareId {
@@ -79,10 +79,16 @@ impl<F: DiskFile> Log<F> {
     pub(crate) fn append<D: Disk<File = F>>(
         &mut self,
         disk: &D,
-        options: Options,
+        options: &Options,
         prepares: &[Prepare],
     ) -> Result<Room, StorageError> {
         assert!(self.gaps.is_empty(), "nothing is appended to a log with holes");
+        if self.active.is_empty()
+            && self.active.header.key != self.owner.keys.newest()
+            && let Room::Lacking(error) = self.remake_active(disk)?
+        {
+            return Ok(Room::Lacking(error));
+        }
         let mut rest = prepares;
         while !rest.is_empty() {
             let count = self.count_fitting(options, rest);
@@ -96,8 +102,11 @@ impl<F: DiskFile> Log<F> {
     }
 
     /// How many of these the active segment still takes; an empty one takes the first, whatever its size. An entry that lets go
-    /// of all that is before it begins a segment, so that all of it can go.
-    fn count_fitting(&self, options: Options, prepares: &[Prepare]) -> usize {
+    /// of all that is before it begins a segment, so that all of it can go. What is sealed with an older key takes no more.
+    fn count_fitting(&self, options: &Options, prepares: &[Prepare]) -> usize {
+        if self.active.header.key != self.owner.keys.newest() {
+            return 0;
+        }
         let mut end = self.active.end;
         let first = prepares.first().map_or(Timestamp::ZERO, |first| first.header().timestamp());
         let oldest = self.active.oldest().unwrap_or(first);
@@ -107,7 +116,7 @@ impl<F: DiskFile> Log<F> {
         };
         let fitting = prepares.iter().take_while(|prepare| {
             let is_first = end == FIRST_POSITION;
-            end += prepare.header().total_size() as u64;
+            end += self.active.seal.stored_size(prepare.header()) as u64;
             let fits = end <= options.segment_size_bytes_max && !is_too_late(prepare);
             is_first || (fits && !lets_go_of_all_before(prepare))
         });
@@ -123,7 +132,7 @@ impl<F: DiskFile> Log<F> {
                 "an appended prepare continues the log: {prepare:?} after {chain:?}"
             );
             chain.push(prepare.header());
-            chunks.extend(prepare.chunks());
+            chunks.extend(self.active.seal.store(prepare));
         }
         let room = self.writer.append(&self.active, self.chain.head.op.next(), &chunks)?;
         if matches!(room, Room::Lacking(_)) {
@@ -131,7 +140,7 @@ impl<F: DiskFile> Log<F> {
         }
         for prepare in prepares {
             self.active.note(prepare.header(), self.active.end);
-            self.active.end += prepare.header().total_size() as u64;
+            self.active.end += self.active.seal.stored_size(prepare.header()) as u64;
             self.chain.push(prepare.header());
             self.recent.note(self.active.end, &self.chain);
         }
@@ -143,16 +152,28 @@ impl<F: DiskFile> Log<F> {
         assert!(!self.active.is_empty(), "a segment that is sealed holds something");
         self.writer.cut(&self.active, self.active.end)?;
         self.writer.sync(&self.active.path)?;
-        let next = Segment::new(&group_dir(self.chain.group), next_segment(self.identity, &self.chain));
+        let next = next_segment(&self.owner, &self.chain)?;
         let writer = match Writer::create(disk, &next, self.writer.slot().round + 1) {
             Err(error) if error.is_disk_full() => return Ok(Room::Lacking(error)),
             created => created?,
         };
         let mut sealed = std::mem::replace(&mut self.writer, writer);
         sealed.seal(&self.active, next.header.first_op())?;
-        index_file::write(disk, &self.active, &self.chain);
+        index_file::write(disk, &self.owner, &self.active, &self.chain);
         self.sealed.push(std::mem::replace(&mut self.active, next));
         self.recent = Recent::default();
+        Ok(Room::Enough)
+    }
+
+    /// Makes the file of the active segment anew, in which nothing is yet: for the newest key.
+    fn remake_active<D: Disk<File = F>>(&mut self, disk: &D) -> Result<Room, StorageError> {
+        let newest = self.active.newest;
+        let next = Segment { newest, ..next_segment(&self.owner, &self.chain)? };
+        self.writer = match Writer::create(disk, &next, self.writer.slot().round + 1) {
+            Err(error) if error.is_disk_full() => return Ok(Room::Lacking(error)),
+            created => created?,
+        };
+        self.active = next;
         Ok(Room::Enough)
     }
 
@@ -223,7 +244,8 @@ impl<F: DiskFile> Log<F> {
         let Some(entry) = self.active.index.find(ReadFrom::Op(keep)) else {
             return Ok((FIRST_POSITION, chain));
         };
-        let mut cursor = Cursor::new(&self.writer.file, entry.position, self.active.end, WALK_BYTES);
+        let mut cursor =
+            Cursor::new(&self.writer.file, &self.active.seal, entry.position, self.active.end, WALK_BYTES);
         let mut op = entry.op;
         while op <= keep {
             match self.expect_header(&self.active, &mut cursor, op) {
@@ -295,7 +317,7 @@ impl<F: DiskFile> Log<F> {
         summary: &mut dyn Summary,
     ) -> Result<(), StorageError> {
         let file = open_segment(disk, segment)?;
-        let mut cursor = Cursor::new(&file, FIRST_POSITION, segment.end, WALK_BYTES);
+        let mut cursor = Cursor::new(&file, &segment.seal, FIRST_POSITION, segment.end, WALK_BYTES);
         let mut op = segment.header.first_op();
         while cursor.position() < segment.end {
             let position = cursor.position();
@@ -335,7 +357,7 @@ impl<F: DiskFile> Log<F> {
             return Ok(());
         };
         let read_bytes = found.limit.bytes_max.clamp(WALK_BYTES, READ_BYTES_MAX);
-        let mut cursor = Cursor::new(file, entry.position, segment.end, read_bytes);
+        let mut cursor = Cursor::new(file, &segment.seal, entry.position, segment.end, read_bytes);
         let mut op = entry.op;
         while op <= found.limit.last && cursor.position() < segment.end {
             let header = self.expect_header(segment, &mut cursor, op)?;
@@ -419,6 +441,15 @@ fn lets_go_of_all_before(prepare: &Prepare) -> bool {
         && LogStart::decode(prepare.body()).is_some_and(|start| start.op == prepare.op())
 }
 
-fn next_segment(identity: Identity, chain: &Chain) -> SegmentHeader {
-    SegmentHeader { identity, group: chain.group, parent: chain.head, base_offset: chain.next_offset }
+/// The segment that begins behind `chain`, without prepares.
+fn next_segment(owner: &Owner, chain: &Chain) -> Result<Segment, StorageError> {
+    let Owner { identity, keys } = owner;
+    let header = SegmentHeader {
+        identity: *identity,
+        group: chain.group,
+        parent: chain.head,
+        base_offset: chain.next_offset,
+        key: keys.newest(),
+    };
+    Segment::new(&group_dir(chain.group), header, keys)
 }

@@ -7,12 +7,11 @@ use std::io;
 
 use bytes::Bytes;
 use varve_protocol::id::{ClusterId, GroupId, Offset};
-use varve_protocol::prepare::{
-    PREPARE_HEADER_SIZE, PREPARE_MAGIC, PREPARE_MAGIC_AT, Prepare, PrepareHeader, PrepareId,
-};
+use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 use varve_protocol::snapshot::Snapshot;
 
 use crate::disk::DiskFile;
+use crate::seal::{MAGIC_AT, Seal};
 
 /// The end of a log, as the next prepare has to continue it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +65,7 @@ impl Chain {
 /// A place in a segment file.
 pub(crate) struct Cursor<'a, F> {
     file: &'a F,
+    seal: &'a Seal,
     position: u64,
     /// Nothing is read from here on.
     end: u64,
@@ -76,8 +76,8 @@ pub(crate) struct Cursor<'a, F> {
 
 impl<'a, F: DiskFile> Cursor<'a, F> {
     /// A cursor at `position` that reads about `read_bytes` at once.
-    pub(crate) fn new(file: &'a F, position: u64, end: u64, read_bytes: usize) -> Self {
-        Self { file, position, end, buffer: Bytes::new(), buffer_position: position, read_bytes }
+    pub(crate) fn new(file: &'a F, seal: &'a Seal, position: u64, end: u64, read_bytes: usize) -> Self {
+        Self { file, seal, position, end, buffer: Bytes::new(), buffer_position: position, read_bytes }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -86,8 +86,8 @@ impl<'a, F: DiskFile> Cursor<'a, F> {
 
     /// The header here; none if there is no sound one.
     pub(crate) fn header(&mut self) -> io::Result<Option<PrepareHeader>> {
-        let bytes = self.peek(PREPARE_HEADER_SIZE)?;
-        Ok(PrepareHeader::decode(&bytes).ok())
+        let bytes = self.peek(self.seal.head_size())?;
+        Ok(self.seal.header(&bytes))
     }
 
     /// Goes on to the next sound prepare whose header and position are accepted; stays here if there is none.
@@ -99,11 +99,12 @@ impl<'a, F: DiskFile> Cursor<'a, F> {
         loop {
             let bytes = self.peek(self.read_bytes)?;
             let here = self.position;
-            let Some(last) = bytes.len().checked_sub(PREPARE_HEADER_SIZE) else { break };
-            let has_magic = |at: &usize| bytes[at + PREPARE_MAGIC_AT..].starts_with(&PREPARE_MAGIC);
+            let Some(last) = bytes.len().checked_sub(self.seal.head_size()) else { break };
+            let magic = self.seal.magic();
+            let has_magic = |at: &usize| bytes[at + MAGIC_AT..].starts_with(&magic);
             for at in (0..=last).filter(has_magic) {
                 self.position = here + at as u64;
-                let header = PrepareHeader::decode(&bytes[at..]).ok();
+                let header = self.seal.header(&bytes[at..]);
                 let Some(header) = header.filter(|header| accepts(header, self.position)) else { continue };
                 if self.prepare(&header)?.is_some() {
                     self.position = here + at as u64;
@@ -118,13 +119,13 @@ impl<'a, F: DiskFile> Cursor<'a, F> {
 
     /// Steps over the prepare of this header.
     pub(crate) fn skip(&mut self, header: &PrepareHeader) {
-        self.position += header.total_size() as u64;
+        self.position += self.seal.stored_size(header) as u64;
     }
 
     /// The prepare here, whose header was just read, and steps over it; none if its body is cut short or rotten.
     pub(crate) fn prepare(&mut self, header: &PrepareHeader) -> io::Result<Option<Prepare>> {
-        let bytes = self.peek(header.total_size())?;
-        let prepare = Prepare::decode(&bytes).ok();
+        let bytes = self.peek(self.seal.stored_size(header))?;
+        let prepare = self.seal.prepare(&bytes);
         if prepare.is_some() {
             self.skip(header);
         }

@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use varve_protocol::id::{GroupId, Offset, Op};
 use varve_protocol::mutant::Mutant;
-use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::prepare::{PREPARE_HEADER_SIZE, PREPARE_MAGIC, Prepare, PrepareHeader, PrepareId};
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 
@@ -51,10 +51,12 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
 use crate::gap::Gap;
-use crate::identity::Identity;
+use crate::identity::Owner;
+use crate::keys::KeyId;
 use crate::log::{Log, group_dir};
 use crate::reader::{Chain, Cursor};
 use crate::recent::Recent;
+use crate::seal::{LABEL_MAGIC, Label, MAGIC_AT, Seal};
 use crate::segment::{self, BLOCK_SIZE, FIRST_POSITION, RoundSlot, Segment, SegmentHeader, Slots};
 use crate::torn::Torn;
 use crate::writer::Writer;
@@ -113,14 +115,14 @@ pub(crate) enum Found<F> {
 /// resume point. What the disk holds must be durable before; the log says whether it waits for a sync afterwards.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
-    identity: Identity,
+    owner: &Owner,
     (group, extent): (GroupId, Extent),
     visit: &mut dyn FnMut(GroupId, Piece<'_>),
 ) -> Recovered<D::File> {
-    let chain = Chain::root(identity.cluster, group);
+    let chain = Chain::root(owner.identity.cluster, group);
     let mut recovery = Recovery {
         disk,
-        identity,
+        owner,
         dir: group_dir(group),
         base: chain,
         chain,
@@ -138,7 +140,7 @@ pub(crate) fn recover<D: Disk>(
 
 struct Recovery<'a, D: Disk> {
     disk: &'a D,
-    identity: Identity,
+    owner: &'a Owner,
     dir: PathBuf,
     /// What the log builds on.
     base: Chain,
@@ -170,7 +172,7 @@ impl<D: Disk> Recovery<'_, D> {
         if !self.has_directory()? {
             return Ok(self.torn(Vec::new()));
         }
-        match base::open(self.disk, self.identity, self.chain.group)? {
+        match base::open(self.disk, self.owner, self.chain.group)? {
             Base::Root => {}
             Base::Snapshot(snapshot) => {
                 self.base = Chain::behind(&snapshot);
@@ -280,7 +282,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         let writer = self.end_at(&segment, &scan, slots, verdict)?;
         Ok(Found::Log(Box::new(Log {
-            identity: self.identity,
+            owner: self.owner.clone(),
             base: self.base,
             chain: self.chain,
             sealed: std::mem::take(&mut self.segments),
@@ -320,7 +322,7 @@ impl<D: Disk> Recovery<'_, D> {
     /// What is left of a log whose end is lost; the files `later` hold nothing of it.
     fn torn(&mut self, later: Vec<PathBuf>) -> Found<D::File> {
         Found::Torn(Box::new(Torn {
-            identity: self.identity,
+            owner: self.owner.clone(),
             base: self.base,
             chain: self.chain,
             segments: std::mem::take(&mut self.segments),
@@ -341,8 +343,8 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let derived = if named.is_none() { self.derive_header(&file, &path, place)? } else { None };
         let Some(header) = named.or(derived) else { return Ok(None) };
-        let segment = Segment::new(&self.dir, header);
-        if header.identity != self.identity || header.group != self.chain.group {
+        let segment = Segment::new(&self.dir, header, &self.owner.keys)?;
+        if header.identity != self.owner.identity || header.group != self.chain.group {
             return Err(segment.damaged(0, header.first_op()));
         }
         // A file is made whole with its block. What is cut off of it is not blank but lost.
@@ -359,14 +361,42 @@ impl<D: Disk> Recovery<'_, D> {
         (base_offset, first_op): Place,
     ) -> Result<Option<SegmentHeader>, StorageError> {
         let size = file.size().or_failed_to("read the size of", path)?;
-        let mut cursor = Cursor::new(file, FIRST_POSITION, size, READ_BYTES);
+        let (identity, group) = (self.owner.identity, self.chain.group);
+        let key = self.derive_key(file, path, size)?;
+        let parent = PrepareId { op: first_op.previous(), ..PrepareId::ROOT };
+        let unnamed = SegmentHeader { identity, group, parent, base_offset, key };
+        let seal = Seal::of(&unnamed, &self.owner.keys, path)?;
+        let mut cursor = Cursor::new(file, &seal, FIRST_POSITION, size, READ_BYTES);
         let first = cursor.header().or_failed_to("read", path)?.filter(|header| {
             self.chain.is_mine(header) && header.op() == first_op && header.base_offset() == base_offset
         });
         let is_next = self.chain.head.op.next() == first_op && self.chain.next_offset == base_offset;
         let parent = first.map(|header| header.parent()).or(is_next.then_some(self.chain.head));
-        let (identity, group) = (self.identity, self.chain.group);
-        Ok(parent.map(|parent| SegmentHeader { identity, group, parent, base_offset }))
+        Ok(parent.map(|parent| SegmentHeader { parent, ..unnamed }))
+    }
+
+    /// What the prepares of a file with a rotten local block are sealed with: the first one that is left says it.
+    fn derive_key(&self, file: &D::File, path: &Path, size: u64) -> Result<Option<KeyId>, StorageError> {
+        let mut position = FIRST_POSITION;
+        let mut bytes = vec![0; READ_BYTES];
+        while position < size {
+            let read = file.read_at(&mut bytes, position).or_failed_to("read", path)?;
+            for at in 0..read {
+                let rest = &bytes[at..read];
+                let Some(magic) = rest.get(MAGIC_AT..) else { break };
+                if magic.starts_with(&PREPARE_MAGIC)
+                    && PrepareHeader::decode(rest).is_ok_and(|header| self.chain.is_mine(&header))
+                {
+                    return Ok(None);
+                }
+                if let Some(label) = magic.starts_with(&LABEL_MAGIC).then(|| Label::decode(rest)).flatten() {
+                    return Ok(label.key());
+                }
+            }
+            // One that the buffer cuts is whole in the next.
+            position += read.saturating_sub(PREPARE_HEADER_SIZE).max(1) as u64;
+        }
+        Ok(None)
     }
 
     /// Goes on to the next file, which may begin behind a hole.
@@ -380,7 +410,7 @@ impl<D: Disk> Recovery<'_, D> {
         if self.segments.is_empty() {
             let (parent, base_offset) = (self.chain.head, self.chain.next_offset);
             let first = SegmentHeader { parent, base_offset, ..*header };
-            let segment = Segment::new(&self.dir, first);
+            let segment = Segment::new(&self.dir, first, &self.owner.keys)?;
             Writer::create(self.disk, &segment, 0)?.seal(&segment, header.first_op())?;
             self.segments.push(segment);
         }
@@ -402,7 +432,8 @@ impl<D: Disk> Recovery<'_, D> {
     ) -> Result<Scan, StorageError> {
         let path = segment.path.clone();
         let size = file.size().or_failed_to("read the size of", &path)?;
-        let mut cursor = Cursor::new(file, FIRST_POSITION, size, READ_BYTES);
+        let seal = segment.seal.clone();
+        let mut cursor = Cursor::new(file, &seal, FIRST_POSITION, size, READ_BYTES);
         let mut slot_fits = true;
         self.recent = Recent::default();
         loop {

@@ -16,7 +16,9 @@ use varve_protocol::resume_point::ResumePoint;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
+use crate::identity::Owner;
 use crate::log::group_dir;
+use crate::sealed_file;
 
 const SUFFIX: &str = ".resume";
 
@@ -36,6 +38,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 /// The newest of the resume points with these names; `None` if there is none, or it is not sound, or not of this group.
 pub(crate) fn newest<D: Disk>(
     disk: &D,
+    owner: &Owner,
     group: GroupId,
     names: &[String],
 ) -> Result<Option<ResumePoint>, StorageError> {
@@ -43,16 +46,22 @@ pub(crate) fn newest<D: Disk>(
     let path = path(group, op);
     let file = disk.open(&path, OpenMode::Existing).or_failed_to("open", &path)?;
     let size = usize::try_from(file.size().or_failed_to("read the size of", &path)?).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; size.min(FRAME_BODY_BYTES_MAX)];
+    let mut bytes = vec![0; size.min(FRAME_BODY_BYTES_MAX + sealed_file::OVERHEAD)];
     let read = file.read_at(&mut bytes, 0).or_failed_to("read", &path)?;
     bytes.truncate(read);
-    let point = ResumePoint::decode(&bytes.into());
+    let point = ResumePoint::decode(&sealed_file::open(owner, group, &path, bytes)?);
     Ok(point.filter(|point| point.op() == op && point.snapshot.header.group() == group))
 }
 
 /// Keeps a resume point, durably, in place of the ones before.
-pub(crate) fn save<D: Disk>(disk: &D, group: GroupId, point: &ResumePoint) -> Result<(), StorageError> {
-    file::create_whole(disk, &path(group, point.op()), point.encode())?;
+pub(crate) fn save<D: Disk>(
+    disk: &D,
+    owner: &Owner,
+    group: GroupId,
+    point: &ResumePoint,
+) -> Result<(), StorageError> {
+    let path = path(group, point.op());
+    file::create_whole(disk, &path, sealed_file::seal(owner, group, &path, point.encode()))?;
     remove_before(disk, group, point.op())
 }
 

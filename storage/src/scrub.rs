@@ -29,9 +29,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use varve_protocol::id::{Offset, Op};
 use varve_protocol::mutant::Mutant;
-use varve_protocol::prepare::{
-    PREPARE_HEADER_SIZE, PREPARE_MAGIC, PREPARE_MAGIC_AT, PrepareHeader, PrepareId,
-};
+use varve_protocol::prepare::{PrepareHeader, PrepareId};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
@@ -39,6 +37,7 @@ use crate::index::IndexEntry;
 use crate::job::ReadFrom;
 use crate::log::{Log, ReadLimit};
 use crate::reader::{Chain, Cursor};
+use crate::seal::MAGIC_AT;
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
 use tolerant::Tolerant;
 
@@ -293,7 +292,8 @@ impl<F: DiskFile> Log<F> {
         let file = Tolerant(file);
         let mut from = from;
         while let Some(entry) = segment.index.find(from).filter(|entry| entry.op > start.segment) {
-            let mut cursor = Cursor::new(&file, entry.position, segment.end, PREPARE_HEADER_SIZE);
+            let mut cursor =
+                Cursor::new(&file, &segment.seal, entry.position, segment.end, segment.seal.head_size());
             let header = cursor.header().or_failed_to("read", &segment.path)?;
             if let Some(header) =
                 header.filter(|header| self.chain.is_mine(header) && header.op() == entry.op)
@@ -311,7 +311,8 @@ impl<F: DiskFile> Look<'_, F> {
     /// Goes from prepare to prepare; also says how many bytes were read.
     fn go_on(&self, mut chain: Chain, mark: Mark) -> io::Result<(Ended, u64)> {
         let enough = mark.position + self.limit.bytes_max as u64;
-        let mut cursor = Cursor::new(self.file, mark.position, self.segment.end, self.limit.bytes_max);
+        let mut cursor =
+            Cursor::new(self.file, &self.segment.seal, mark.position, self.segment.end, self.limit.bytes_max);
         let mut searched = mark.searched;
         while searched.is_none() && chain.head.op < self.limit.last && cursor.position() < self.segment.end {
             let position = cursor.position();
@@ -385,17 +386,17 @@ impl<F: DiskFile> Look<'_, F> {
         let may_follow = |header: &PrepareHeader| {
             chain.may_lead_to(header) && header.op() > chain.head.op.next() && header.op() <= self.last.op
         };
-        let end = self.segment.end;
+        let (seal, end) = (&self.segment.seal, self.segment.end);
         let to = end.min(from + self.limit.bytes_max as u64);
-        let bytes = self.bytes(from, end.min(to + PREPARE_HEADER_SIZE as u64))?;
+        let bytes = self.bytes(from, end.min(to + seal.head_size() as u64))?;
         let count = usize::try_from(to - from).unwrap_or(usize::MAX);
-        for at in (0..count).filter(|at| {
-            bytes.get(at + PREPARE_MAGIC_AT..).is_some_and(|rest| rest.starts_with(&PREPARE_MAGIC))
-        }) {
+        for at in (0..count)
+            .filter(|at| bytes.get(at + MAGIC_AT..).is_some_and(|rest| rest.starts_with(&seal.magic())))
+        {
             let found = from + at as u64;
-            let header = PrepareHeader::decode(&bytes[at..]).ok().filter(may_follow);
+            let header = seal.header(&bytes[at..]).filter(may_follow);
             let Some(header) = header else { continue };
-            let mut cursor = Cursor::new(self.file, found, end, header.total_size());
+            let mut cursor = Cursor::new(self.file, seal, found, end, seal.stored_size(&header));
             if cursor.prepare(&header)?.is_none() {
                 continue;
             }

@@ -1,4 +1,5 @@
-//! A segment file: a local block of 4096 bytes, then prepares in a row, exactly as they are sent, then nothing or zeros.
+//! A segment file: a local block of 4096 bytes, then prepares in a row, exactly as they are sent or sealed ([`crate::seal`]), then
+//! nothing or zeros.
 //!
 //! The name is `<base offset, 20 digits>-<first op, 20 digits>.log`. Prepares without records take an op and no offset,
 //! so two segments may have the same base offset; the op tells them apart, and the offset lets people find records.
@@ -9,7 +10,7 @@
 //! |-------:|-----:|-----------------|--------------------------------------------------|
 //! |      0 |    4 | checksum        | CRC-32 of bytes 4..128                           |
 //! |      4 |    4 | magic           | `VRVS`                                           |
-//! |      8 |    4 | version         | 2                                                |
+//! |      8 |    4 | version         | 2; 3 if the prepares are sealed                  |
 //! |     12 |    1 | node            | whose file this is                               |
 //! |     16 |   16 | cluster         | identity of the cluster                          |
 //! |     32 |    8 | group           | whose log this is                                |
@@ -17,6 +18,7 @@
 //! |     48 |    8 | base_offset     | offset of the first record here                  |
 //! |     56 |    8 | parent_view     | view of the prepare before the first one         |
 //! |     64 |    4 | parent_checksum | checksum of the prepare before the first one     |
+//! |     72 |    8 | key             | name of the key they are sealed with; zero: none |
 //! |    512 |   64 | slot            | where an even round began, see below             |
 //! |   1024 |   64 | slot            | where an odd round began                         |
 //!
@@ -47,6 +49,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::error::StorageError;
 use crate::identity::Identity;
 use crate::index::SparseIndex;
+use crate::keys::{KeyId, Keys};
+use crate::seal::Seal;
 
 /// Bytes of the local block; the first prepare begins behind it.
 pub(crate) const BLOCK_SIZE: usize = 4096;
@@ -54,6 +58,7 @@ pub(crate) const BLOCK_SIZE: usize = 4096;
 pub(crate) const FIRST_POSITION: u64 = BLOCK_SIZE as u64;
 
 const VERSION: u32 = 2;
+const VERSION_SEALED: u32 = 3;
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVS");
 const SLOT_MAGIC: u32 = u32::from_le_bytes(*b"VRVR");
 const SLOT_SIZE: usize = 64;
@@ -73,7 +78,9 @@ struct Layout {
     base_offset: U64,
     parent_view: U64,
     parent_checksum: U32,
-    reserved_end: [u8; 60],
+    reserved_checksum: U32,
+    key: U64,
+    reserved_end: [u8; 48],
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -103,6 +110,8 @@ pub(crate) struct SegmentHeader {
     /// The prepare before the first one; the first op here is the one after its op.
     pub(crate) parent: PrepareId,
     pub(crate) base_offset: Offset,
+    /// What the prepares are sealed with; none: they are not.
+    pub(crate) key: Option<KeyId>,
 }
 
 impl SegmentHeader {
@@ -127,7 +136,7 @@ impl SegmentHeader {
         let mut layout = Layout {
             checksum: U32::ZERO,
             magic: U32::new(MAGIC),
-            version: U32::new(VERSION),
+            version: U32::new(if self.key.is_some() { VERSION_SEALED } else { VERSION }),
             node: self.identity.node.as_raw(),
             reserved: [0; 3],
             cluster: U128::new(self.identity.cluster.as_raw()),
@@ -136,7 +145,9 @@ impl SegmentHeader {
             base_offset: U64::new(self.base_offset.as_raw()),
             parent_view: U64::new(self.parent.view.as_raw()),
             parent_checksum: U32::new(self.parent.checksum),
-            reserved_end: [0; 60],
+            reserved_checksum: U32::ZERO,
+            key: U64::new(self.key.map_or(0, KeyId::as_raw)),
+            reserved_end: [0; 48],
         };
         layout.checksum = U32::new(checksum(&layout.as_bytes()[4..]));
         let mut block = vec![0; BLOCK_SIZE];
@@ -162,7 +173,8 @@ impl SegmentHeader {
             return Err(damaged);
         }
         let version = layout.version.get();
-        if version != VERSION {
+        let key = KeyId::from_raw(layout.key.get()).filter(|_| version == VERSION_SEALED);
+        if version != VERSION && key.is_none() {
             return Err(StorageError::WrongVersion {
                 path: path.to_owned(),
                 found: version,
@@ -181,6 +193,7 @@ impl SegmentHeader {
                 checksum: layout.parent_checksum.get(),
             },
             base_offset: Offset::new(layout.base_offset.get()),
+            key,
         };
         if name == Some((header.base_offset, header.first_op())) { Ok(header) } else { Err(damaged) }
     }
@@ -265,6 +278,7 @@ pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) path: PathBuf,
     pub(crate) index: SparseIndex,
+    pub(crate) seal: Seal,
     /// Position behind the last prepare.
     pub(crate) end: u64,
     /// The newest timestamp of all that was ever here; zero if nothing was.
@@ -273,9 +287,20 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// A segment without prepares, in directory `dir`.
-    pub(crate) fn new(dir: &Path, header: SegmentHeader) -> Self {
+    ///
+    /// # Errors
+    /// `KeyMissing` if it is sealed with a key that is not there.
+    pub(crate) fn new(dir: &Path, header: SegmentHeader, keys: &Keys) -> Result<Self, StorageError> {
         let path = dir.join(header.file_name());
-        Self { header, path, index: SparseIndex::default(), end: FIRST_POSITION, newest: Timestamp::ZERO }
+        let seal = Seal::of(&header, keys, &path)?;
+        Ok(Self {
+            header,
+            path,
+            index: SparseIndex::default(),
+            seal,
+            end: FIRST_POSITION,
+            newest: Timestamp::ZERO,
+        })
     }
 
     /// Notes a prepare behind all the ones before.
@@ -323,6 +348,7 @@ mod tests {
             group: GroupId::new(7),
             parent: PrepareId { op: Op::new(41), view: View::new(5), checksum: 0xaabb_ccdd },
             base_offset: Offset::new(1000),
+            key: None,
         }
     }
 
@@ -371,6 +397,18 @@ mod tests {
         assert_eq!(Slots::decode(&block, &header()), slots);
         let misplaced = Path::new("00000000000000001000-00000000000000000043.log");
         assert!(SegmentHeader::decode(&block, misplaced).is_err_and(|error| error.is_repairable()));
+    }
+
+    #[test]
+    fn a_local_block_names_the_key() {
+        let sealed = SegmentHeader { key: KeyId::from_raw(0x0102), ..header() };
+        let block = sealed.encode(9);
+        assert_eq!(
+            (hex(&block[8..12]), hex(&block[64..88])),
+            ("03000000".into(), "ddccbbaa00000000020100000000000000000000".to_owned() + "00000000")
+        );
+        let path = Path::new("00000000000000001000-00000000000000000042.log");
+        assert_eq!(SegmentHeader::decode(&block, path), Ok(sealed));
     }
 
     #[test]

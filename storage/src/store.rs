@@ -34,8 +34,9 @@ use crate::error::{IoContext, StorageError};
 use crate::file;
 use crate::founders::{self, FOUNDERS_NAME};
 use crate::gap::Hole;
-use crate::identity::{IDENTITY_NAME, Identity};
+use crate::identity::{IDENTITY_NAME, Identity, Owner};
 use crate::job::{Completion, Job, ReadFrom};
+use crate::keys::Keys;
 use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
 use crate::opening::{remove_group, remove_strangers, sync_all, sync_sealed};
 use crate::reader::Chain;
@@ -46,7 +47,7 @@ use crate::superblocks::{COPY_NAMES, Change, Kept, Superblocks};
 use full::Waiting;
 
 /// What an operator may choose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Bytes after which a segment is sealed and the next one is made; a larger prepare gets one for itself.
     pub segment_size_bytes_max: u64,
@@ -56,6 +57,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// How much of the logs is read when they are opened.
     pub extent: Extent,
+    /// What is stored is sealed with.
+    pub keys: Keys,
 }
 
 impl Options {
@@ -65,6 +68,7 @@ impl Options {
         segment_age_ms_max: 7 * 24 * 60 * 60 * 1000,
         reserve_bytes: RESERVE_BYTES,
         extent: Extent::Tail,
+        keys: Keys::NONE,
     };
 }
 
@@ -107,7 +111,7 @@ pub(crate) enum Hosted<F> {
 /// All groups of a node on one disk.
 pub struct Store<D: Disk> {
     disk: Reserved<D>,
-    identity: Identity,
+    owner: Owner,
     options: Options,
     superblocks: Superblocks<ReservedFile<D>>,
     groups: BTreeMap<GroupId, Hosted<ReservedFile<D>>>,
@@ -160,6 +164,7 @@ impl<D: Disk> Store<D> {
         visit: &mut dyn FnMut(GroupId, Piece<'_>),
     ) -> Result<(Self, Vec<RecoveredGroup>), StorageError> {
         let disk = Reserved::new(disk, options.reserve_bytes);
+        let owner = Owner { identity, keys: options.keys.clone() };
         let directory = identity.check(&disk)?;
         file::list_whole(&disk, Path::new(""))?;
         let founders = founders::read(&disk)?;
@@ -186,7 +191,7 @@ impl<D: Disk> Store<D> {
                 continue;
             }
             let Recovered { head, snapshot, unmarked, found } =
-                recover(&disk, identity, (*group, options.extent), visit);
+                recover(&disk, &owner, (*group, options.extent), visit);
             let mut recovery =
                 RecoveredGroup { superblock, head, snapshot, problem: None, hole: None, unmarked };
             match found {
@@ -222,7 +227,7 @@ impl<D: Disk> Store<D> {
             tracing::warn!("the disk is full: no records are taken until some space is freed");
         }
         let waiting = Waiting::default();
-        let store = Self { disk, identity, options, superblocks, groups, directory, founders, waiting };
+        let store = Self { disk, owner, options, superblocks, groups, directory, founders, waiting };
         Ok((store, recovered))
     }
 
@@ -327,7 +332,7 @@ impl<D: Disk> Store<D> {
     /// Gives a group that has no files its first segment.
     fn make_log(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
         if matches!(self.groups.get(&group), Some(Hosted::Empty)) {
-            let log = Log::create(&self.disk, self.identity, Chain::root(self.identity.cluster, group))?;
+            let log = Log::create(&self.disk, &self.owner, Chain::root(self.owner.identity.cluster, group))?;
             self.groups.insert(group, Hosted::Open(Box::new(log)));
             round.created.insert(group);
         }

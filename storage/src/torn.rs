@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::gap::{Gap, Hole};
-use crate::identity::Identity;
+use crate::identity::Owner;
 use crate::log::{GROUPS_DIR, Log, group_dir};
 use crate::reader::Chain;
 use crate::recent::Recent;
@@ -20,7 +20,7 @@ use crate::writer::Writer;
 
 /// What is left of a log without its end.
 pub(crate) struct Torn {
-    pub(crate) identity: Identity,
+    pub(crate) owner: Owner,
     /// What the log builds on.
     pub(crate) base: Chain,
     /// The last sound prepare.
@@ -49,7 +49,7 @@ impl Torn {
             disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
         }
         let Some(active) = self.segments.pop() else {
-            let log = Log::create(disk, self.identity, self.chain)?;
+            let log = Log::create(disk, &self.owner, self.chain)?;
             let groups_dir = Path::new(GROUPS_DIR);
             disk.sync_dir(groups_dir).or_failed_to("sync directory", groups_dir)?;
             return Ok(log);
@@ -61,7 +61,7 @@ impl Torn {
         file.set_size(active.end).or_failed_to("cut", &active.path)?;
         file.sync().or_failed_to("sync", &active.path)?;
         let writer = Writer::open(disk, &active)?;
-        let Self { identity, base, chain, segments: sealed, gaps, .. } = self;
-        Ok(Log { identity, base, chain, sealed, active, writer, recent: Recent::default(), gaps })
+        let Self { owner, base, chain, segments: sealed, gaps, .. } = self;
+        Ok(Log { owner, base, chain, sealed, active, writer, recent: Recent::default(), gaps })
     }
 }

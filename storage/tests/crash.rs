@@ -85,18 +85,18 @@ fn workload() -> Vec<Vec<Step>> {
     ]
 }
 
-/// The world after the workload was cut by `calls` more calls to the disk; none if all of it was done.
-fn cut_after(calls: u64) -> (World, bool) {
-    let mut world = World::new();
+/// The world with so many keys after the workload was cut by `calls` more calls to the disk; none if all of it was done.
+fn cut_after(keys: u8, calls: u64) -> (World, bool) {
+    let mut world = World::new(keys);
     world.disk.power_off_after(world.disk.calls() + calls);
     let is_done = workload().iter().all(|steps| world.run(steps));
     (world, is_done)
 }
 
 /// Runs `check` on the world cut after every call.
-fn at_every_call(check: impl Fn(&World, u64)) {
+fn at_every_call(keys: u8, check: impl Fn(&World, u64)) {
     for calls in 0.. {
-        let (world, is_done) = cut_after(calls);
+        let (world, is_done) = cut_after(keys, calls);
         check(&world, calls);
         if is_done {
             assert!(calls > 100, "the workload is not a short one");
@@ -113,7 +113,7 @@ fn go_on(world: &mut World) {
 
 #[test]
 fn whatever_survives_a_crash_holds_all_that_was_acknowledged() {
-    at_every_call(|world, calls| {
+    at_every_call(0, |world, calls| {
         for seed in 0..seeds() {
             let mut world = world.fork();
             world.crash(seed * 1000 + calls);
@@ -124,8 +124,23 @@ fn whatever_survives_a_crash_holds_all_that_was_acknowledged() {
 }
 
 #[test]
+fn what_is_sealed_survives_a_crash_as_well() {
+    at_every_call(1, |world, calls| {
+        for seed in 0..seeds() {
+            let mut world = world.fork();
+            world.crash(seed * 1000 + calls);
+            go_on(&mut world);
+            world.add_key();
+            world.crash(seed);
+            go_on(&mut world);
+            world.crash(seed);
+        }
+    });
+}
+
+#[test]
 fn a_crash_while_recovering_from_a_crash_loses_nothing() {
-    at_every_call(|world, calls| {
+    at_every_call(0, |world, calls| {
         for seed in 0..seeds() {
             let mut world = world.fork();
             world.lose_power(seed * 1000 + calls);
@@ -142,7 +157,7 @@ fn a_crash_while_recovering_from_a_crash_loses_nothing() {
 
 #[test]
 fn what_is_shown_after_a_killed_process_outlives_the_next_crash() {
-    at_every_call(|world, calls| {
+    at_every_call(0, |world, calls| {
         for seed in 0..seeds() {
             let mut world = world.fork();
             world.restart();
@@ -156,7 +171,7 @@ fn what_is_shown_after_a_killed_process_outlives_the_next_crash() {
 #[test]
 fn one_seed_gives_one_outcome() {
     let run = || {
-        let (mut world, _) = cut_after(90);
+        let (mut world, _) = cut_after(1, 90);
         world.crash(5);
         let bytes = |disk: &MemoryDisk| (disk.used(), disk.calls());
         bytes(&world.disk)

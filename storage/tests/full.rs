@@ -108,17 +108,17 @@ fn a_small_append_does_not_eat_what_the_reserve_gave_back() {
 fn superblocks_wait_when_the_reserve_is_used_up() {
     let none = Options { reserve_bytes: 0, ..SMALL_RESERVE };
     for room in [0, 63, 64, 100, 127] {
-        let (disk, mut store, mut branch, prepares) = filled(&[100], room, none);
+        let (disk, mut store, mut branch, prepares) = filled(&[100], room, none.clone());
         let second = Job::SaveSuperblock(superblock(GROUP, 2));
         assert_eq!(store.execute(vec![second, append(GROUP, &branch.seal_many(&[10]))]).last(), Some(&FULL));
-        let (_, recovered, shown) = reopen(disk.fork(), none);
+        let (_, recovered, shown) = reopen(disk.fork(), none.clone());
         assert_eq!((recovered[0].superblock, shown), (superblock(GROUP, 1), prepares.clone()));
         store.execute(vec![Job::SaveSuperblock(superblock(GROUP, 3))]);
         disk.set_capacity(None);
         let told = store.execute(vec![Job::Resume]);
         let saved = [2, 3].map(|view| Completion::SuperblockDurable(superblock(GROUP, view)));
         assert!(saved.iter().all(|saved| told.contains(saved)) && told.contains(&HAS_ROOM), "{told:?}");
-        let (_, recovered, shown) = reopen(disk.restart(), none);
+        let (_, recovered, shown) = reopen(disk.restart(), none.clone());
         assert_eq!((recovered[0].superblock, shown.len()), (superblock(GROUP, 3), 2));
     }
 }
@@ -128,12 +128,12 @@ fn a_power_failure_while_superblocks_are_taken_back_leaves_a_whole_one() {
     let none = Options { reserve_bytes: 0, ..SMALL_RESERVE };
     for (room, calls) in [64, 90, 127].into_iter().flat_map(|room| (0..16).map(move |calls| (room, calls))) {
         for seed in 0..20 {
-            let (disk, mut store, ..) = filled(&[100], room, none);
+            let (disk, mut store, ..) = filled(&[100], room, none.clone());
             disk.power_off_after(disk.calls() + calls);
             store.execute(vec![Job::SaveSuperblock(superblock(GROUP, 2))]);
             let survivor = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed));
             survivor.set_capacity(None);
-            let view = reopen(survivor, none).1[0].superblock.view.as_raw();
+            let view = reopen(survivor, none.clone()).1[0].superblock.view.as_raw();
             assert!((1..=2).contains(&view), "neither was told: {view}");
         }
     }
@@ -168,7 +168,7 @@ fn what_is_let_go_gives_room_to_what_waits() {
 #[test]
 fn a_snapshot_that_finds_no_room_waits_and_nothing_is_said_of_the_log_before() {
     let none = Options { reserve_bytes: 0, ..SMALL_RESERVE };
-    let (disk, mut store, mut branch, _) = filled(&[100; 4], 0, none);
+    let (disk, mut store, mut branch, _) = filled(&[100; 4], 0, none.clone());
     let ahead = [vec![], branch.seal_many(&[10; 40])].concat();
     let snapshot = snapshot_of(&ahead);
     let behind = branch.seal_many(&[50]);
@@ -179,6 +179,6 @@ fn a_snapshot_that_finds_no_room_waits_and_nothing_is_said_of_the_log_before() {
     assert_eq!(told, [FULL]);
     disk.set_capacity(None);
     assert_eq!(store.execute(vec![Job::Resume]), [durable(GROUP, &behind[0]), HAS_ROOM]);
-    let (_, recovered, shown) = reopen(disk.restart(), none);
+    let (_, recovered, shown) = reopen(disk.restart(), none.clone());
     assert_eq!((recovered[0].snapshot.as_ref(), shown), (Some(&snapshot), behind));
 }

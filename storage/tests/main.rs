@@ -15,5 +15,6 @@ mod refusal;
 mod resume;
 mod rot;
 mod scrub;
+mod sealed;
 mod support;
 mod world;

@@ -9,6 +9,8 @@ enum Event {
     Round(Vec<Step>),
     Crash(u64),
     Restart,
+    /// A restart with one more key.
+    Rekey,
     /// The power goes off after so many calls; the seed of the crash that follows.
     PowerOffAfter(u64, u64),
 }
@@ -34,12 +36,13 @@ fn any_event() -> impl Strategy<Value = Event> {
         10 => prop::collection::vec(any_step(), 1..5).prop_map(Event::Round),
         1 => any::<u64>().prop_map(Event::Crash),
         1 => Just(Event::Restart),
+        1 => Just(Event::Rekey),
         2 => (0..30_u64, any::<u64>()).prop_map(|(calls, seed)| Event::PowerOffAfter(calls, seed)),
     ]
 }
 
 fn run(events: &[Event]) {
-    let mut world = World::new();
+    let mut world = World::new(0);
     let mut next_seed = 0;
     for event in events {
         match event {
@@ -50,6 +53,10 @@ fn run(events: &[Event]) {
             }
             Event::Crash(seed) => world.crash(*seed),
             Event::Restart => world.restart(),
+            Event::Rekey => {
+                world.add_key();
+                world.restart();
+            }
             Event::PowerOffAfter(calls, seed) => {
                 world.disk.power_off_after(world.disk.calls() + calls);
                 next_seed = *seed;

@@ -16,22 +16,26 @@ use varve_storage::{
 };
 
 use crate::support::{
-    Branch, GROUP, IDENTITY, answers, append, durable, new_store, prepare_in, read, reopen, superblock,
+    Branch, GROUP, IDENTITY, answers, append, durable, keys, new_store, prepare_in, read, reopen, superblock,
 };
 
-const SEGMENTS: Options =
-    Options { segment_size_bytes_max: 4096 + 680, reserve_bytes: 0, ..Options::DEFAULT };
+/// With so many keys, and segments that take three of the prepares.
+fn options(count: u8) -> Options {
+    let segment_size_bytes_max = 4096 + if count == 0 { 680 } else { 900 };
+    Options { segment_size_bytes_max, reserve_bytes: 0, keys: keys(count), ..Options::DEFAULT }
+}
 
 /// A directory with three segments, and its log. The last round holds the last two prepares.
 struct Specimen {
     disk: MemoryDisk,
     log: Vec<Prepare>,
     protected: usize,
+    keys: u8,
 }
 
-fn specimen() -> Specimen {
+fn specimen(keys: u8) -> Specimen {
     let disk = MemoryDisk::new();
-    let mut store = new_store(disk.clone(), SEGMENTS);
+    let mut store = new_store(disk.clone(), options(keys));
     let log = Branch::new(GROUP).seal_many(&[90, 0, 70, 120, 30, 20, 10, 4, 60]);
     for round in [&log[..3], &log[3..5], &log[5..6], &log[6..7], &log[7..]] {
         store.execute(vec![
@@ -39,15 +43,15 @@ fn specimen() -> Specimen {
             Job::SaveSuperblock(superblock(GROUP, round[0].op().as_raw())),
         ]);
     }
-    Specimen { disk, log, protected: 7 }
+    Specimen { disk, log, protected: 7, keys }
 }
 
-/// As above, opened once more: that seals all of it.
-fn sealed_specimen() -> Specimen {
-    let Specimen { disk, log, .. } = specimen();
-    let (_, recovered, shown) = reopen(disk.clone(), SEGMENTS);
+/// As above, opened once more: from then on all of it is vouched for.
+fn settled_specimen(keys: u8) -> Specimen {
+    let Specimen { disk, log, .. } = specimen(keys);
+    let (_, recovered, shown) = reopen(disk.clone(), options(keys));
     assert_eq!((shown.len(), &recovered[0].problem), (9, &None));
-    Specimen { disk, log, protected: 9 }
+    Specimen { disk, log, protected: 9, keys }
 }
 
 /// A directory that was opened.
@@ -58,10 +62,10 @@ struct Opened {
     shown: Vec<Prepare>,
 }
 
-fn open(disk: MemoryDisk) -> Result<Opened, StorageError> {
+fn open(disk: MemoryDisk, keys: u8) -> Result<Opened, StorageError> {
     let mut shown = Vec::new();
     let opened =
-        Store::open(disk.clone(), IDENTITY, SEGMENTS, &mut |_, piece| shown.extend(prepare_in(piece)));
+        Store::open(disk.clone(), IDENTITY, options(keys), &mut |_, piece| shown.extend(prepare_in(piece)));
     opened.map(|(store, mut recovered)| Opened { disk, store, found: recovered.remove(0), shown })
 }
 
@@ -109,7 +113,7 @@ impl Specimen {
         };
         let write = |position, byte| file.write_at(&[Bytes::copy_from_slice(&[byte])], position).unwrap();
         change(&read, &write, &|size| file.set_size(size).unwrap());
-        open(disk)
+        open(disk, self.keys)
     }
 
     /// The log is whole, or has a hole that is mended to the byte, or says that its end is lost, or lacks at most what no slot
@@ -140,7 +144,7 @@ impl Specimen {
         );
         assert!(is_torn || whole.len() >= self.protected, "{what}: {} prepares left in silence", whole.len());
         drop(store);
-        let (mut store, recovered, shown) = reopen(disk, SEGMENTS);
+        let (mut store, recovered, shown) = reopen(disk, options(self.keys));
         assert_eq!((shown.len(), recovered[0].hole), (whole.len(), None), "{what}: it stays mended");
         assert_eq!(recovered[0].superblock.is_torn, is_torn, "{what}: what is lost stays lost");
         let next = whole.last().map_or(Branch::new(GROUP), Branch::behind).seal(500);
@@ -155,7 +159,7 @@ impl Specimen {
 
     /// All positions of a segment file, but only some of the long stretches of zeros.
     fn positions(&self, path: &Path) -> impl Iterator<Item = u64> {
-        let used = [0..132, 508..580, 1020..1092, 4090..4096 + 800];
+        let used = [0..132, 508..580, 1020..1092, 4090..4096 + 1150];
         let is_used = move |position| used.iter().any(|range| range.contains(&position));
         (0..self.size(path)).filter(move |position| is_used(*position) || position % 251 == 0)
     }
@@ -186,36 +190,42 @@ fn truncate_segments_everywhere(specimen: &Specimen) {
 
 #[test]
 fn no_flipped_bit_of_a_segment_passes() {
-    flip_every_bit_of_segments(&specimen());
+    flip_every_bit_of_segments(&specimen(0));
 }
 
 #[test]
-fn no_flipped_bit_of_a_sealed_log_passes() {
-    flip_every_bit_of_segments(&sealed_specimen());
+fn no_flipped_bit_of_a_settled_log_passes() {
+    flip_every_bit_of_segments(&settled_specimen(0));
+}
+
+#[test]
+fn no_flipped_bit_of_what_is_sealed_passes() {
+    flip_every_bit_of_segments(&settled_specimen(1));
 }
 
 #[test]
 fn no_truncation_of_a_segment_passes() {
-    truncate_segments_everywhere(&specimen());
-    truncate_segments_everywhere(&sealed_specimen());
+    truncate_segments_everywhere(&specimen(0));
+    truncate_segments_everywhere(&settled_specimen(0));
+    truncate_segments_everywhere(&settled_specimen(1));
 }
 
 #[test]
 fn what_was_cut_does_not_come_back_behind_its_parent() {
-    let Specimen { disk, log, .. } = specimen();
+    let Specimen { disk, log, .. } = specimen(0);
     let newest = Path::new("groups/0000000007")
         .join(disk.list(Path::new("groups/0000000007")).unwrap().pop().unwrap());
     let file = disk.open(&newest, OpenMode::Existing).unwrap();
     let position = 4096 + log[6].header().total_size() as u64;
     file.write_at(&[Bytes::from_static(b"torn")], position).unwrap();
-    let (mut store, recovered, shown) = reopen(disk.clone(), SEGMENTS);
+    let (mut store, recovered, shown) = reopen(disk.clone(), options(0));
     assert_eq!(
         (shown.len(), &recovered[0].problem),
         (7, &None),
         "the first prepare of the last round is torn"
     );
     store.execute(vec![append(GROUP, &log[7..8])]);
-    let (_, recovered, shown) = reopen(disk.restart(), SEGMENTS);
+    let (_, recovered, shown) = reopen(disk.restart(), options(0));
     assert_eq!(
         (shown.len(), &recovered[0].problem),
         (8, &None),
@@ -226,14 +236,14 @@ fn what_was_cut_does_not_come_back_behind_its_parent() {
 /// Every choice of files to lose.
 #[test]
 fn lost_segments_are_missed() {
-    for specimen in [specimen(), sealed_specimen()] {
+    for specimen in [specimen(0), settled_specimen(0), settled_specimen(1)] {
         let segments = specimen.segments();
         for lost in 1..1 << segments.len() {
             let disk = specimen.disk.fork();
             for (_, path) in segments.iter().enumerate().filter(|(at, _)| lost >> at & 1 == 1) {
                 disk.remove(path).unwrap();
             }
-            let opened = open(disk).unwrap();
+            let opened = open(disk, specimen.keys).unwrap();
             let (has_hole, is_torn) = (opened.found.hole.is_some(), opened.found.superblock.is_torn);
             assert_eq!(is_torn, lost >> 2 & 1 == 1, "{lost:03b}: the newest one is the end");
             assert_eq!(has_hole, [1, 2, 3, 5].contains(&lost), "{lost:03b}");
@@ -244,47 +254,47 @@ fn lost_segments_are_missed() {
 
 #[test]
 fn a_log_that_is_lost_altogether_is_missed() {
-    let specimen = specimen();
+    let specimen = specimen(0);
     let disk = specimen.disk.fork();
     let dir = Path::new("groups/0000000007");
     for name in disk.list(dir).unwrap() {
         disk.remove(&dir.join(name)).unwrap();
     }
     disk.remove_dir(Path::new("groups/0000000007")).unwrap();
-    let opened = open(disk).unwrap();
+    let opened = open(disk, 0).unwrap();
     assert!(opened.found.superblock.is_torn && opened.shown.is_empty());
     specimen.judge("all of it lost", Ok(opened));
 }
 
 #[test]
 fn a_file_that_nothing_can_be_made_of_is_a_part_of_the_hole_before_it() {
-    let specimen = sealed_specimen();
+    let specimen = settled_specimen(0);
     let segments = specimen.segments();
     specimen.disk.remove(&segments[0]).unwrap();
     let second = specimen.disk.open(&segments[1], OpenMode::Existing).unwrap();
     let rotten = Bytes::from(vec![0xa5; 4096 + specimen.log[3].header().total_size()]);
     second.write_at(&[rotten], 0).unwrap();
-    let Opened { disk, mut store, found, shown } = open(specimen.disk.clone()).unwrap();
+    let Opened { disk, mut store, found, shown } = open(specimen.disk.clone(), specimen.keys).unwrap();
     assert!(shown.is_empty());
     assert_eq!(found.hole.map(|hole| (hole.after.op, hole.last.op)), Some((Op::ZERO, Op::new(6))));
     // It is the same after another start, and when it is filled.
     drop(store);
-    let again = open(disk.restart()).unwrap();
+    let again = open(disk.restart(), 0).unwrap();
     assert_eq!(again.found.hole, found.hole);
     store = again.store;
     assert_eq!(mend(&mut store, found.hole.unwrap(), &specimen.log), None);
-    assert_eq!(reopen(again.disk.restart(), SEGMENTS).2, specimen.log);
+    assert_eq!(reopen(again.disk.restart(), options(0)).2, specimen.log);
 }
 
 #[test]
 fn a_hole_that_is_filled_when_there_is_room_again_leaves_the_next_one() {
-    let Specimen { disk, log, .. } = sealed_specimen();
-    let segments = Specimen { disk: disk.clone(), log: Vec::new(), protected: 0 }.segments();
+    let Specimen { disk, log, .. } = settled_specimen(0);
+    let segments = Specimen { disk: disk.clone(), log: Vec::new(), protected: 0, keys: 0 }.segments();
     disk.remove(&segments[0]).unwrap();
     let second = disk.open(&segments[1], OpenMode::Existing).unwrap();
     let rotten = Bytes::from(vec![0xa5; log[4].header().total_size()]);
     second.write_at(&[rotten], 4096 + log[3].header().total_size() as u64).unwrap();
-    let Opened { disk, mut store, found, .. } = open(disk).unwrap();
+    let Opened { disk, mut store, found, .. } = open(disk, 0).unwrap();
     let first = found.hole.unwrap();
     assert_eq!((first.after.op, first.last.op), (Op::ZERO, Op::new(3)));
     disk.set_capacity(Some(disk.used()));
@@ -296,21 +306,21 @@ fn a_hole_that_is_filled_when_there_is_room_again_leaves_the_next_one() {
     let next = told.iter().find_map(hole_in);
     assert_eq!(next.map(|hole| (hole.after, hole.last)), Some((log[3].id(), log[4].id())));
     assert_eq!(mend(&mut store, next.unwrap(), &log), None);
-    assert_eq!(reopen(disk.restart(), SEGMENTS).2, log);
+    assert_eq!(reopen(disk.restart(), options(0)).2, log);
 }
 
 #[test]
 fn holes_that_are_given_up_are_a_lost_end() {
-    let specimen = specimen();
+    let specimen = specimen(0);
     for (at, path) in specimen.segments().iter().enumerate().take(2) {
         let disk = specimen.disk.fork();
         disk.remove(path).unwrap();
-        let Opened { disk, mut store, found, shown } = open(disk).unwrap();
+        let Opened { disk, mut store, found, shown } = open(disk, 0).unwrap();
         assert!(found.hole.is_some() && !found.superblock.is_torn, "segment {at}");
         let given_up = store.execute(vec![Job::GiveUpHoles { group: GROUP }]);
         assert_eq!(given_up, [Completion::Mended { group: GROUP, hole: None }]);
         assert_eq!(read(&mut store, ReadFrom::Op(Op::new(1))), shown);
-        let (_, recovered, shown_again) = reopen(disk, SEGMENTS);
+        let (_, recovered, shown_again) = reopen(disk, options(0));
         assert_eq!((recovered[0].hole, shown_again), (None, shown));
         assert!(recovered[0].superblock.is_torn);
     }
@@ -318,10 +328,10 @@ fn holes_that_are_given_up_are_a_lost_end() {
 
 #[test]
 fn what_is_not_missing_is_not_put_back() {
-    let specimen = specimen();
+    let specimen = specimen(0);
     let disk = specimen.disk.fork();
     disk.remove(&specimen.segments()[1]).unwrap();
-    let Opened { mut store, found, .. } = open(disk).unwrap();
+    let Opened { mut store, found, .. } = open(disk, 0).unwrap();
     let hole = found.hole.unwrap();
     let mut branch = Branch::behind(&specimen.log[usize::try_from(hole.after.op.as_raw()).unwrap() - 1]);
     let count = usize::try_from(hole.last.op.since(hole.after.op)).unwrap();
@@ -335,7 +345,7 @@ fn what_is_not_missing_is_not_put_back() {
 
 #[test]
 fn one_copy_of_the_superblocks_is_enough() {
-    let specimen = specimen();
+    let specimen = specimen(0);
     for path in ["superblocks-a", "superblocks-b"].map(Path::new) {
         for position in 0..specimen.size(path) {
             for bit in 0..8 {
@@ -348,13 +358,13 @@ fn one_copy_of_the_superblocks_is_enough() {
         }
         let disk = specimen.disk.fork();
         disk.remove(path).unwrap();
-        assert_eq!(reopen(disk, SEGMENTS).1[0].superblock, superblock(GROUP, 8));
+        assert_eq!(reopen(disk, options(0)).1[0].superblock, superblock(GROUP, 8));
     }
 }
 
 #[test]
 fn an_entry_that_is_rotten_in_both_copies_is_an_error() {
-    let specimen = specimen();
+    let specimen = specimen(0);
     let entries = specimen.size(Path::new("superblocks-a")) / 64;
     for entry in 0..entries {
         let disk = specimen.disk.fork();
@@ -362,7 +372,7 @@ fn an_entry_that_is_rotten_in_both_copies_is_an_error() {
             let file = disk.open(path, OpenMode::Existing).unwrap();
             file.write_at(&[Bytes::from_static(b"rot")], entry * 64 + 41).unwrap();
         }
-        let opened = Store::open(disk, IDENTITY, SEGMENTS, &mut |_, _| {});
+        let opened = Store::open(disk, IDENTITY, options(0), &mut |_, _| {});
         let expected = StorageError::SuperblocksDamaged { path: "superblocks-b".into(), entry };
         assert_eq!(opened.err(), Some(expected));
     }
@@ -370,7 +380,7 @@ fn an_entry_that_is_rotten_in_both_copies_is_an_error() {
 
 #[test]
 fn no_damage_to_the_identity_passes() {
-    let specimen = specimen();
+    let specimen = specimen(0);
     let path = Path::new("identity");
     let damaged = StorageError::IdentityDamaged { path: path.to_owned() };
     for position in 0..64 {
@@ -387,7 +397,7 @@ fn no_damage_to_the_identity_passes() {
 /// A log with a hole in its first file and a lost newest file: the power fails at any call while it is opened and mended.
 #[test]
 fn a_crash_while_mending_leaves_what_was_missing_known() {
-    let specimen = specimen();
+    let specimen = specimen(0);
     for calls in 0.. {
         let mut is_done = false;
         for seed in 0..8 {
@@ -399,13 +409,13 @@ fn a_crash_while_mending_leaves_what_was_missing_known() {
             file.write_at(&[Bytes::from_static(b"rot")], 4096 + 40).unwrap();
             file.sync().unwrap();
             disk.power_off_after(disk.calls() + calls);
-            is_done = open(disk.clone()).is_ok_and(|Opened { mut store, found, .. }| {
+            is_done = open(disk.clone(), specimen.keys).is_ok_and(|Opened { mut store, found, .. }| {
                 let missing = &specimen.log[..usize::try_from(found.hole.unwrap().last.op.as_raw()).unwrap()];
                 let mended = store.execute(vec![Job::Mend { group: GROUP, prepares: missing.to_vec() }]);
                 mended == [Completion::Mended { group: GROUP, hole: None }]
             });
             let disk = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed * 1000 + calls));
-            specimen.judge(&format!("crash after {calls} calls, {seed}"), open(disk));
+            specimen.judge(&format!("crash after {calls} calls, {seed}"), open(disk, specimen.keys));
         }
         if is_done {
             assert!(calls > 10, "mending is not done in a few calls");

@@ -12,10 +12,16 @@ use varve_storage::{
     Scrubbed, Store,
 };
 
-use crate::support::{Branch, GROUP, answers, append, durable, new_store, reopen, snapshot_of, summarize};
+use crate::support::{
+    Branch, GROUP, answers, append, durable, keys, new_store, reopen, snapshot_of, summarize,
+};
 
-const SEGMENTS: Options =
-    Options { segment_size_bytes_max: 4096 + 680, reserve_bytes: 0, ..Options::DEFAULT };
+/// With so many keys, and segments that take three of the prepares.
+fn options(count: u8) -> Options {
+    let segment_size_bytes_max = 4096 + if count == 0 { 680 } else { 900 };
+    Options { segment_size_bytes_max, reserve_bytes: 0, keys: keys(count), ..Options::DEFAULT }
+}
+
 const BLOCK: u64 = 4096;
 /// Bytes of a local block that say something.
 const SAID: [std::ops::Range<u64>; 3] = [0..128, 512..576, 1024..1088];
@@ -26,16 +32,17 @@ struct Specimen {
     disk: MemoryDisk,
     store: Store<MemoryDisk>,
     log: Vec<Prepare>,
+    keys: u8,
 }
 
-fn specimen() -> Specimen {
+fn specimen(keys: u8) -> Specimen {
     let disk = MemoryDisk::new();
-    let mut store = new_store(disk.clone(), SEGMENTS);
+    let mut store = new_store(disk.clone(), options(keys));
     let log = Branch::new(GROUP).seal_many(&[90, 0, 70, 120, 30, 20, 10, 4, 60]);
     for round in [&log[..3], &log[3..5], &log[5..6], &log[6..7], &log[7..]] {
         store.execute(vec![append(GROUP, round)]);
     }
-    Specimen { disk, store, log }
+    Specimen { disk, store, log, keys }
 }
 
 fn scrub(store: &mut Store<MemoryDisk>, from: ScrubFrom, (bytes_max, last): (usize, u64)) -> Scrubbed {
@@ -120,7 +127,7 @@ impl Specimen {
         let mut end = BLOCK;
         let size = self.bytes_of(path).len() as u64;
         let ops = self.log[first - 1..].iter().map(|prepare| {
-            end += prepare.header().total_size() as u64;
+            end += prepare.header().total_size() as u64 + if self.keys == 0 { 0 } else { 96 };
             (prepare.op().as_raw(), end)
         });
         ops.take_while(|(_, end)| *end <= size).find(|(_, end)| position < *end).map(|(op, _)| op)
@@ -130,7 +137,7 @@ impl Specimen {
     fn assert_sound(&mut self, what: &str) {
         let (findings, _, _) = scrub_all(&mut self.store, (PLENTY, 9));
         assert_eq!(findings, [], "{what}");
-        let (_, recovered, shown) = reopen(self.disk.fork(), SEGMENTS);
+        let (_, recovered, shown) = reopen(self.disk.fork(), options(self.keys));
         let found = &recovered[0];
         assert_eq!((&found.problem, found.hole, found.superblock.is_torn), (&None, None, false), "{what}");
         assert!(shown == self.log, "{what}");
@@ -139,7 +146,7 @@ impl Specimen {
 
 #[test]
 fn a_sound_log_is_not_accused_however_it_is_cut_into_pieces() {
-    let Specimen { mut store, log, .. } = specimen();
+    let Specimen { mut store, log, .. } = specimen(0);
     let size: usize = log.iter().map(|prepare| prepare.header().total_size()).sum();
     for bytes_max in [1, 100, 128, 129, 300, 1000, PLENTY] {
         let (findings, pieces, bytes) = scrub_all(&mut store, (bytes_max, 9));
@@ -150,7 +157,7 @@ fn a_sound_log_is_not_accused_however_it_is_cut_into_pieces() {
 
 #[test]
 fn a_look_begins_anywhere_and_ends_where_it_is_told_to() {
-    let Specimen { mut store, log, .. } = specimen();
+    let Specimen { mut store, log, .. } = specimen(0);
     for last in 1..=9 {
         let (findings, _, bytes) = scrub_all(&mut store, (1, last));
         let upto: usize = log[..place(Op::new(last))].iter().map(|one| one.header().total_size()).sum();
@@ -163,11 +170,16 @@ fn a_look_begins_anywhere_and_ends_where_it_is_told_to() {
 
 #[test]
 fn every_flipped_bit_of_a_prepare_is_found_where_it_is_and_mended() {
-    let mut specimen = specimen();
+    flip_every_bit_of_prepares(specimen(0));
+    flip_every_bit_of_prepares(specimen(1));
+}
+
+fn flip_every_bit_of_prepares(mut specimen: Specimen) {
     for path in specimen.segments() {
-        let whole = specimen.bytes_of(&path);
-        for position in BLOCK..whole.len() as u64 {
+        let size = specimen.bytes_of(&path).len() as u64;
+        for position in BLOCK..size {
             let Some(op) = specimen.op_at(&path, position) else { continue };
+            let whole = specimen.bytes_of(&path);
             let byte = whole[usize::try_from(position).unwrap()];
             specimen.write(&path, position, &[byte ^ (1 << (position % 8))]);
             let (findings, _, _) =
@@ -176,7 +188,8 @@ fn every_flipped_bit_of_a_prepare_is_found_where_it_is_and_mended() {
             assert_eq!((damage.after.op.as_raw(), damage.last.op.as_raw()), (op - 1, op), "at {position}");
             assert_eq!(damage.last, specimen.log[place(damage.after.op)].id(), "it is named truly");
             patch(&mut specimen.store, &specimen.log, damage, 1);
-            assert!(specimen.bytes_of(&path) == whole, "{} at {position}", path.display());
+            let is_same = specimen.bytes_of(&path) == whole;
+            assert!(is_same || specimen.keys > 0, "{} at {position}", path.display());
         }
     }
     specimen.assert_sound("all is mended");
@@ -184,7 +197,11 @@ fn every_flipped_bit_of_a_prepare_is_found_where_it_is_and_mended() {
 
 #[test]
 fn every_flipped_bit_of_a_local_block_is_found_and_written_anew() {
-    let mut specimen = specimen();
+    flip_every_bit_of_blocks(specimen(0));
+    flip_every_bit_of_blocks(specimen(1));
+}
+
+fn flip_every_bit_of_blocks(mut specimen: Specimen) {
     for path in specimen.segments() {
         for position in SAID.into_iter().flatten() {
             let whole = specimen.bytes_of(&path);
@@ -200,9 +217,9 @@ fn every_flipped_bit_of_a_local_block_is_found_and_written_anew() {
 #[test]
 fn a_file_that_is_cut_or_gone_is_made_whole() {
     for (place_of_segment, is_newest) in [(0, false), (1, false), (2, true)] {
-        let size = { specimen().bytes_of(&specimen().segments()[place_of_segment]).len() as u64 };
+        let size = { specimen(0).bytes_of(&specimen(0).segments()[place_of_segment]).len() as u64 };
         for left in (0..size).step_by(37) {
-            let mut specimen = specimen();
+            let mut specimen = specimen(0);
             let path = specimen.segments()[place_of_segment].clone();
             specimen.disk.open(&path, OpenMode::Existing).unwrap().set_size(left).unwrap();
             let (findings, _, _) = scrub_all(&mut specimen.store, (PLENTY, 9));
@@ -214,7 +231,7 @@ fn a_file_that_is_cut_or_gone_is_made_whole() {
             specimen.assert_sound(&format!("{} was cut to {left}", path.display()));
         }
         if !is_newest {
-            let mut specimen = specimen();
+            let mut specimen = specimen(0);
             let path = specimen.segments()[place_of_segment].clone();
             let whole = specimen.bytes_of(&path);
             specimen.disk.remove(&path).unwrap();
@@ -230,7 +247,7 @@ fn a_file_that_is_cut_or_gone_is_made_whole() {
 
 #[test]
 fn that_the_file_that_is_appended_to_is_gone_is_said() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[2].clone();
     specimen.disk.remove(&path).unwrap();
     let (findings, _, _) = scrub_all(&mut specimen.store, (PLENTY, 9));
@@ -239,7 +256,7 @@ fn that_the_file_that_is_appended_to_is_gone_is_said() {
 
 #[test]
 fn several_stretches_of_a_segment_are_found_one_by_one() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[0].clone();
     let whole = specimen.bytes_of(&path);
     let second = BLOCK + specimen.log[0].header().total_size() as u64;
@@ -256,7 +273,7 @@ fn several_stretches_of_a_segment_are_found_one_by_one() {
 
 #[test]
 fn what_is_not_committed_is_not_accused() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[2].clone();
     let end = specimen.bytes_of(&path).len() as u64;
     let last = (BLOCK..end).rev().find_map(|position| specimen.op_at(&path, position)).unwrap();
@@ -270,7 +287,7 @@ fn what_is_not_committed_is_not_accused() {
 #[test]
 fn a_prepare_of_another_branch_is_found_and_mended_with_what_is_around_it() {
     for (op, is_end_of_segment) in [(2, false), (3, true)] {
-        let mut specimen = specimen();
+        let mut specimen = specimen(0);
         let mut other = Branch::behind(&specimen.log[op - 2]);
         other.view = View::new(1);
         let size = specimen.log[op - 1].body().len();
@@ -293,7 +310,7 @@ fn a_prepare_of_another_branch_is_found_and_mended_with_what_is_around_it() {
 
 #[test]
 fn nothing_is_given_back_that_does_not_belong_there() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[0].clone();
     specimen.write(&path, BLOCK + 5, &[0xee; 3]);
     let rotten = specimen.bytes_of(&path);
@@ -311,7 +328,7 @@ fn nothing_is_given_back_that_does_not_belong_there() {
 
 #[test]
 fn a_log_is_appended_to_while_it_is_looked_at() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let mut branch = Branch::behind(&specimen.log[8]);
     let mut from = ScrubFrom::Read(ReadFrom::Op(Op::new(1)));
     let mut count = 9;
@@ -338,7 +355,7 @@ fn a_log_is_appended_to_while_it_is_looked_at() {
 
 #[test]
 fn what_was_found_in_a_log_that_is_replaced_is_void() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[0].clone();
     specimen.write(&path, BLOCK + 5, &[0xee; 3]);
     let piece = scrub(&mut specimen.store, ScrubFrom::Read(ReadFrom::Op(Op::new(1))), (PLENTY, 9));
@@ -357,7 +374,7 @@ fn what_was_found_in_a_log_that_is_replaced_is_void() {
 
 #[test]
 fn what_cannot_be_let_go_and_a_rotten_snapshot_are_said() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[0].clone();
     let whole = specimen.bytes_of(&path);
     specimen.write(&path, BLOCK + 5, &[0xee; 3]);
@@ -379,7 +396,7 @@ fn what_cannot_be_let_go_and_a_rotten_snapshot_are_said() {
 #[test]
 fn what_cannot_be_read_is_let_go_with_the_snapshot_of_another_replica() {
     for (rotten, at, is_of_log) in [(1, 3, true), (1, 2, true), (4, 3, true), (1, 3, false)] {
-        let mut specimen = specimen();
+        let mut specimen = specimen(0);
         let firsts: Vec<Op> = specimen
             .segments()
             .iter()
@@ -402,7 +419,7 @@ fn what_cannot_be_read_is_let_go_with_the_snapshot_of_another_replica() {
         assert_eq!(answers.last(), Some(&Completion::LetGo { group: GROUP, start }), "{rotten} {at}");
         if helps {
             assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, []);
-            let (mut store, recovered, shown) = reopen(specimen.disk.fork(), SEGMENTS);
+            let (mut store, recovered, shown) = reopen(specimen.disk.fork(), options(0));
             assert_eq!((&recovered[0].problem, recovered[0].hole), (&None, None));
             assert_eq!(recovered[0].snapshot, Some(snapshot_of(&specimen.log[..6])));
             assert!(shown == specimen.log[6..]);
@@ -413,7 +430,7 @@ fn what_cannot_be_read_is_let_go_with_the_snapshot_of_another_replica() {
 
 #[test]
 fn what_is_behind_damage_can_be_read_when_it_was_found() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[0].clone();
     let second = BLOCK + specimen.log[0].header().total_size() as u64;
     specimen.write(&path, second + 5, &[0xee; 3]);
@@ -435,7 +452,7 @@ fn what_is_behind_damage_can_be_read_when_it_was_found() {
 
 #[test]
 fn a_file_that_is_gone_is_damage_to_whoever_wants_to_read_it() {
-    let mut specimen = specimen();
+    let mut specimen = specimen(0);
     let path = specimen.segments()[0].clone();
     specimen.write(&path, BLOCK + 5, &[0xee; 3]);
     let (findings, _, _) = scrub_all(&mut specimen.store, (PLENTY, 9));

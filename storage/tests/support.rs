@@ -10,7 +10,7 @@ use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 use varve_storage::{
-    Completion, Disk, Identity, Job, Options, Piece, ReadFrom, RecoveredGroup, Store, Summary,
+    Completion, Disk, Identity, Job, KEY_SIZE, Keys, Options, Piece, ReadFrom, RecoveredGroup, Store, Summary,
 };
 
 pub(crate) const IDENTITY: Identity =
@@ -23,6 +23,13 @@ pub(crate) const GROUP: GroupId = GroupId::new(7);
 /// Small segments, so that a few prepares fill one.
 pub(crate) const SMALL_SEGMENTS: Options =
     Options { segment_size_bytes_max: 4096 + 2000, reserve_bytes: RESERVE_BYTES, ..Options::DEFAULT };
+
+/// A key file of so many keys; none: nothing is sealed.
+pub(crate) fn keys(count: u8) -> Keys {
+    let line = |key: u8| format!("{key:02x}").repeat(KEY_SIZE) + "\n";
+    let text: String = (1..=count).map(line).collect();
+    if count == 0 { Keys::NONE } else { Keys::parse(&text, [count; 32]).unwrap() }
+}
 
 /// Room for a few superblocks, prepares and snapshots.
 pub(crate) const RESERVE_BYTES: u64 = 8000;

@@ -16,7 +16,8 @@ use varve_protocol::superblock::Superblock;
 use varve_storage::{Completion, Job, MemoryDisk, Options, Piece, RecoveredGroup, Store};
 
 use crate::support::{
-    Branch, DIRECTORY, IDENTITY, SMALL_SEGMENTS, append, resume_point_of, snapshot_of, summarize, superblock,
+    self, Branch, DIRECTORY, IDENTITY, SMALL_SEGMENTS, append, resume_point_of, snapshot_of, summarize,
+    superblock,
 };
 
 /// One job; groups are picked among those there are.
@@ -174,6 +175,7 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
 pub(crate) struct World {
     pub(crate) disk: MemoryDisk,
     pub(crate) options: Options,
+    keys: u8,
     store: Option<Store<MemoryDisk>>,
     groups: BTreeMap<GroupId, Expected>,
     /// Those that wait because the disk is full.
@@ -182,11 +184,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    /// A world whose store has a key file of so many keys.
+    pub(crate) fn new(keys: u8) -> Self {
         let disk = MemoryDisk::new();
         Store::format(&disk, IDENTITY, DIRECTORY).unwrap();
         let (groups, waiting) = Default::default();
-        let mut world = Self { disk, options: SMALL_SEGMENTS, store: None, groups, waiting, next_group: 0 };
+        let options = Options { keys: support::keys(keys), ..SMALL_SEGMENTS };
+        let mut world = Self { disk, options, keys, store: None, groups, waiting, next_group: 0 };
         world.open();
         world
     }
@@ -194,8 +198,14 @@ impl World {
     /// A world in the same state on a copy of the disk; its store has to be opened.
     pub(crate) fn fork(&self) -> Self {
         let (groups, waiting) = (self.groups.clone(), self.waiting.clone());
-        let (disk, options) = (self.disk.fork(), self.options);
-        Self { disk, options, store: None, groups, waiting, next_group: self.next_group }
+        let (disk, options, keys) = (self.disk.fork(), self.options.clone(), self.keys);
+        Self { disk, options, keys, store: None, groups, waiting, next_group: self.next_group }
+    }
+
+    /// Gives the store one more key, when it is opened again.
+    pub(crate) fn add_key(&mut self) {
+        self.keys += 1;
+        self.options.keys = support::keys(self.keys);
     }
 
     /// Runs one round; false if something of it failed: then the store has to be opened again.
@@ -390,7 +400,7 @@ impl World {
     pub(crate) fn try_open(&mut self) -> bool {
         let mut shown: BTreeMap<GroupId, Shown> = BTreeMap::new();
         self.waiting.clear();
-        let opened = Store::open(self.disk.clone(), IDENTITY, self.options, &mut |group, piece| {
+        let opened = Store::open(self.disk.clone(), IDENTITY, self.options.clone(), &mut |group, piece| {
             shown.entry(group).or_default().take(piece);
         });
         let Ok((store, recovered)) = opened else { return false };

@@ -23,6 +23,9 @@ const PAYLOAD_CHARS_MAX: usize = 80;
 pub(crate) struct Arguments {
     /// The data directory of a node; the node may run
     dir: PathBuf,
+    /// The key file of the node, if what it stores is sealed
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// The group, as `varve verify` numbers them; 0 is the metadata
     #[arg(long, value_name = "N", default_value_t = 0)]
     group: u64,
@@ -77,7 +80,7 @@ fn json<S: serde::Serializer>(headers: &Headers, to: S) -> Result<S::Ok, S::Erro
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let mut result = Ok(());
     let wanted = arguments.from..=arguments.to.unwrap_or(u64::MAX);
-    look(&arguments.dir, &mut |prepare| {
+    look(&arguments.dir, arguments.key_file.as_deref(), &mut |prepare| {
         let header = prepare.header();
         let is_wanted =
             header.group() == GroupId::new(arguments.group) && wanted.contains(&header.op().as_raw());

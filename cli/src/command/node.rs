@@ -42,6 +42,10 @@ impl Which {
                 let make = format!("`varve cert --config {}` makes what is missing", self.config.display());
                 Failure::from(error).context(make)
             }
+            ServerError::Keys(_) => {
+                let which = "a node that has run needs the key file it had; `varve key FILE` makes one for a new node";
+                Failure::from(error).context(which)
+            }
             ServerError::File { .. }
             | ServerError::Config(_)
             | ServerError::Transport(_)

@@ -7,6 +7,7 @@ use serde::Serialize;
 use varve_protocol::id::GroupId;
 use varve_protocol::metadata::ClusterMap;
 use varve_replica::inspect::{Inspection, inspect};
+use varve_replica::key_file::{self, Keys};
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -17,6 +18,9 @@ use crate::output::{self, counted, table};
 pub(crate) struct Arguments {
     /// The data directory of a node; the node may run
     dir: PathBuf,
+    /// The key file of the node, if what it stores is sealed; without it, checksums alone are looked at
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -44,7 +48,7 @@ struct GroupLine {
 
 /// Looks at a data directory.
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
-    let found = look(&arguments.dir, &mut |_| {})?;
+    let found = look(&arguments.dir, arguments.key_file.as_deref(), &mut |_| {})?;
     let names = names_of(&found.map);
     let lines: Vec<GroupLine> = found
         .groups
@@ -77,10 +81,12 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
 /// Opens a data directory to look at it.
 pub(crate) fn look(
     dir: &Path,
+    key_file: Option<&Path>,
     visit: &mut dyn FnMut(&varve_protocol::prepare::Prepare),
 ) -> Outcome<Inspection> {
+    let keys = key_file.map_or(Ok(Keys::NONE), key_file::load).map_err(Failure::usage)?;
     let what = format!("{} is no data directory that can be read", dir.display());
-    inspect(dir, visit).map_err(|error| Failure::usage(anyhow::Error::new(error).context(what)))
+    inspect(dir, keys, visit).map_err(|error| Failure::usage(anyhow::Error::new(error).context(what)))
 }
 
 /// The partitions of all topics, by group: `stream/topic/partition`.

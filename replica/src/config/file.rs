@@ -90,6 +90,7 @@ pub(super) struct StorageTable {
     pub(super) segment_age_ms_max: Spanned<u64>,
     pub(super) memory_sync_ms: Spanned<u64>,
     pub(super) scrub_bytes_per_second_max: Spanned<u64>,
+    pub(super) key_file: Option<String>,
 }
 
 impl Default for StorageTable {
@@ -99,6 +100,7 @@ impl Default for StorageTable {
             segment_age_ms_max: unwritten(SEGMENT_AGE_MS_MAX),
             memory_sync_ms: unwritten(MEMORY_SYNC_MS),
             scrub_bytes_per_second_max: unwritten(SCRUB_BYTES_PER_SECOND_MAX),
+            key_file: None,
         }
     }
 }
@@ -145,6 +147,7 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<ClusterConfig, Located> {
                 &file.storage.scrub_bytes_per_second_max,
                 SCRUB_BYTES_PER_SECOND_MAX,
             )?,
+            key_file: file.storage.key_file.as_ref().map(|path| base.join(path)),
         },
         transport: TransportSettings {
             path_mtu_max: u16::try_from(bounded(&file.transport.path_mtu_max, PATH_MTU_MAX)?)

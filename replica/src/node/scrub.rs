@@ -128,6 +128,7 @@ impl Node {
             | StorageError::WrongCluster { .. }
             | StorageError::WrongNode { .. }
             | StorageError::SuperblocksDamaged { .. }
+            | StorageError::KeyMissing { .. }
             | StorageError::GroupUnknown { .. } => None,
         };
         if let Some(from) = from {

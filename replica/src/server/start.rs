@@ -12,11 +12,12 @@ use std::time::SystemTime;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use varve_protocol::id::{DirectoryId, Incarnation, NodeId, Timestamp};
-use varve_storage::{FileDisk, Identity, Options, Store, raise_open_files_max};
+use varve_storage::{FileDisk, Identity, Keys, Options, Store, raise_open_files_max};
 use varve_transport::{Resolve, SystemResolver, Transport, TransportConfig, Tuning, bind_udp};
 
 use crate::config::{ClusterConfig, NodeSettings};
 use crate::error::ServerError;
+use crate::key_file;
 use crate::node::{Node, NodeConfig};
 use crate::recovery::Recovery;
 use crate::server::{Clock, Parts, disk, run};
@@ -58,6 +59,7 @@ pub async fn run_node(
     let options = Options {
         segment_size_bytes_max: config.storage.segment_size_bytes_max,
         segment_age_ms_max: config.storage.segment_age_ms_max,
+        keys: config.storage.key_file.as_deref().map_or(Ok(Keys::NONE), key_file::load)?,
         ..Options::DEFAULT
     };
     let (store, recovery) = Recovery::open(disk, identity_of(config, node), options)?;

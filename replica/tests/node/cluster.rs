@@ -178,7 +178,7 @@ impl Cluster {
         let members = self.ids().into_iter().map(|id| (id, format!("127.0.0.1:{}", id.as_raw()))).collect();
         let machine = self.machines.get_mut(&id).expect("the machine exists");
         let identity = Identity { cluster: CLUSTER, node: id };
-        let (store, recovery) = Recovery::open(machine.disk.clone(), identity, self.options)
+        let (store, recovery) = Recovery::open(machine.disk.clone(), identity, self.options.clone())
             .expect("what a node wrote it can read again");
         machine.lives += 1;
         let config = NodeConfig {

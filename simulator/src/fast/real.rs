@@ -15,6 +15,7 @@ use varve_transport::Lane;
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use super::rot::{Harm, rot};
 use super::rot_in_use::{Held, rot_in_use};
+use crate::keys::{all_keys, keys_of};
 use crate::random::{chance, seed_bytes, stream};
 use crate::scenario::{retention, timing};
 
@@ -66,8 +67,9 @@ impl Machine for RealNode {
         let sizes = if retention(setup.seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
         let size = sizes[stream(setup.seed, "segments").random_range(0..sizes.len())];
         let reserve_bytes = RESERVE_SIZES[stream(setup.seed, "reserve").random_range(0..RESERVE_SIZES.len())];
-        let options = Options { segment_size_bytes_max: size, reserve_bytes, ..Options::DEFAULT };
-        let open = || Recovery::open(disk.clone(), identity(setup), options);
+        let keys = keys_of(setup.seed, setup.node, incarnation.as_raw() & u64::from(u32::MAX));
+        let options = Options { segment_size_bytes_max: size, reserve_bytes, keys, ..Options::DEFAULT };
+        let open = || Recovery::open(disk.clone(), identity(setup), options.clone());
         let opened = open().or_else(|error| {
             if error.is_disk_full() {
                 // Somebody has to make some room for it first.
@@ -205,7 +207,8 @@ impl Machine for RealNode {
         copy.set_capacity(None);
         let identity = Identity::of(&copy).map_err(|error| error.to_string())?;
         let mut held = Held::new();
-        let options = Options { reserve_bytes: 0, extent: Extent::Whole, ..Options::DEFAULT };
+        let options =
+            Options { reserve_bytes: 0, extent: Extent::Whole, keys: all_keys(), ..Options::DEFAULT };
         let opened = Store::open(copy, identity, options, &mut |of, piece| match piece {
             Piece::Snapshot(snapshot) if of == group => drop(held.insert(snapshot.op(), snapshot.id())),
             Piece::Prepare(prepare) if of == group => drop(held.insert(prepare.op(), prepare.id())),

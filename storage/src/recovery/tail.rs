@@ -33,7 +33,7 @@ impl<D: Disk> Recovery<'_, D> {
         places: &[Place],
     ) -> Result<Option<Found<D::File>>, StorageError> {
         let group = self.chain.group;
-        let point = resume::newest(self.disk, group, names)?;
+        let point = resume::newest(self.disk, self.owner, group, names)?;
         let Some(mut point) = point.filter(|point| point.op() > self.base.head.op) else { return Ok(None) };
         if let Some(snapshot) = &self.snapshot {
             // The entry that let go of what is gone may be behind the resume point, and not known to be committed yet.
@@ -69,7 +69,7 @@ impl<D: Disk> Recovery<'_, D> {
             let is_sealed = slots.newest.is_some_and(|slot| slot.is_sealed && slot.op == next.1);
             let size = file.size().or_failed_to("read the size of", &segment.path)?;
             // That it ends where the next one begins is seen when that one is linked to it.
-            let end = index_file::read(self.disk, &mut segment, size, self.chain)?;
+            let end = index_file::read(self.disk, self.owner, &mut segment, size, self.chain)?;
             let (Some(end), true) = (end, is_named && is_linked && is_sealed) else { return Ok(false) };
             self.chain = end;
             self.segments.push(segment);
@@ -95,10 +95,10 @@ impl<D: Disk> Recovery<'_, D> {
         if !self.gaps.is_empty() || self.chain.head.op.next() != next.1 {
             return Ok(());
         }
-        let mut kept = Segment::new(&self.dir, segment.header);
-        let end = index_file::read(self.disk, &mut kept, segment.end, self.chain)?;
+        let mut kept = Segment::new(&self.dir, segment.header, &self.owner.keys)?;
+        let end = index_file::read(self.disk, self.owner, &mut kept, segment.end, self.chain)?;
         if end != Some(self.chain) || kept.index != segment.index {
-            index_file::write(self.disk, segment, &self.chain);
+            index_file::write(self.disk, self.owner, segment, &self.chain);
         }
         Ok(())
     }

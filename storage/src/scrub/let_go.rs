@@ -15,6 +15,7 @@ use crate::index_file;
 use crate::log::Log;
 use crate::reader::Chain;
 use crate::resume;
+use crate::sealed_file;
 
 impl<F: DiskFile> Log<F> {
     /// Lets go of the segments that lie wholly before `first`, as far as the snapshot helps to; says whether there were any.
@@ -39,7 +40,8 @@ impl<F: DiskFile> Log<F> {
         }
         let base = summary.finish().ok_or_else(unreadable)?;
         let group = self.chain.group;
-        file::create_whole(disk, &snapshot_path(group, base.op()), base.encode())?;
+        let path = snapshot_path(group, base.op());
+        file::create_whole(disk, &path, sealed_file::seal(&self.owner, group, &path, base.encode()))?;
         let gone: Vec<_> = self.sealed.drain(..count).map(|segment| segment.path).collect();
         remove_all(disk, group, &gone)?;
         index_file::remove(disk, gone.iter());

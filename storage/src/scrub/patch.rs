@@ -1,7 +1,8 @@
 //! What has rotted is given back: prepares that were fetched by name are written where they were, synced, and read again.
 //!
-//! A prepare is the same bytes on every replica, so there is one way to fill a stretch between two sound prepares, and what is
-//! written over what was sound after all changes nothing. Nothing else waits for it: the log is read and appended to meanwhile.
+//! A prepare is the same bytes on every replica, so there is one way to fill a stretch between two sound prepares. What is sound
+//! after all is not written again: a crash in the midst of that would tear it, for what is sealed is other bytes each time. Nothing
+//! else waits for it: the log is read and appended to meanwhile.
 
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader};
@@ -11,6 +12,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::log::Log;
 use crate::reader::{Chain, Cursor};
+use crate::segment::Segment;
 
 impl<F: DiskFile> Log<F> {
     /// Gives back the first prepares of what is damaged, durably; returns what is left. If nothing could be given back that is
@@ -37,7 +39,7 @@ impl<F: DiskFile> Log<F> {
         let mut written: Vec<(u64, PrepareHeader)> = Vec::with_capacity(prepares.len());
         for prepare in prepares {
             let header = prepare.header();
-            let end = position + header.total_size() as u64;
+            let end = position + segment.seal.stored_size(header) as u64;
             let is_last = header.op() == damage.last.op;
             let fits = if is_last { end == damage.end } else { end < damage.end };
             let is_named = !is_last || prepare.id() == damage.last;
@@ -45,8 +47,8 @@ impl<F: DiskFile> Log<F> {
                 tracing::error!(id = %prepare.id(), position, "this does not belong where something is missing");
                 return Ok(Some(damage));
             }
-            if !Mutant::PatchNotWritten.is_on() {
-                file.write_at(&prepare.chunks(), position).or_failed_to("write to", path)?;
+            if !is_there(&file, segment, position, header) && !Mutant::PatchNotWritten.is_on() {
+                file.write_at(&segment.seal.store(prepare), position).or_failed_to("write to", path)?;
             }
             written.push((position, *header));
             chain.push(header);
@@ -55,10 +57,7 @@ impl<F: DiskFile> Log<F> {
         file.sync().or_failed_to("sync", path)?;
         file.drop_cached(damage.position, position - damage.position);
         for (position, header) in &written {
-            let size = header.total_size();
-            let mut cursor = Cursor::new(&file, *position, position + size as u64, size);
-            let read = cursor.prepare(header).ok().flatten();
-            if read.is_none_or(|read| read.id() != header.id()) && !Mutant::PatchNotWritten.is_on() {
+            if !is_there(&file, segment, *position, header) && !Mutant::PatchNotWritten.is_on() {
                 tracing::error!(path = %path.display(), position, "the disk does not keep what is written there");
                 return Ok(Some(damage));
             }
@@ -66,4 +65,11 @@ impl<F: DiskFile> Log<F> {
         let left = Damage { after: chain.head, next_offset: chain.next_offset, position, ..damage };
         Ok((left.after.op < left.last.op).then_some(left))
     }
+}
+
+/// Whether the prepare of this header can be read at a position.
+fn is_there<F: DiskFile>(file: &F, segment: &Segment, position: u64, header: &PrepareHeader) -> bool {
+    let size = segment.seal.stored_size(header);
+    let mut cursor = Cursor::new(file, &segment.seal, position, position + size as u64, size);
+    cursor.prepare(header).ok().flatten().is_some_and(|read| read.id() == header.id())
 }

@@ -120,7 +120,7 @@ impl<D: Disk> Store<D> {
         }
         let log = open_log(&mut self.groups, group)?;
         let sealed = log.sealed.len();
-        let room = log.append(&self.disk, self.options, prepares);
+        let room = log.append(&self.disk, &self.options, prepares);
         if log.sealed.len() > sealed {
             round.completions.push(Completion::Sealed { group, last: log.active.header.parent.op });
         }
@@ -197,7 +197,7 @@ impl<D: Disk> Store<D> {
     ) -> Result<(), StorageError> {
         self.make_log(group, round)?;
         open_log(&mut self.groups, group)?;
-        let log = Log::take(&self.disk, self.identity, snapshot)?;
+        let log = Log::take(&self.disk, &self.owner, snapshot)?;
         self.groups.insert(group, Hosted::Open(Box::new(log)));
         Ok(())
     }

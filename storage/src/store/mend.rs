@@ -46,7 +46,7 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         assert!(point.op() <= log.head().op, "a resume point is in the log");
-        Room::after(resume::save(&self.disk, group, point)).map(|_| ())
+        Room::after(resume::save(&self.disk, &self.owner, group, point)).map(|_| ())
     }
 
     pub(super) fn give_up_holes(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
