@@ -112,6 +112,8 @@ mutants! {
     MemoryMarkLifted, "memory-mark-lifted", "S3", "The mark of a stop that would be unclean is taken back before all is synced.";
     TornForgotten, "torn-forgotten", "V3", "That a log has lost its end is known for the life that found it only.";
     MendedUnverified, "mended-unverified", "R2", "What fills a hole is taken by its op, without comparing its checksum.";
+    OldKeyWritten, "old-key-written", "S1", "A segment goes on with the key that it began with, although there is a newer one.";
+    NonceRepeated, "nonce-repeated", "S1", "Everything is sealed with the same nonce.";
     ScrubTrustsHeaders, "scrub-trusts-headers", "R4", "A look at a log passes over bodies that have rotted.";
     PatchNotWritten, "patch-not-written", "R4", "What has rotted is called mended and not written.";
     MendingVotes, "mending-votes", "R2", "A replica whose log has a hole takes part with what is before it.";

@@ -71,6 +71,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
     (Mutant::FullDiskAcknowledges, STORAGE, &["full"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),
+    (Mutant::OldKeyWritten, STORAGE, &["sealed"]),
+    (Mutant::NonceRepeated, STORAGE, &["nonces"]),
     (Mutant::ScrubTrustsHeaders, STORAGE, &["scrub"]),
     (Mutant::PatchNotWritten, STORAGE, &["scrub"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),

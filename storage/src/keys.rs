@@ -26,6 +26,7 @@ use ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use ring::digest::{SHA256, digest};
 use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 use varve_protocol::id::GroupId;
+use varve_protocol::mutant::Mutant;
 
 use crate::identity::Identity;
 
@@ -177,7 +178,9 @@ impl FileKey {
     /// A nonce that nothing else is sealed with, nor anything with the one whose last bit differs.
     pub(crate) fn draw_nonce(&self) -> [u8; NONCE_SIZE] {
         let mut nonce = [0; NONCE_SIZE];
-        if let Some(secrets) = &self.keys.0 {
+        if let Some(secrets) = &self.keys.0
+            && !Mutant::NonceRepeated.is_on()
+        {
             secrets.nonces.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut nonce);
         }
         nonce[NONCE_SIZE - 1] &= !1;
