@@ -88,12 +88,13 @@ impl Node {
         // One that has just died needs no signal.
         let _ = running.id.signal(Signal::CONT);
         let _ = running.id.signal(Signal::TERM);
-        if tokio::time::timeout(STOPS_WITHIN, running.child.wait()).await.is_ok() {
-            return Ok(true);
+        let has_stopped = tokio::time::timeout(STOPS_WITHIN, running.child.wait()).await.is_ok();
+        if !has_stopped {
+            running.child.kill().await.with_context(|| format!("cannot kill node {}", self.id))?;
         }
-        running.child.kill().await.with_context(|| format!("cannot kill node {}", self.id))?;
+        // One that was just starting dies of the signal.
         sweep(running.id.pid);
-        Ok(false)
+        Ok(has_stopped)
     }
 
     pub(super) fn pause(&mut self) -> anyhow::Result<()> {
