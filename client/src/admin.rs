@@ -3,6 +3,8 @@
 //! Changes go to the primary of the metadata group, numbered in a session of their own, so that one that is repeated over a
 //! failover happens once.
 
+mod peers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +96,8 @@ impl Admin {
             | Response::HandingOver
             | Response::Doubt(_)
             | Response::OffsetAt(_)
+            | Response::Distances(_)
+            | Response::Rate(_)
             | Response::Vitals(_)) => Err(nonsense(&other)),
         };
         Ok(answers.map(|(node, answer)| (node, answer.and_then(status))).collect())
@@ -402,6 +406,8 @@ fn vitals(answer: Response) -> Result<NodeVitals, ClientError> {
         | Response::Status(_)
         | Response::Doubt(_)
         | Response::OffsetAt(_)
+        | Response::Distances(_)
+        | Response::Rate(_)
         | Response::HandingOver) => Err(nonsense(&other)),
     }
 }
@@ -415,6 +421,8 @@ fn doubt(answer: Response) -> Result<Doubt, ClientError> {
         | Response::Status(_)
         | Response::HandingOver
         | Response::OffsetAt(_)
+        | Response::Distances(_)
+        | Response::Rate(_)
         | Response::Vitals(_)) => Err(nonsense(&other)),
     }
 }

@@ -135,6 +135,8 @@ impl Shared {
             | Response::Vitals(_)
             | Response::Doubt(_)
             | Response::OffsetAt(_)
+            | Response::Distances(_)
+            | Response::Rate(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }
@@ -264,6 +266,8 @@ impl Shared {
             | Response::Status(_)
             | Response::Vitals(_)
             | Response::Doubt(_)
+            | Response::Distances(_)
+            | Response::Rate(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }
@@ -282,6 +286,8 @@ impl Shared {
             | Response::Vitals(_)
             | Response::Doubt(_)
             | Response::OffsetAt(_)
+            | Response::Distances(_)
+            | Response::Rate(_)
             | Response::HandingOver) => Err(nonsense(&other)),
         }
     }

@@ -9,7 +9,7 @@ use rand::Rng as _;
 use rand::SeedableRng as _;
 
 use crate::nemesis::Choice;
-use crate::run::{NetworkKind, Options, default_network};
+use crate::run::{NetworkKind, Options, default_network, leave_out_for_want_of_means, say};
 use crate::workload::Workload;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -94,7 +94,8 @@ pub(crate) struct TestArguments {
     workload: Workload,
     /// What breaks meanwhile, with commas: none, kill, stop, pause, rolling, isolate-one, isolate-primary, halves, ring, bridge,
     /// one-way, flapping (or all of those that cut links: partition), delay, loss, reorder, duplicate, corrupt-packets, rate (or all
-    /// of those: netem), corrupt-files, lose-disk, disk-full, transfer, move; or all
+    /// of those: netem), corrupt-files, lose-disk, disk-full, slow-disk, failing-disk, power-cut,
+    /// clock-jump, clock-strobe, clock-drift (or all of those: clocks), transfer, move; or all
     #[arg(long, value_name = "N,N,...")]
     nemesis: Choice,
     #[command(flatten)]
@@ -114,7 +115,7 @@ pub(crate) struct TestAllArguments {
 }
 
 /// The columns of the matrix where links can be cut, and where not.
-const IN_NAMESPACES: [&str; 12] = [
+const IN_NAMESPACES: [&str; 15] = [
     "none",
     "kill",
     "stop,rolling",
@@ -125,11 +126,14 @@ const IN_NAMESPACES: [&str; 12] = [
     "corrupt-files",
     "lose-disk",
     "disk-full",
+    "slow-disk,failing-disk",
+    "power-cut",
+    "clocks",
     "transfer,move",
     "all",
 ];
-const ON_LOOPBACK: [&str; 7] =
-    ["none", "kill", "stop,rolling", "pause", "corrupt-files,lose-disk", "transfer,move", "all"];
+const ON_LOOPBACK: [&str; 8] =
+    ["none", "kill", "stop,rolling", "pause", "corrupt-files,lose-disk", "clocks", "transfer,move", "all"];
 
 /// The longest run: what it keeps in memory is not bounded otherwise.
 const SECONDS_MAX: f64 = 14_400.0;
@@ -185,7 +189,15 @@ impl TestAllArguments {
         };
         let nemeses = if self.nemesis.is_empty() {
             let parsed = names.iter().map(|name| name.parse::<Choice>().map_err(anyhow::Error::msg));
-            parsed.collect::<anyhow::Result<Vec<_>>>()?
+            let mut columns = parsed.collect::<anyhow::Result<Vec<_>>>()?;
+            columns.retain(|column| match leave_out_for_want_of_means(&mut column.clone()) {
+                Ok(_) => true,
+                Err(why) => {
+                    say(&format!("left out of the matrix: {why}"));
+                    false
+                }
+            });
+            columns
         } else {
             self.nemesis.clone()
         };

@@ -4,6 +4,7 @@
 //! Nodes die because the nemesis wants it, and then only by its hand. Whoever is found dead otherwise has died by itself: that is
 //! noted, and he is started again, as whoever runs a cluster would.
 
+mod clock;
 mod process;
 mod status;
 
@@ -17,13 +18,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use tokio::process::Command;
 use tokio::sync::{Mutex, watch};
 
+pub(crate) use self::clock::{Ahead, library as clock_library, sweep as sweep_clock};
 pub(crate) use self::process::Death;
 pub(crate) use self::status::Status;
 
+use self::clock::Clock;
 use self::process::Node;
 use crate::command_line::{Said, ask, must};
+use crate::faulty_disk::{Control, FaultyDisk};
+use crate::findings::{self, Finding};
 use crate::leftovers::Slot;
 use crate::network::Network;
 use crate::recorder::{Phase, Recorder};
@@ -40,6 +46,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long whoever died by himself lies there.
 const LIES_FOR: Duration = Duration::from_secs(1);
 
+/// How long a node may take to end when its disk has failed: what is under way on the disk ends first, and disks may be slow.
+const ENDS_WITHIN: Duration = Duration::from_secs(40);
+
+/// What it says then.
+const DISK_ERROR: &str = "Input/output error";
+
+/// Nodes look through all of their logs in seconds, and not in weeks.
+const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
+
 /// Small segments, so that there are many.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
@@ -51,6 +66,10 @@ pub(crate) struct Plan {
     pub(crate) varve: PathBuf,
     /// Bytes of a disk of its own for each node, which can be filled.
     pub(crate) disk_bytes: Option<u64>,
+    /// The library that makes clocks wrong, if they shall be.
+    pub(crate) clock_library: Option<PathBuf>,
+    /// Disks are mounted that can be made bad.
+    pub(crate) has_faulty_disks: bool,
 }
 
 /// The cluster of a run.
@@ -61,7 +80,11 @@ pub(crate) struct Cluster {
     slot: Arc<Slot>,
     recorder: Arc<Recorder>,
     nodes: Vec<Mutex<Node>>,
+    /// Of all nodes, or of none.
+    clocks: Vec<Clock>,
+    faulty_disks: Vec<FaultyDisk>,
     deaths: std::sync::Mutex<Vec<Death>>,
+    findings: std::sync::Mutex<Vec<Finding>>,
     /// Whoever is found dead is started again.
     is_watched: AtomicBool,
     view_changes: AtomicU64,
@@ -78,14 +101,21 @@ impl Cluster {
         recorder: Arc<Recorder>,
     ) -> anyhow::Result<Self> {
         let nodes = (1..=plan.nodes).map(|id| Mutex::new(Node::new(id, folder))).collect();
-        let cluster = Self {
+        let clocks = match &plan.clock_library {
+            Some(library) => (1..=plan.nodes).map(|id| Clock::make(library, folder, id)).collect(),
+            None => Ok(Vec::new()),
+        };
+        let mut cluster = Self {
             plan,
             folder: folder.to_owned(),
             network,
             slot,
             recorder,
             nodes,
+            clocks: clocks?,
+            faulty_disks: Vec::new(),
             deaths: std::sync::Mutex::default(),
+            findings: std::sync::Mutex::default(),
             is_watched: AtomicBool::new(true),
             view_changes: AtomicU64::new(0),
             status: watch::Sender::new(None),
@@ -100,6 +130,12 @@ impl Cluster {
             if let Some(bytes) = cluster.plan.disk_bytes {
                 cluster.slot.mount(&disk)?;
                 must(&format!("mount -t tmpfs -o size={bytes} varve-jepsen {}", disk.display())).await?;
+            }
+            if cluster.plan.has_faulty_disks {
+                let mount = cluster.faulty_mount(node);
+                fs::create_dir_all(&mount).with_context(|| format!("cannot make {}", mount.display()))?;
+                cluster.slot.mount(&mount)?;
+                cluster.faulty_disks.push(FaultyDisk::mount(&disk, &mount)?);
             }
             cluster.format(node).await?;
         }
@@ -123,6 +159,17 @@ impl Cluster {
         self.folder.join("cluster.toml")
     }
 
+    /// Where a node sees its disk, if that can be made bad.
+    fn faulty_mount(&self, node: u8) -> PathBuf {
+        self.folder.join("disks").join(format!("node-{node}"))
+    }
+
+    /// The switch of a disk that can be made bad.
+    pub(crate) fn disk_control(&self, node: u8) -> anyhow::Result<&Arc<Control>> {
+        let disk = self.faulty_disks.get(usize::from(node) - 1);
+        disk.map(|disk| &disk.control).context("the disks of nodes are not in the hands of the harness")
+    }
+
     /// Where a node's disk is mounted, if it has one; its data directory is in it.
     pub(crate) fn disk(&self, node: u8) -> PathBuf {
         self.folder.join("data").join(format!("node-{node}"))
@@ -137,9 +184,10 @@ impl Cluster {
         let mut text = format!("cluster_id = \"{:032x}\"\n", rng.random::<u128>());
         for node in self.ids() {
             let address = self.network.address(node);
+            let disks = if self.plan.has_faulty_disks { "disks" } else { "data" };
             let _ = writeln!(
                 text,
-                "\n[[node]]\nid = {node}\naddress = \"{address}\"\ndata_dir = \"data/node-{node}/varve\""
+                "\n[[node]]\nid = {node}\naddress = \"{address}\"\ndata_dir = \"{disks}/node-{node}/varve\""
             );
         }
         // Nodes that come back lead again soon, so that there is more of that.
@@ -148,7 +196,8 @@ impl Cluster {
         let _ = write!(
             text,
             "\n[tls]\nca = \"tls/ca.crt\"\ncert_dir = \"tls\"\n\n[timing]\nrestore_primaries_after_ms = {restore}\n\n\
-             [storage]\nsegment_size_bytes_max = {SEGMENT_BYTES}\n\n[transport]\npath_mtu_max = {mtu}\n"
+             [storage]\nsegment_size_bytes_max = {SEGMENT_BYTES}\n\
+             scrub_bytes_per_second_max = {SCRUB_BYTES_PER_SECOND}\n\n[transport]\npath_mtu_max = {mtu}\n"
         );
         text
     }
@@ -187,7 +236,13 @@ impl Cluster {
     /// Starts a node that is down.
     pub(crate) async fn start(&self, node: u8) -> anyhow::Result<()> {
         let (program, arguments) = self.network.command(node, &self.plan.varve);
-        self.node(node).lock().await.start(&program, &arguments, &self.config(), &self.slot)
+        let mut command = Command::new(program);
+        command.args(arguments).args(["--log", "info", "node", "--exit-with-parent", "--config"]);
+        command.arg(self.config()).args(["--id", &node.to_string()]);
+        if let Some(clock) = self.clocks.get(usize::from(node) - 1) {
+            command.envs(clock.environment());
+        }
+        self.node(node).lock().await.start(command, &self.slot)
     }
 
     /// Kills a node with no warning.
@@ -224,6 +279,56 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Makes the clock of a node wrong, or right; it stays so over restarts.
+    pub(crate) fn set_clock(&self, node: u8, ahead: Ahead) -> anyhow::Result<()> {
+        let clock = self.clocks.get(usize::from(node) - 1);
+        clock.context("nodes were started without the library that makes clocks wrong")?.set(ahead)
+    }
+
+    /// From now on a node may end by itself, because its disk fails.
+    pub(crate) async fn expect_disk_error(&self, node: u8) {
+        self.node(node).lock().await.may_end = true;
+    }
+
+    /// Whether a node whose disk has failed so many times has ended; it is started again then. One that should have ended and
+    /// did not, or that has and did not say why, is a finding.
+    pub(crate) async fn has_ended_of_disk_error(&self, node: u8, failures: u64) -> anyhow::Result<bool> {
+        let start = Instant::now();
+        let ended = loop {
+            let ended = self.node(node).lock().await.find_ended(self.recorder.elapsed());
+            if ended.is_some() || failures == 0 || start.elapsed() > ENDS_WITHIN {
+                break ended;
+            }
+            tokio::time::sleep(LOOK_EVERY / 4).await;
+        };
+        self.node(node).lock().await.may_end = false;
+        match &ended {
+            Some(death) if failures > 0 && death.last_words.contains(DISK_ERROR) => {
+                self.note("died", format!("node {node} {}: {}", death.how, death.last_words));
+            }
+            Some(death) => self.add(findings::of_death(death)),
+            None if failures > 0 => {
+                let text =
+                    format!("went_on: node {node} goes on although its disk has failed {failures} times");
+                self.add(Finding::new("went_on", text));
+            }
+            None => {}
+        }
+        if ended.is_some() {
+            self.start(node).await?;
+        }
+        Ok(ended.is_some())
+    }
+
+    fn add(&self, finding: Finding) {
+        self.findings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(finding);
+    }
+
+    /// What nodes did that they should not.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        self.findings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     fn note(&self, kind: &str, detail: String) {

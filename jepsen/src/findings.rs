@@ -130,10 +130,7 @@ fn shorten(line: &str, is_subject: impl Fn(u64, u64) -> bool) -> String {
 pub(crate) fn of_processes(deaths: &[Death], store: &Path, nodes: impl Iterator<Item = u8>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for death in deaths {
-        let Death { node, at_ms, how, last_words, .. } = death;
-        let text =
-            format!("died_by_itself: node {node} {how} after {at_ms} ms; its last words: {last_words}");
-        findings.push(Finding::new("died_by_itself", text));
+        findings.push(of_death(death));
     }
     for node in nodes {
         let log = fs::read_to_string(store.join(format!("node-{node}.log"))).unwrap_or_default();
@@ -145,6 +142,12 @@ pub(crate) fn of_processes(deaths: &[Death], store: &Path, nodes: impl Iterator<
         }
     }
     findings
+}
+
+/// A node that died by itself.
+pub(crate) fn of_death(Death { node, at_ms, how, last_words }: &Death) -> Finding {
+    let text = format!("died_by_itself: node {node} {how} after {at_ms} ms; its last words: {last_words}");
+    Finding::new("died_by_itself", text)
 }
 
 #[cfg(test)]

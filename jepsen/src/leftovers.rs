@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::sweep_clock;
 use crate::command_line::try_now;
 
 /// Runs on one machine at once; each has a network of its own, by its number.
@@ -67,6 +68,7 @@ impl Made {
         for node in &self.nodes {
             // A process that is stopped dies of this, too.
             let _ = node.signal(Signal::KILL);
+            sweep_clock(node.pid);
         }
         for namespace in &self.namespaces {
             try_now(&format!("ip netns del {namespace}"));

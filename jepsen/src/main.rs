@@ -7,13 +7,15 @@
 //!   recorder    writes the history                              leftovers   what must be removed at the end
 //!   history     what clients of a log did and were told         checker     which promises of a log that breaks
 //!   registry    the same for streams and topics                 linear      whether some order explains all answers
-//!   findings    what is wrong, with the history that shows it   results, page   the verdict, for machines and people
+//!   findings    what is wrong, with the history that shows it   faulty_disk  slow, failing, forgetful
+//!   results, page   the verdict, for machines and people
 //! ```
 
 mod arguments;
 mod checker;
 mod cluster;
 mod command_line;
+mod faulty_disk;
 mod findings;
 mod history;
 mod leftovers;

@@ -7,6 +7,8 @@
 //! Faults may overlap if they do not want the same thing: a node is in the hands of one fault at a time, and so is the network. A
 //! fault that cannot be done at its time is skipped and says so.
 
+mod bad_disks;
+mod clocks;
 mod cuts;
 mod damage;
 mod disks;
@@ -79,6 +81,7 @@ struct Taken {
     network: bool,
     shape: bool,
     damage: bool,
+    clocks: bool,
 }
 
 /// What a fault needs for itself.
@@ -88,6 +91,7 @@ struct Needs {
     network: bool,
     shape: bool,
     damage: bool,
+    clocks: bool,
 }
 
 /// What a fault has taken; given back when it is dropped.
@@ -103,6 +107,7 @@ impl Drop for Hold {
         taken.network &= !self.needs.network;
         taken.shape &= !self.needs.shape;
         taken.damage &= !self.needs.damage;
+        taken.clocks &= !self.needs.clocks;
     }
 }
 
@@ -173,7 +178,8 @@ impl Nemesis {
         let is_free = taken.nodes.is_disjoint(&needs.nodes)
             && !(taken.network && needs.network)
             && !(taken.shape && needs.shape)
-            && !(taken.damage && needs.damage);
+            && !(taken.damage && needs.damage)
+            && !(taken.clocks && needs.clocks);
         if !is_free {
             return None;
         }
@@ -181,6 +187,7 @@ impl Nemesis {
         taken.network |= needs.network;
         taken.shape |= needs.shape;
         taken.damage |= needs.damage;
+        taken.clocks |= needs.clocks;
         Some(Hold { taken: self.taken.clone(), needs })
     }
 }
@@ -198,6 +205,10 @@ impl Fault {
             Kind::CorruptFiles => self.corrupt_files().await?,
             Kind::LoseDisk => self.lose_disk().await?,
             Kind::DiskFull => self.disk_full().await?,
+            Kind::SlowDisk => self.slow_disk().await?,
+            Kind::FailingDisk => self.failing_disk().await?,
+            Kind::PowerCut => self.power_cut().await?,
+            Kind::Clock(clock) => self.clock(clock).await?,
             Kind::Transfer => self.transfer().await?,
             Kind::Move => self.move_replica().await?,
         };

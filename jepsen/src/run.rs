@@ -18,7 +18,8 @@ use clap::ValueEnum;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::cluster::{Cluster, Plan, Status, WELL_WITHIN};
+use crate::cluster::{Cluster, Plan, Status, WELL_WITHIN, clock_library};
+use crate::faulty_disk::faulty_disks_are_possible;
 use crate::findings::{self, Finding};
 use crate::leftovers::Slot;
 use crate::nemesis::{self, Choice, Kind, Nemesis, Tally};
@@ -106,6 +107,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Done> {
         nodes: options.nodes,
         seed: options.seed,
         varve: options.varve.clone(),
+        clock_library: clock_library().filter(|_| choice.kinds.iter().any(|kind| kind.is_clock())),
+        has_faulty_disks: choice.kinds.iter().any(|kind| kind.needs_faulty_disk()),
         disk_bytes: choice.kinds.contains(&Kind::DiskFull).then_some(DISK_BYTES),
     };
     let cluster = Cluster::make(plan, &folder, network, slot.clone(), recorder.clone()).await?;
@@ -124,9 +127,23 @@ fn leave_out(choice: &mut Choice, network: NetworkKind) -> anyhow::Result<Vec<St
                 .extend(choice.leave_out(|kind| kind.is_cut() || kind.is_shape(), why).map_err(Error::msg)?);
         }
     }
+    left_out.extend(leave_out_for_want_of_means(choice)?);
+    Ok(left_out)
+}
+
+/// The same, as far as it is not about the network.
+pub(crate) fn leave_out_for_want_of_means(choice: &mut Choice) -> anyhow::Result<Vec<String>> {
+    let mut left_out = Vec::new();
     if !rustix::process::geteuid().is_root() {
         let why = "small disks are mounted, which needs root";
         left_out.extend(choice.leave_out(|kind| kind == Kind::DiskFull, why).map_err(Error::msg)?);
+    }
+    if let Err(why) = faulty_disks_are_possible() {
+        left_out.extend(choice.leave_out(Kind::needs_faulty_disk, &why).map_err(Error::msg)?);
+    }
+    if clock_library().is_none() {
+        let why = "clocks are made wrong by libfaketime, which is not installed";
+        left_out.extend(choice.leave_out(Kind::is_clock, why).map_err(Error::msg)?);
     }
     Ok(left_out)
 }
@@ -283,6 +300,9 @@ impl Test<'_> {
         if let Err(error) = workload::read_back(workload, &scene).await {
             findings.push(Finding::new("unreadable", format!("unreadable: {error:#}")));
         }
+        if self.choice.kinds.contains(&Kind::CorruptFiles) {
+            findings.extend(self.look_through().await);
+        }
         Ok(Story { tally, plan, well_after, findings })
     }
 
@@ -303,6 +323,14 @@ impl Test<'_> {
         }
     }
 
+    /// Waits until what has rotted is found: a start does not read what is old and sealed.
+    async fn look_through(&self) -> Option<Finding> {
+        say("waiting until the nodes have looked through their logs");
+        let looked = self.cluster.wait_until(WELL_WITHIN, Status::is_looked_through).await;
+        let text = || format!("rot_stays: after {WELL_WITHIN:?} not all logs were looked through and mended");
+        looked.err().map(|_| Finding::new("rot_stays", text()))
+    }
+
     fn judge(self, story: Story) -> anyhow::Result<Done> {
         say("judging");
         let kept = self.recorder.finish().context("the history could not be written")?;
@@ -310,6 +338,7 @@ impl Test<'_> {
         let deaths = self.cluster.deaths();
         let mut found = judgement.findings;
         found.extend(story.findings);
+        found.extend(self.cluster.findings());
         found.extend(findings::of_processes(&deaths, &self.folder, self.cluster.ids()));
         let results = Results {
             verdict: Verdict::Pass,

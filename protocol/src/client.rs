@@ -72,6 +72,13 @@ pub enum Request {
         /// By the clocks of the primaries that appended.
         time: Timestamp,
     },
+    /// Asks any node how far the others are.
+    GetDistances,
+    /// Has any node send filler to another one, a few megabytes at most and behind all else, to see how much goes through.
+    MeasureRate {
+        /// To which.
+        to: NodeId,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -93,6 +100,40 @@ pub enum Response {
     Doubt(Doubt),
     /// To [`Request::GetOffsetAt`]: no lower than the oldest offset kept; the high watermark if nothing was appended since.
     OffsetAt(Offset),
+    /// To [`Request::GetDistances`]: of those that were heard since they were last connected.
+    Distances(Vec<PeerDistance>),
+    /// To [`Request::MeasureRate`].
+    Rate(PeerRate),
+}
+
+/// How far one node is from the one that answers, by the last pulses that the two exchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct PeerDistance {
+    /// Which one.
+    pub node: NodeId,
+    /// Round trips that all of this is about.
+    pub round_trips: u32,
+    /// The fastest, in microseconds.
+    pub round_trip_us_min: u32,
+    /// Half of them took no longer.
+    pub round_trip_us_p50: u32,
+    /// The slowest.
+    pub round_trip_us_max: u32,
+    /// Microseconds that its wall clock is ahead of the answerer's, give or take half of the fastest round trip.
+    pub clock_ahead_us: i64,
+}
+
+/// How much goes through from the node that answers to another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct PeerRate {
+    /// Which one.
+    pub node: NodeId,
+    /// Bytes per second that were sent: no more can have come.
+    pub offered: u64,
+    /// Bytes that came; zero if it was given up.
+    pub bytes: u64,
+    /// Microseconds in which they came.
+    pub took_us: u64,
 }
 
 /// What a replica holds, and whether that may be less than it acknowledged.

@@ -36,7 +36,7 @@ pub const FRAME_HEADER_SIZE: usize = 96;
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVF");
 
 /// The version of frames and messages that this build speaks.
-pub const FRAME_VERSION: u8 = 3;
+pub const FRAME_VERSION: u8 = 4;
 
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
@@ -61,6 +61,12 @@ commands! {
     Hello = 1,
     /// Node to node: alive, and news of some groups.
     Pulse = 2,
+    /// Node to node: filler, to see how much goes through in a time. It goes where repair goes, last in line. Fields: op = its
+    /// place in a row, from 1; commit = how many make the row; correlation = which row.
+    Probe = 3,
+    /// Node to node: a row of `Probe`s has come. Fields: op = bytes of bodies that came behind the first; commit = the
+    /// microseconds that took; correlation = which row.
+    Probed = 4,
 
     /// Consensus, see [`crate::message::Message`].
     Prepare = 16,

@@ -73,6 +73,14 @@ pub const FETCH_BYTES_MAX: usize = 8 << 20;
 /// Milliseconds a fetch may wait for records.
 pub const FETCH_WAIT_MS_MAX: u32 = 30_000;
 
+/// Bytes in a frame of filler that measures what a way takes, frames in a row, and bytes of them that a node sends in a second:
+/// two megabytes in an eighth of a second, which a cluster in use does not feel and a good network carries with ease.
+pub const PROBE_BYTES: usize = 64 << 10;
+/// See [`PROBE_BYTES`].
+pub const PROBES_PER_ROW: u64 = 32;
+/// See [`PROBE_BYTES`].
+pub const PROBE_BYTES_PER_SECOND_MAX: u64 = 16 << 20;
+
 const _: () = {
     assert!(RECORD_BYTES_MAX < BATCH_BYTES_DEFAULT, "a record of the largest size fits a default batch");
     assert!(HEADERS_BYTES_MAX < RECORD_BYTES_MAX, "a record has room for its headers");

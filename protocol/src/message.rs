@@ -335,6 +335,8 @@ impl Message {
                 .map(|snapshot| Self::Snapshot { view, snapshot: Box::new(snapshot) }),
             Command::Hello
             | Command::Pulse
+            | Command::Probe
+            | Command::Probed
             | Command::Append
             | Command::AppendOk
             | Command::Fetch

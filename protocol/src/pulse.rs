@@ -8,7 +8,9 @@
 //! |      0 |    8 | directory     | the sender's data directory                                       |
 //! |      8 |    1 | is_fresh      | 1 if that directory belongs to no cluster yet, else 0             |
 //! |      9 |    1 | founder_count | founders that follow                                              |
-//! |     10 |  9 k | founders      | node (1 byte) and its directory (8 bytes); see [`Pulse::founders`] |
+//! |     10 |    8 | sent_at       | when this pulse was sent, by the sender's wall clock, in microseconds since 1970 |
+//! |     18 |    4 | held          | microseconds before that, when the pulse came that is echoed; zero if there is none |
+//! |     22 |  9 k | founders      | node (1 byte) and its directory (8 bytes); see [`Pulse::founders`] |
 //! |      - |    1 | moving_count  | replicas on their way to the sender that follow                   |
 //! |      - | 25 m | moving        | group, the op that began the move, the newest op that is committed and durable here (8 bytes each); how far it is: [`Stage`] (1 byte) |
 //!
@@ -23,14 +25,15 @@
 //! |     32 |    4 | commit_checksum | its checksum                     |
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
 use crate::frame::{Command, Frame, FrameError, FrameHeader};
-use crate::id::{ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Op, View};
+use crate::id::{ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Op, Timestamp, View};
 use crate::prepare::PrepareId;
 
-const SENDER_SIZE: usize = 10;
+const SENDER_SIZE: usize = 22;
 const FOUNDER_SIZE: usize = 9;
 const MOVING_SIZE: usize = 25;
 const ENTRY_SIZE: usize = 36;
@@ -85,6 +88,10 @@ pub struct Pulse {
     pub sequence: u64,
     /// The newest sequence number heard from the receiver; zero if none.
     pub echo: u64,
+    /// When it was sent, by the sender's wall clock.
+    pub sent_at: Timestamp,
+    /// How long before that the pulse came which is echoed, in whole microseconds.
+    pub held: Duration,
     /// Which life of the sender's process this is.
     pub incarnation: Incarnation,
     /// The sender's data directory.
@@ -117,6 +124,8 @@ impl Pulse {
         body.put_u64_le(self.directory.as_raw());
         body.put_u8(self.is_fresh.into());
         body.put_u8(u8::try_from(self.founders.len()).expect("there are fewer nodes than a byte can count"));
+        body.put_u64_le(self.sent_at.as_raw());
+        body.put_u32_le(u32::try_from(self.held.as_micros()).unwrap_or(u32::MAX));
         for (node, directory) in &self.founders {
             body.put_u8(node.as_raw());
             body.put_u64_le(directory.as_raw());
@@ -161,6 +170,7 @@ impl Pulse {
         let u64_at = |piece: &[u8], at: usize| {
             u64::from_le_bytes(piece[at..at + 8].try_into().expect("eight bytes make a u64"))
         };
+        let held_us = u32::from_le_bytes(sender[18..22].try_into().expect("four bytes make a u32"));
         let moved = |piece: &[u8]| PulseMoving {
             group: GroupId::new(u64_at(piece, 0)),
             since: Op::new(u64_at(piece, 8)),
@@ -180,6 +190,8 @@ impl Pulse {
         Ok(Self {
             sequence: frame.header.op.as_raw(),
             echo: frame.header.commit,
+            sent_at: Timestamp::new(u64_at(sender, 10)),
+            held: Duration::from_micros(held_us.into()),
             incarnation: Incarnation::new(frame.header.correlation),
             directory: DirectoryId::new(u64_at(sender, 0)),
             is_fresh: sender[8] == 1,

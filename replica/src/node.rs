@@ -15,6 +15,8 @@
 //!                        ├─ doubt      unclean stops
 //!                        ├─ full       disks without room
 //!                        ├─ scrub      logs that rot
+//!                        ├─ distance   how far the peers are
+//!                        ├─ probing    how much goes through to them
 //!                        └─ disk       completions ──▶ Effects
 //! ```
 //!
@@ -23,6 +25,7 @@
 mod balance;
 pub(crate) mod clients;
 mod disk;
+mod distance;
 pub(crate) mod doubt;
 pub(crate) mod fetch;
 mod founding;
@@ -34,6 +37,7 @@ mod mend;
 mod moves;
 mod offsets;
 mod placing;
+mod probing;
 mod resume;
 pub(crate) mod retention;
 mod scrub;
@@ -63,6 +67,7 @@ use crate::node::fetch::Fetches;
 use crate::node::full::DISK_FULL;
 use crate::node::liveness::Peer;
 use crate::node::offsets::Questions;
+use crate::node::probing::Probing;
 use crate::recovery::{RecoveredReplica, Recovery};
 use crate::scrubbing::Scrubbing;
 use crate::timers::{Due, Timers};
@@ -148,6 +153,7 @@ pub struct Node {
     /// Groups whose writes wait because the disk is full.
     full: BTreeSet<GroupId>,
     scrubbing: Scrubbing,
+    probing: Probing,
     frames_dropped: u64,
     /// Frames that did not even reach this node, as its driver says.
     frames_unreadable: u64,
@@ -206,6 +212,7 @@ impl Node {
             tail_bytes: 0,
             full: BTreeSet::new(),
             scrubbing,
+            probing: Probing::default(),
             frames_dropped: 0,
             frames_unreadable: 0,
             effects: VecDeque::new(),
@@ -330,6 +337,7 @@ impl Node {
             Some(Due::Retention) => self.on_retention_due(),
             Some(Due::DiskRoom) => self.on_disk_room_due(),
             Some(Due::Scrub) => self.on_scrub_due(),
+            Some(Due::Probe) => self.on_probe_due(),
             Some(Due::Wound(group)) => self.on_wound_due(group),
             None => {}
         }

@@ -26,6 +26,8 @@ pub(crate) enum Due {
     DiskRoom,
     /// It is time to look at a piece of a log.
     Scrub,
+    /// The next frame of filler is due.
+    Probe,
     /// It is time to ask again for what has rotted in a group.
     Wound(GroupId),
 }

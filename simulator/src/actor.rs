@@ -211,6 +211,8 @@ impl Answer {
                 .map_err(|error| unsound(error.to_string())),
             Command::Hello
             | Command::Pulse
+            | Command::Probe
+            | Command::Probed
             | Command::Prepare
             | Command::PrepareOk
             | Command::Commit

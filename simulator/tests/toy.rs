@@ -145,6 +145,8 @@ impl<const BUG: u8> Toy<BUG> {
             | Request::GetStatus
             | Request::HandOver { .. }
             | Request::GetVitals
+            | Request::GetDistances
+            | Request::MeasureRate { .. }
             | Request::GetDoubt
             | Request::GetOffsetAt { .. }
             | Request::ForceRecover => return,

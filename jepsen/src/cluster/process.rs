@@ -1,6 +1,5 @@
 //! One `varve node`: started, stopped, killed, paused, and found dead.
 
-use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use rustix::process::Signal;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 
+use super::clock::sweep;
 use crate::leftovers::{ProcessId, Slot};
 
 /// How long a node may take to stop in order.
@@ -39,37 +39,31 @@ pub(super) struct Node {
     log: PathBuf,
     running: Option<Running>,
     found_dead: Option<Instant>,
+    /// Its disk fails: it may end by itself, and does not have to be started again at once.
+    pub(super) may_end: bool,
 }
 
 impl Node {
     pub(super) fn new(id: u8, folder: &Path) -> Self {
         let log = folder.join(format!("node-{id}.log"));
-        Self { id, log, running: None, found_dead: None }
+        Self { id, log, running: None, found_dead: None, may_end: false }
     }
 
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    pub(super) fn start(
-        &mut self,
-        program: &Path,
-        first: &[OsString],
-        config: &Path,
-        slot: &Slot,
-    ) -> anyhow::Result<()> {
+    /// Runs the command, if it does not run already.
+    pub(super) fn start(&mut self, mut command: Command, slot: &Slot) -> anyhow::Result<()> {
         if self.is_running() {
             return Ok(());
         }
         let log = OpenOptions::new().append(true).create(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
-        let mut command = Command::new(program);
-        command.args(first).args(["--log", "info", "node", "--exit-with-parent", "--config"]).arg(config);
-        command.args(["--id", &self.id.to_string()]);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         // Ctrl-C is for the harness, which stops its nodes by itself.
         command.process_group(0);
-        let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+        let child = command.spawn().with_context(|| format!("cannot run node {}", self.id))?;
         let pid = child.id().context("a process that was just started has an id")?;
         let id = ProcessId::of(i32::try_from(pid)?).context("a process that was just started is there")?;
         slot.process(id)?;
@@ -81,6 +75,7 @@ impl Node {
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut running) = self.running.take() {
             running.child.kill().await.with_context(|| format!("cannot kill node {}", self.id))?;
+            sweep(running.id.pid);
         }
         self.found_dead = None;
         Ok(())
@@ -93,11 +88,13 @@ impl Node {
         // One that has just died needs no signal.
         let _ = running.id.signal(Signal::CONT);
         let _ = running.id.signal(Signal::TERM);
-        if tokio::time::timeout(STOPS_WITHIN, running.child.wait()).await.is_ok() {
-            return Ok(true);
+        let has_stopped = tokio::time::timeout(STOPS_WITHIN, running.child.wait()).await.is_ok();
+        if !has_stopped {
+            running.child.kill().await.with_context(|| format!("cannot kill node {}", self.id))?;
         }
-        running.child.kill().await.with_context(|| format!("cannot kill node {}", self.id))?;
-        Ok(false)
+        // One that was just starting dies of the signal.
+        sweep(running.id.pid);
+        Ok(has_stopped)
     }
 
     pub(super) fn pause(&mut self) -> anyhow::Result<()> {
@@ -116,11 +113,18 @@ impl Node {
         Ok(())
     }
 
-    /// Notices once that it has died by itself.
+    /// Notices once that it has died by itself, if it was not expected.
     pub(super) fn find_dead(&mut self, now: Duration) -> Option<Death> {
+        if self.may_end {
+            return None;
+        }
+        self.find_ended(now).inspect(|_| self.found_dead = Some(Instant::now()))
+    }
+
+    /// Notices once that it has ended.
+    pub(super) fn find_ended(&mut self, now: Duration) -> Option<Death> {
         let status = self.running.as_mut()?.child.try_wait().ok().flatten()?;
-        self.running = None;
-        self.found_dead = Some(Instant::now());
+        sweep(self.running.take()?.id.pid);
         let last_words = fs::read_to_string(&self.log).unwrap_or_default();
         let last_words = last_words.lines().last().unwrap_or("it said nothing").to_owned();
         let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);

@@ -16,6 +16,15 @@ pub(crate) struct NodeStatus {
     unreachable: Option<String>,
     changing: u32,
     faulty: u32,
+    scrub: Scrub,
+}
+
+/// How sound its logs are, as far as its process has looked.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Scrub {
+    passes: u64,
+    damages_found: u64,
+    damages_mended: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -44,11 +53,17 @@ impl Status {
             && own.all(|group| group.working.contains(&id))
     }
 
+    /// Whether each node has looked through its logs since it was started, and has given back what had rotted.
+    pub(crate) fn is_looked_through(&self) -> bool {
+        let is_sound = |scrub: Scrub| scrub.passes > 0 && scrub.damages_found == scrub.damages_mended;
+        self.nodes.iter().all(|node| is_sound(node.scrub))
+    }
+
     /// What is not well, in words.
     pub(crate) fn complaints(&self) -> String {
         let mut text = String::new();
         for node in self.nodes.iter().filter(|node| !node.is_well()) {
-            let NodeStatus { id, unreachable, changing, faulty } = node;
+            let NodeStatus { id, unreachable, changing, faulty, .. } = node;
             let _ = match unreachable {
                 Some(why) => write!(text, "node {id} cannot be reached: {why}; "),
                 None => write!(text, "node {id} has {changing} replicas changing and {faulty} faulty; "),

@@ -20,6 +20,12 @@ pub(crate) enum Kind {
     CorruptFiles,
     LoseDisk,
     DiskFull,
+    /// These need a disk in the hands of the harness.
+    SlowDisk,
+    FailingDisk,
+    PowerCut,
+    /// Wall clocks are wrong, for which nodes need a library that lies to them.
+    Clock(Clock),
     Transfer,
     Move,
 }
@@ -47,8 +53,16 @@ pub(crate) enum Shape {
     Rate,
 }
 
+/// How clocks are wrong.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Clock {
+    Jump,
+    Strobe,
+    Drift,
+}
+
 /// All kinds with their names.
-const NAMES: [(Kind, &str); 22] = [
+const NAMES: [(Kind, &str); 28] = [
     (Kind::Kill, "kill"),
     (Kind::Stop, "stop"),
     (Kind::Pause, "pause"),
@@ -69,6 +83,12 @@ const NAMES: [(Kind, &str); 22] = [
     (Kind::CorruptFiles, "corrupt-files"),
     (Kind::LoseDisk, "lose-disk"),
     (Kind::DiskFull, "disk-full"),
+    (Kind::SlowDisk, "slow-disk"),
+    (Kind::FailingDisk, "failing-disk"),
+    (Kind::PowerCut, "power-cut"),
+    (Kind::Clock(Clock::Jump), "clock-jump"),
+    (Kind::Clock(Clock::Strobe), "clock-strobe"),
+    (Kind::Clock(Clock::Drift), "clock-drift"),
     (Kind::Transfer, "transfer"),
     (Kind::Move, "move"),
 ];
@@ -84,7 +104,13 @@ impl Kind {
             Self::Kill | Self::Stop | Self::Pause | Self::Rolling => "processes",
             Self::Cut(_) => "links",
             Self::Shape(_) => "shapes",
-            Self::CorruptFiles | Self::LoseDisk | Self::DiskFull => "disks",
+            Self::CorruptFiles
+            | Self::LoseDisk
+            | Self::DiskFull
+            | Self::SlowDisk
+            | Self::FailingDisk
+            | Self::PowerCut => "disks",
+            Self::Clock(_) => "clocks",
             Self::Transfer | Self::Move => "hands",
         }
     }
@@ -97,6 +123,15 @@ impl Kind {
         matches!(self, Self::Shape(_))
     }
 
+    /// Whether the harness must stand between nodes and their disks.
+    pub(crate) fn needs_faulty_disk(self) -> bool {
+        matches!(self, Self::SlowDisk | Self::FailingDisk | Self::PowerCut)
+    }
+
+    pub(crate) fn is_clock(self) -> bool {
+        matches!(self, Self::Clock(_))
+    }
+
     /// How long a fault of this kind lasts, in a plan.
     pub(super) fn draw_length(self, rng: &mut ChaCha8Rng) -> Duration {
         let range = match self {
@@ -105,8 +140,11 @@ impl Kind {
             Self::Pause => 100..5_000,
             Self::CorruptFiles | Self::LoseDisk => 100..2_000,
             Self::DiskFull => 1_000..4_000,
+            Self::SlowDisk => 1_000..6_000,
+            Self::FailingDisk => 500..3_000,
+            Self::PowerCut => 50..2_000,
             Self::Cut(_) => 500..5_000,
-            Self::Shape(_) => 2_000..8_000,
+            Self::Shape(_) | Self::Clock(_) => 2_000..8_000,
         };
         Duration::from_millis(rng.random_range(range))
     }
@@ -120,6 +158,7 @@ fn group(name: &str) -> Option<Vec<Kind>> {
         "all" => Some(all().collect()),
         "partition" => Some(all().filter(|kind| kind.is_cut()).collect()),
         "netem" => Some(all().filter(|kind| kind.is_shape()).collect()),
+        "clocks" => Some(all().filter(|kind| kind.is_clock()).collect()),
         name => NAMES.iter().find(|(_, known)| *known == name).map(|(kind, _)| vec![*kind]),
     }
 }
@@ -166,7 +205,7 @@ impl std::str::FromStr for Choice {
                 let known: Vec<&str> = NAMES.iter().map(|(_, name)| *name).collect();
                 format!(
                     "`{name}` is no nemesis; there are none, {}, partition (all that cut links), netem (all that shape \
-                     them) and all; several with commas between them",
+                     them), clocks (all that make clocks wrong) and all; several with commas between them",
                     known.join(", ")
                 )
             })?;
@@ -191,6 +230,7 @@ mod tests {
         assert_eq!(kinds("pause,kill"), Ok(vec![Kind::Kill, Kind::Pause]));
         assert_eq!(kinds("partition").unwrap().len(), 7);
         assert_eq!(kinds("netem").unwrap().len(), 6);
+        assert_eq!(kinds("clocks").unwrap().len(), 3);
         assert_eq!(kinds("all").unwrap().len(), NAMES.len());
         assert!(kinds("kill,kil").unwrap_err().starts_with("`kil` is no nemesis; there are none, kill, "));
     }

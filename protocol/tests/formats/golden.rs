@@ -1,11 +1,17 @@
 //! Golden bytes. If one of these changes, old data and other releases can no longer be read: raise the version.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
+use varve_protocol::client::{PeerDistance, PeerRate, Request, Response, encode_archive};
 use varve_protocol::compression::Compression;
 use varve_protocol::frame::Voice;
-use varve_protocol::id::{ClusterId, GroupId, Op, ReplicaIndex, Timestamp, View};
+use varve_protocol::id::{
+    ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Op, ReplicaIndex, Timestamp, View,
+};
 use varve_protocol::message::Message;
 use varve_protocol::prepare::PrepareId;
+use varve_protocol::pulse::{Pulse, PulseEntry, PulseMoving, Stage};
 use varve_protocol::record::{BATCH_HEADER_SIZE, Batch, BatchBuilder, HeaderValue, Headers, Record};
 
 use crate::{hex, sample_prepare, unhex};
@@ -24,6 +30,50 @@ fn a_frame_is_these_bytes() {
     let voice = Voice { replica: ReplicaIndex::new(2), generation: Op::new(0x0105) };
     let frame = message.to_frame(ClusterId::new(0x1234), GroupId::new(7), voice);
     assert_golden(&hex(&frame.encode().concat()), include_str!("golden/frame.hex"));
+}
+
+#[test]
+fn a_pulse_is_these_bytes() {
+    let founders = [(NodeId::new(2), DirectoryId::new(0x72))].into();
+    let since = Op::new(8);
+    let moving =
+        PulseMoving { group: GroupId::new(7), since, reached: Op::new(0x0300), stage: Stage::Seated };
+    let commit = PrepareId { op: Op::new(42), view: View::new(3), checksum: 0xdead_beef };
+    let pulse = Pulse {
+        sequence: 5,
+        echo: 4,
+        sent_at: Timestamp::new(0x0102_0304_0506_0708),
+        held: Duration::from_micros(0x0a0b_0c0d),
+        incarnation: Incarnation::new(99),
+        directory: DirectoryId::new(0x71),
+        is_fresh: true,
+        founders,
+        moving: vec![moving],
+        entries: vec![PulseEntry { group: GroupId::new(7), view: View::new(4), commit }],
+    };
+    let frame = pulse.to_frame(ClusterId::new(0x1234));
+    assert_golden(&hex(&frame.encode().concat()), include_str!("golden/pulse.hex"));
+}
+
+#[test]
+fn what_is_told_of_peers_is_these_bytes() {
+    let distance = PeerDistance {
+        node: NodeId::new(2),
+        round_trips: 0x0102,
+        round_trip_us_min: 0x0304,
+        round_trip_us_p50: 0x0506,
+        round_trip_us_max: 0x0708,
+        clock_ahead_us: -2,
+    };
+    let rate = PeerRate { node: NodeId::new(3), offered: 0x0102, bytes: 0x0304, took_us: 0x0506 };
+    let archives = [
+        encode_archive(&Request::GetDistances),
+        encode_archive(&Request::MeasureRate { to: NodeId::new(3) }),
+        encode_archive(&Response::Distances(vec![distance])),
+        encode_archive(&Response::Rate(rate)),
+    ];
+    let lines: Vec<String> = archives.iter().map(|archive| hex(archive)).collect();
+    assert_golden(&lines.join("\n"), include_str!("golden/peers.hex"));
 }
 
 #[test]

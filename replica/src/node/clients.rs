@@ -44,6 +44,8 @@ impl Node {
             Command::Request => self.on_request(session, frame),
             Command::Hello
             | Command::Pulse
+            | Command::Probe
+            | Command::Probed
             | Command::Prepare
             | Command::PrepareOk
             | Command::Commit
@@ -111,6 +113,10 @@ impl Node {
             Ok(Request::GetMap) => self.respond(session, correlation, &Response::Map(self.cluster_map())),
             Ok(Request::GetStatus) => self.respond(session, correlation, &Response::Status(self.status())),
             Ok(Request::GetVitals) => self.respond(session, correlation, &Response::Vitals(self.vitals())),
+            Ok(Request::GetDistances) => {
+                self.respond(session, correlation, &Response::Distances(self.distances()));
+            }
+            Ok(Request::MeasureRate { to }) => self.on_measure_rate(session, correlation, to),
             Ok(Request::GetOffsets) => self.on_get_offsets(session, &frame.header),
             Ok(Request::GetLatestOffsets) => self.on_get_latest_offsets(session, &frame.header),
             Ok(Request::GetOffsetAt { time }) => self.on_get_offset_at(session, &frame.header, time),

@@ -14,6 +14,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Liveness};
 use varve_consensus::{Replica, Status};
+use varve_protocol::client::PeerDistance;
 use varve_protocol::frame::{Command, Frame, Voice};
 use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Op, ReplicaIndex, View};
 use varve_protocol::message::Message;
@@ -25,6 +26,8 @@ use crate::event::Effect;
 use crate::group::{Group, PLACES};
 use crate::node::Node;
 use crate::node::balance::Return;
+use crate::node::distance::Distance;
+use crate::node::probing::Incoming;
 use crate::timers::Due;
 
 /// Groups named in one pulse; the rest wait for the next.
@@ -62,6 +65,9 @@ pub(crate) struct Peer {
     sequence: u64,
     /// The newest sequence number of its pulses.
     heard_sequence: u64,
+    pub(super) distance: Distance,
+    /// The row of filler that comes in from it.
+    pub(super) probes: Option<Incoming>,
     /// Groups we lead whose commit it has not been told.
     news: BTreeSet<GroupId>,
     /// Since it has come back, until it leads its groups again.
@@ -85,6 +91,8 @@ impl Peer {
             wronged_at: now,
             sequence: 0,
             heard_sequence: 0,
+            distance: Distance::default(),
+            probes: None,
             news: BTreeSet::new(),
             returned: None,
         }
@@ -132,6 +140,7 @@ impl Node {
         peer.is_new = true;
         peer.sequence = 0;
         peer.heard_sequence = 0;
+        (peer.distance, peer.probes) = (Distance::default(), None);
         tracing::info!(peer = %node, is_reborn, "peer connected");
         self.note_return(node);
         self.tell_all_news(node);
@@ -153,12 +162,15 @@ impl Node {
             return self.drop_frame(node, frame, "not a pulse");
         };
         let pulse_interval = self.config.timing.pulse_interval;
-        let now = self.now;
+        let (now, wall) = (self.now, self.wall);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.incarnation != Some(pulse.incarnation) {
             return;
         }
-        peer.heard_sequence = peer.heard_sequence.max(pulse.sequence);
+        if pulse.sequence > peer.heard_sequence {
+            peer.heard_sequence = pulse.sequence;
+            peer.distance.note_heard(&pulse, (now, wall));
+        }
         let has_other_disk = peer.directory.replace(pulse.directory) != Some(pulse.directory);
         let is_news = std::mem::replace(&mut peer.is_fresh, pulse.is_fresh) != pulse.is_fresh;
         peer.founders = pulse.founders;
@@ -275,9 +287,12 @@ impl Node {
             }
             peer.sequence += 1;
             let (sequence, echo) = (peer.sequence, peer.heard_sequence);
+            let held = peer.distance.note_sent(sequence, self.now);
             let pulse = Pulse {
                 sequence,
                 echo,
+                sent_at: self.wall,
+                held,
                 incarnation: self.config.incarnation,
                 directory: self.directory,
                 is_fresh: self.is_fresh(),
@@ -288,6 +303,12 @@ impl Node {
             let frame = pulse.to_frame(self.config.cluster);
             self.effects.push_back(Effect::ToPeer { node, lane: Lane::Pulse, frame });
         }
+    }
+
+    /// How far the peers are that are heard.
+    pub(super) fn distances(&self) -> Vec<PeerDistance> {
+        let alive = self.peers.iter().filter(|(_, peer)| peer.is_alive());
+        alive.filter_map(|(node, peer)| peer.distance.told(*node)).collect()
     }
 
     fn take_news(&mut self, node: NodeId) -> Vec<PulseEntry> {
@@ -356,6 +377,12 @@ impl Node {
         }
         if frame.header.command == Command::Pulse {
             return self.on_pulse(node, frame);
+        }
+        if frame.header.command == Command::Probe {
+            return self.on_probe(node, frame);
+        }
+        if frame.header.command == Command::Probed {
+            return self.on_probed(node, &frame.header);
         }
         match Message::from_frame(frame) {
             Some(Ok(message)) => self.deliver(node, frame.header.group, frame.header.voice, message),

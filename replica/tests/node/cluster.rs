@@ -46,6 +46,8 @@ struct Machine {
     disk: MemoryDisk,
     store: Option<Store<MemoryDisk>>,
     lives: u64,
+    /// How far its wall clock is ahead.
+    ahead: Duration,
     /// Whether its disk does nothing.
     is_hung: bool,
     /// The reads that its disk puts off, if it does.
@@ -107,7 +109,15 @@ impl Cluster {
             .expect("an empty disk can be formatted");
             cluster.machines.insert(
                 id,
-                Machine { node: None, disk, store: None, lives: 0, is_hung: false, reads_held: None },
+                Machine {
+                    node: None,
+                    disk,
+                    store: None,
+                    lives: 0,
+                    ahead: Duration::ZERO,
+                    is_hung: false,
+                    reads_held: None,
+                },
             );
         }
         cluster
@@ -219,8 +229,9 @@ impl Cluster {
 
     fn input(&mut self, id: NodeId, input: NodeInput) {
         let now = self.now;
-        if let Some(node) = self.machines.get_mut(&id).and_then(|machine| machine.node.as_mut()) {
-            node.step(now, wall(now), input);
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        if let Some(node) = &mut machine.node {
+            node.step(now, wall(now.plus(machine.ahead)), input);
             self.perform(id);
         }
     }

@@ -13,6 +13,7 @@ mod memory;
 mod mend;
 mod metadata;
 mod moves;
+mod peers;
 mod reads;
 mod restarts;
 mod retention;

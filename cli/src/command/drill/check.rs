@@ -1,5 +1,7 @@
 //! `varve drill check`: whether a machine and a cluster are fit, before they are trusted with anything. Changes nothing; a file is
-//! written and removed again.
+//! written and removed again, and each node sends two megabytes of filler to each other one, behind all else.
+
+mod pairs;
 
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -201,14 +203,7 @@ async fn cluster(client: &Client) -> Outcome<Vec<Finding>> {
     for node in &map.nodes {
         findings.extend(node_findings(&admin, node, &map.nodes).await);
     }
-    findings.push(Finding::not_known(
-        "round trips between nodes",
-        "nodes do not tell how long they wait for each other; run this check on each of their machines",
-    ));
-    findings.push(Finding::not_known(
-        "offsets of the clocks",
-        "nodes do not tell the time; only retention by age looks at a clock, that of the primary: let NTP set them",
-    ));
+    findings.extend(pairs::findings(&admin, &map.nodes).await);
     Ok(findings)
 }
 

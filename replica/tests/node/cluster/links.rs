@@ -1,5 +1,7 @@
 //! What nodes hear of each other.
 
+use std::time::Duration;
+
 use varve_protocol::id::{Incarnation, NodeId};
 use varve_replica::NodeInput;
 
@@ -16,6 +18,11 @@ impl Cluster {
             let incarnation = Incarnation::new(self.machines[&to].lives);
             self.input(id, NodeInput::PeerUp { node: to, incarnation });
         }
+    }
+
+    /// Sets the wall clock of a node: it is so far ahead from now on.
+    pub(crate) fn set_clock(&mut self, id: NodeId, ahead: Duration) {
+        self.machines.get_mut(&id).expect("the machine exists").ahead = ahead;
     }
 
     /// Loses everything sent from one node to another from now on.
