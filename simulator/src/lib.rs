@@ -17,7 +17,8 @@
 //!
 //! Beside the seeds, [`explore`] visits every state of a small group, with nothing but the consensus core.
 //!
-//! The same seed gives the same universe, event by event: two runs print the same `trace`.
+//! The same seed gives the same universe, event by event: two runs print the same `trace`. What of the nodes' code the universes have
+//! got to is counted: see [`marks`].
 
 mod actor;
 pub mod case;
@@ -26,6 +27,7 @@ mod doubt;
 pub mod entropy;
 pub mod explore;
 pub mod fast;
+pub mod marks;
 pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;

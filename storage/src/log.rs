@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use varve_protocol::id::{GroupId, Op, Timestamp};
 use varve_protocol::log_start::LogStart;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 
@@ -149,6 +150,7 @@ impl<F: DiskFile> Log<F> {
             created => created?,
         };
         let mut sealed = std::mem::replace(&mut self.writer, writer);
+        Mark::SegmentSealed.hit();
         sealed.seal(&self.active, next.header.first_op())?;
         index_file::write(disk, &self.active, &self.chain);
         self.sealed.push(std::mem::replace(&mut self.active, next));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use turmoil::Sim;
 use varve_protocol::id::{ClusterId, NodeId};
+use varve_protocol::mark;
 
 use super::board::Board;
 use super::client::{Surroundings, act, consume, operate, produce, survey};
@@ -45,6 +46,8 @@ pub(crate) struct World<'a> {
 impl World<'_> {
     /// The universe of a scenario, at its beginning.
     pub(crate) fn new(scenario: Scenario, printing: Printing) -> Self {
+        // What another universe on this thread has left.
+        mark::take();
         let cluster = ClusterId::new(u128::from(scenario.seed) << 64 | 0x9_1c);
         let board = Board::new(printing);
         let mut sim = simulation(&scenario);
@@ -103,6 +106,7 @@ impl World<'_> {
             verdict,
             statistics,
             trace: state.trace.digest(),
+            marks: mark::take(),
             last: state.trace.last(),
         }
     }
