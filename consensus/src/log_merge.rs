@@ -23,6 +23,7 @@
 use std::collections::BTreeMap;
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::SuffixSlot;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
@@ -135,7 +136,10 @@ pub(crate) fn merge(founders: u8, told: &BTreeMap<ReplicaIndex, Told>) -> Merge 
     if !members.suffice(told.keys().copied().collect(), missing) {
         return Merge::Undecided;
     }
-    let Some(above) = choose_above(members, told, commit.op) else { return Merge::Undecided };
+    let Some(above) = choose_above(members, told, commit.op) else {
+        Mark::LogUndecided.hit();
+        return Merge::Undecided;
+    };
     let anchor = told.values().filter_map(|one| one.header(commit.op)).find(|header| header.id() == commit);
     let headers: Vec<_> = anchor.into_iter().copied().chain(above.into_iter().rev()).collect();
     let first_above = headers.iter().find(|header| header.op() > commit.op);
@@ -156,7 +160,12 @@ fn without_the_replaced(told: &BTreeMap<ReplicaIndex, Told>) -> BTreeMap<Replica
         newest(**replica).is_none_or(|newest| one.generations.own >= newest)
             || Mutant::ReplacedTaleCounts.is_on()
     };
-    told.iter().filter(is_current).map(|(replica, one)| (*replica, one)).collect()
+    let current: BTreeMap<_, _> =
+        told.iter().filter(is_current).map(|(replica, one)| (*replica, one)).collect();
+    if current.len() < told.len() {
+        Mark::ReplacedIgnored.hit();
+    }
+    current
 }
 
 /// Whose word counts, as the longest log of the latest view tells: that holds all that was committed before that view, and the others
@@ -193,8 +202,12 @@ fn choose_above(
         let found = named
             .and_then(|id| told.values().filter_map(|one| one.header(op)).find(|header| header.id() == id));
         if let Some(header) = found {
+            if told.values().filter_map(|one| one.header(op)).any(|other| other.id() != header.id()) {
+                Mark::BranchesTold.hit();
+            }
             kept.push(*header);
         } else if members.rule_out(op, lacking(members, told, op, named)) {
+            Mark::PrepareRuledOut.hit();
             kept.clear();
         } else {
             return None;

@@ -7,6 +7,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::{Offset, Op, ReplicaIndex, View};
 use varve_protocol::log_start::LogStart;
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
@@ -469,6 +470,7 @@ impl Replica {
             self.saved = superblock;
         }
         if !was_admitted && self.is_admitted() {
+            Mark::VoiceGained.hit();
             tracing::info!(group = %self.config.group, view = %self.view, "this replica has a voice");
             self.send_prepare_ok();
             if self.status == Status::Normal && self.doubts_primary() {

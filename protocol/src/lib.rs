@@ -10,6 +10,7 @@
 //! * [`log_start`], [`snapshot`]: how a log lets go of what is old.
 //! * [`resume_point`]: where a start goes on reading.
 //! * [`limits`]: every bound of the system.
+//! * [`mark`]: points of the code that tests are to get to.
 //! * [`mutant`]: mistakes that tests can switch on.
 
 pub mod checksum;
@@ -20,6 +21,7 @@ pub mod frame;
 pub mod id;
 pub mod limits;
 pub mod log_start;
+pub mod mark;
 pub mod message;
 pub mod metadata;
 pub mod mutant;

@@ -27,6 +27,7 @@ use std::time::Duration;
 use varve_consensus::RecoveredLog;
 use varve_protocol::id::{NodeId, Op, View};
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
@@ -292,10 +293,12 @@ impl Mending {
         }
         if self.is_named() && self.unnamed != self.hole.after {
             // The two ends of the log do not belong together: the newer one is not this log's.
+            Mark::MendingBranched.hit();
             self.is_given_up = true;
             return Step::GiveUp;
         }
         if self.is_gone_elsewhere && self.is_led {
+            Mark::MendingGone.hit();
             self.is_given_up = true;
             return Step::GiveUp;
         }
@@ -309,6 +312,7 @@ impl Mending {
         let nobody_has_it = self.lacking.len() == peers.len();
         let is_late = !self.lacking.is_empty() && now.since(self.moved_at) >= GIVE_UP_AFTER;
         if may_be_cut && (nobody_has_it || is_late) {
+            Mark::MendingInVain.hit();
             self.is_given_up = true;
             return Step::GiveUp;
         }

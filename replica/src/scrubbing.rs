@@ -18,6 +18,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::ScrubStatus;
 use varve_protocol::id::{GroupId, Op, Timestamp};
+use varve_protocol::mark;
 use varve_protocol::time::Moment;
 use varve_storage::{Damage, Mark, ReadFrom, ScrubFrom};
 
@@ -309,6 +310,7 @@ impl Scrubbing {
 
     /// The stretch that was being mended is left as it is until it is found again.
     pub(crate) fn give_up_wound(&mut self, group: GroupId) {
+        mark::Mark::WoundGivenUp.hit();
         self.status.damages_found -= 1;
         self.close_wound(group);
     }

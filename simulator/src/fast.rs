@@ -16,7 +16,7 @@ mod host;
 pub mod machine;
 mod nemesis;
 pub mod real;
-mod rot;
+pub(crate) mod rot;
 pub mod rot_in_use;
 mod universe;
 mod watch;

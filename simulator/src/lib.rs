@@ -17,7 +17,8 @@
 //!
 //! Beside the seeds, [`explore`] visits every state of a small group, with nothing but the consensus core.
 //!
-//! The same seed gives the same universe, event by event: two runs print the same `trace`.
+//! The same seed gives the same universe, event by event: two runs print the same `trace`. What of the nodes' code the universes have
+//! got to is counted: see [`marks`].
 
 mod actor;
 pub mod case;
@@ -27,6 +28,7 @@ pub mod entropy;
 pub mod explore;
 pub mod fast;
 mod keys;
+pub mod marks;
 pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;

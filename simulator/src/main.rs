@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand, ValueEnum};
 use simulator::case;
 use simulator::explore;
+use simulator::marks::Telling;
 use simulator::minimize;
 #[cfg(feature = "mutants")]
 use simulator::mutants;
@@ -46,6 +47,9 @@ struct Arguments {
     /// Seeds played at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Print every mark: what it stands for, and how many universes hit it.
+    #[arg(long)]
+    marks: bool,
     /// Make this mistake while playing.
     #[cfg(feature = "mutants")]
     #[arg(long, value_parser = mutants::named, value_name = "NAME")]
@@ -127,12 +131,13 @@ fn main() -> ExitCode {
         Some(Command::Mutants(plan)) => return mutants::run(&plan),
         None => {}
     }
+    let telling = if arguments.marks { Telling::Table } else { Telling::Missing };
     let plan = arguments.plan();
     let began = Instant::now();
     let out = &mut std::io::stdout();
     // Who stops listening misses the rest; the seeds are played to the end all the same.
     let outcome = play_all(&plan, |report| report.print(out).unwrap_or_default());
-    summarise(&outcome, began.elapsed(), out).unwrap_or_default();
+    summarise(&outcome, telling, began.elapsed(), out).unwrap_or_default();
     let worst = outcome.failures.iter().map(|(_, _, verdict)| verdict.exit_code()).max();
     ExitCode::from(worst.unwrap_or_default())
 }
@@ -160,13 +165,14 @@ fn explore(plan: explore::Plan) -> ExitCode {
     ExitCode::from(finding.exit_code())
 }
 
-fn summarise(outcome: &Outcome, elapsed: Duration, out: &mut impl Write) -> io::Result<()> {
+fn summarise(outcome: &Outcome, telling: Telling, elapsed: Duration, out: &mut impl Write) -> io::Result<()> {
     let elapsed = elapsed.as_secs_f64();
     for (world, sum) in &outcome.sums {
         let speed = sum.simulated.as_secs_f64() / elapsed;
         writeln!(out, "{} in all: {sum}", world.name())?;
         writeln!(out, "  {speed:.1} simulated seconds per second ({elapsed:.1} s for all worlds)")?;
     }
+    outcome.coverage.print(telling, out)?;
     for (world, seed, verdict) in &outcome.failures {
         writeln!(out, "FAILED {} seed {seed}: {verdict}", world.name())?;
     }

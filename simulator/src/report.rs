@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use varve_protocol::mark::Hits;
+
 use crate::actor::Orders;
 use crate::oracle::{Tally, Violation};
 use crate::scenario::{Scenario, World};
@@ -212,6 +214,8 @@ pub struct Report {
     pub statistics: Statistics,
     /// The digest of all events.
     pub trace: u64,
+    /// The marks that it hit.
+    pub marks: Hits,
     /// The last events.
     pub last: Vec<(Duration, Event)>,
 }

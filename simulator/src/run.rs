@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
+use crate::marks::Coverage;
 use crate::report::{Report, Statistics, Verdict};
 use crate::scenario::{Scenario, World};
 use crate::trace::Printing;
@@ -42,6 +43,8 @@ pub enum AfterFailure {
 pub struct Outcome {
     /// The sum of all numbers, by world.
     pub sums: BTreeMap<World, Statistics>,
+    /// The marks that were hit.
+    pub coverage: Coverage,
     /// Every failure.
     pub failures: Vec<(World, u64, Verdict)>,
 }
@@ -98,6 +101,7 @@ pub fn play_all(plan: &Plan, mut on_report: impl FnMut(&Report)) -> Outcome {
                     continue;
                 }
                 on_report(&report);
+                outcome.coverage.add(report.world, &report.marks);
                 *outcome.sums.entry(report.world).or_default() += report.statistics;
                 if report.verdict != Verdict::Pass {
                     outcome.failures.push((report.world, report.seed, report.verdict));

@@ -95,7 +95,7 @@ pub struct Scenario {
     pub strikes: Vec<Strike>,
     /// Nodes that are kept out, and how, while the others must already work again.
     pub left_behind: Vec<LeftBehind>,
-    /// How often disks forget what they had synced (fast world).
+    /// How often disks forget what they had synced.
     pub rot: Rot,
 }
 

@@ -4,13 +4,14 @@ use std::process::Command;
 
 fn play(world: &str, seed: u64) -> String {
     let seed = seed.to_string();
-    let arguments = ["--world", world, "--seed", &seed];
+    let arguments = ["--world", world, "--seed", &seed, "--marks"];
     let done = Command::new(env!("CARGO_BIN_EXE_simulator")).args(arguments).output().expect("it runs");
     let text = String::from_utf8(done.stdout).expect("it prints text");
     assert!(done.status.success(), "{text}");
     // The last line tells the speed, which is this machine's and not the seed's.
     let told: Vec<&str> =
         text.lines().filter(|line| !line.contains("simulated seconds per second")).collect();
+    assert!(told.iter().any(|line| line.contains("ViewEntered")), "{text}");
     assert!(told.iter().any(|line| line.trim_start().starts_with("trace ")), "{text}");
     told.join("\n")
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use varve_protocol::mutant::Mutant;
 
@@ -140,6 +141,29 @@ fn mutants_are_in_no_release() {
     }
     let expected = ["varve-protocol", "varve-consensus", "varve-storage", "varve-replica", "simulator"];
     assert_eq!(forwarding, expected, "a release has no feature that brings mutants");
+}
+
+/// What cargo makes of a package's features when it is built alone.
+fn protocol_features(package: &str) -> BTreeSet<String> {
+    let arguments =
+        ["tree", "--locked", "--offline", "-p", package, "-e", "normal", "--prefix", "none", "-f", "{p}:{f}"];
+    let done = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
+    let text = String::from_utf8(done.stdout).expect("cargo prints text");
+    let mut lines = text.lines().filter(|line| line.starts_with("varve-protocol ")).peekable();
+    assert!(lines.peek().is_some(), "{package} uses the protocol: {}", String::from_utf8_lossy(&done.stderr));
+    let features = lines.filter_map(|line| line.trim_end_matches(" (*)").rsplit_once(':'));
+    features
+        .flat_map(|(_, features)| features.split(','))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn marks_are_in_no_release() {
+    assert_eq!(protocol_features("varve"), BTreeSet::new());
+    assert_eq!(protocol_features("jepsen"), BTreeSet::new());
+    assert!(protocol_features("simulator").contains("marks"), "the simulator counts them");
 }
 
 #[test]

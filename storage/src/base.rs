@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use varve_protocol::id::{GroupId, Op};
 use varve_protocol::limits::FRAME_BODY_BYTES_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::prepare::{Prepare, PrepareHeader};
 use varve_protocol::snapshot::Snapshot;
 
@@ -79,6 +80,7 @@ pub(crate) fn open<D: Disk>(disk: &D, owner: &Owner, group: GroupId) -> Result<B
         let path = path(group, op, TRANSFER_SUFFIX);
         match read(disk, &path, owner, group)? {
             Some(snapshot) => {
+                Mark::TransferEnded.hit();
                 replace(disk, owner, group, &snapshot)?;
                 return Ok(Base::Snapshot(snapshot));
             }
@@ -206,6 +208,7 @@ impl<F: DiskFile> Log<F> {
         if self.base.head.op > Op::ZERO {
             remove_all(disk, group, &[snapshot_path(group, self.base.head.op)])?;
         }
+        Mark::SegmentsLetGo.hit();
         self.base = Chain::behind(&snapshot);
         resume::remove_before(disk, group, self.base.head.op.next())?;
         Ok(true)

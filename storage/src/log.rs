@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use varve_protocol::id::{GroupId, Op, Timestamp};
 use varve_protocol::log_start::LogStart;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 
@@ -150,6 +151,9 @@ impl<F: DiskFile> Log<F> {
     /// Seals the active segment and makes the next one.
     fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> Result<Room, StorageError> {
         assert!(!self.active.is_empty(), "a segment that is sealed holds something");
+        if self.active.header.key != self.owner.keys.newest() {
+            Mark::KeyRolled.hit();
+        }
         self.writer.cut(&self.active, self.active.end)?;
         self.writer.sync(&self.active.path)?;
         let next = next_segment(&self.owner, &self.chain)?;
@@ -158,6 +162,7 @@ impl<F: DiskFile> Log<F> {
             created => created?,
         };
         let mut sealed = std::mem::replace(&mut self.writer, writer);
+        Mark::SegmentSealed.hit();
         sealed.seal(&self.active, next.header.first_op())?;
         index_file::write(disk, &self.owner, &self.active, &self.chain);
         self.sealed.push(std::mem::replace(&mut self.active, next));
@@ -167,6 +172,7 @@ impl<F: DiskFile> Log<F> {
 
     /// Makes the file of the active segment anew, in which nothing is yet: for the newest key.
     fn remake_active<D: Disk<File = F>>(&mut self, disk: &D) -> Result<Room, StorageError> {
+        Mark::KeyRemade.hit();
         let newest = self.active.newest;
         let next = Segment { newest, ..next_segment(&self.owner, &self.chain)? };
         self.writer = match Writer::create(disk, &next, self.writer.slot().round + 1) {

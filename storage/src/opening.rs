@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use varve_protocol::id::GroupId;
+use varve_protocol::mark::Mark;
 
 use crate::disk::Disk;
 use crate::error::{IoContext, StorageError};
@@ -51,6 +52,7 @@ pub(crate) fn remove_strangers<D: Disk>(
             None => true,
         };
         if is_left {
+            Mark::RemainsRemoved.hit();
             tracing::info!(%group, "removing what is left of a group's files");
             remove_group(disk, &dir)?;
         } else {

@@ -41,6 +41,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use varve_protocol::id::{GroupId, Offset, Op};
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PREPARE_HEADER_SIZE, PREPARE_MAGIC, Prepare, PrepareHeader, PrepareId};
 use varve_protocol::resume_point::ResumePoint;
@@ -170,6 +171,7 @@ type Place = (Offset, Op);
 impl<D: Disk> Recovery<'_, D> {
     fn run(&mut self, extent: Extent) -> Result<Found<D::File>, StorageError> {
         if !self.has_directory()? {
+            Mark::DirectoryLost.hit();
             return Ok(self.torn(Vec::new()));
         }
         match base::open(self.disk, self.owner, self.chain.group)? {
@@ -180,6 +182,7 @@ impl<D: Disk> Recovery<'_, D> {
                 self.snapshot = Some(snapshot);
             }
             Base::Lost => {
+                Mark::SnapshotLost.hit();
                 let names = self.disk.list(&self.dir).or_failed_to("list", &self.dir)?;
                 let later = names.iter().map(|name| self.dir.join(name)).collect();
                 return Ok(self.torn(later));
@@ -227,12 +230,14 @@ impl<D: Disk> Recovery<'_, D> {
     fn read_sealed(&mut self, place: Place, next: Place) -> Result<(), StorageError> {
         let Some(opened) = self.open(place)? else {
             // Nothing says what it goes on from, for there is a hole before it. It is a part of that.
+            Mark::FilePutAside.hit();
             return file::put_aside(self.disk, &self.path(place));
         };
         self.link(&opened.segment.header)?;
         let Opened { mut segment, file, slots, is_named } = opened;
         let scan = self.scan(&mut segment, &file, &|header, _| header.op() < next.1, None)?;
         if self.chain.head.op.next() == next.1 && scan.position < scan.size {
+            Mark::TailBehindSealCut.hit();
             tracing::warn!(path = %segment.path.display(), "cut what is behind the end of a sealed segment");
             file.set_size(scan.position).or_failed_to("cut", &segment.path)?;
             file.sync().or_failed_to("sync", &segment.path)?;
@@ -267,8 +272,12 @@ impl<D: Disk> Recovery<'_, D> {
         let next_op = self.chain.head.op.next();
         let verdict = judge(slots, &scan, next_op);
         match verdict {
-            Verdict::Contradicted => return Err(segment.damaged(scan.position, next_op)),
+            Verdict::Contradicted => {
+                Mark::SlotContradicted.hit();
+                return Err(segment.damaged(scan.position, next_op));
+            }
             Verdict::EndLost => {
+                Mark::EndLost.hit();
                 self.segments.push(segment);
                 return Ok(self.torn(Vec::new()));
             }
@@ -304,6 +313,7 @@ impl<D: Disk> Recovery<'_, D> {
         let next_op = self.chain.head.op.next();
         let mut writer = Writer::open(self.disk, segment)?;
         if verdict == Verdict::Torn {
+            Mark::TornRoundCut.hit();
             tracing::info!(group = %self.chain.group, op = %next_op, position = scan.position, "cut a torn round");
             if !Mutant::TornTailKept.is_on() {
                 writer.cut(segment, scan.position)?;
@@ -372,6 +382,9 @@ impl<D: Disk> Recovery<'_, D> {
         });
         let is_next = self.chain.head.op.next() == first_op && self.chain.next_offset == base_offset;
         let parent = first.map(|header| header.parent()).or(is_next.then_some(self.chain.head));
+        if parent.is_some() {
+            Mark::BlockDerived.hit();
+        }
         Ok(parent.map(|parent| SegmentHeader { parent, ..unnamed }))
     }
 
@@ -390,6 +403,7 @@ impl<D: Disk> Recovery<'_, D> {
                     return Ok(None);
                 }
                 if let Some(label) = magic.starts_with(&LABEL_MAGIC).then(|| Label::decode(rest)).flatten() {
+                    Mark::KeyDerived.hit();
                     return Ok(label.key());
                 }
             }
@@ -414,6 +428,7 @@ impl<D: Disk> Recovery<'_, D> {
             Writer::create(self.disk, &segment, 0)?.seal(&segment, header.first_op())?;
             self.segments.push(segment);
         }
+        Mark::HoleBetweenFiles.hit();
         let segment = self.segments.len() - 1;
         let position = self.segments[segment].end;
         self.gaps.push_back(Gap { chain: self.chain, last: header.parent, segment, position, end: None });
@@ -447,6 +462,7 @@ impl<D: Disk> Recovery<'_, D> {
             let Some(header) = found else { break };
             let (segment_index, end) = (self.segments.len(), Some(cursor.position()));
             let last = header.parent();
+            Mark::HoleInFile.hit();
             self.gaps.push_back(Gap { chain, last, segment: segment_index, position, end });
             self.chain.head = last;
             self.chain.next_offset = header.base_offset();

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use varve_protocol::mark::Mark;
+
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError, is_full};
 use crate::file;
@@ -88,7 +90,10 @@ impl<D: Disk> Reserved<D> {
         let mut zeros = vec![Bytes::from_static(ZEROS); size / ZEROS.len()];
         zeros.push(Bytes::from_static(&ZEROS[..size % ZEROS.len()]));
         match file::create_whole_of(&inner.disk, path, &zeros) {
-            Ok(_) => inner.is_whole = true,
+            Ok(_) => {
+                Mark::ReserveRestored.hit();
+                inner.is_whole = true;
+            }
             Err(error) if error.is_disk_full() => {}
             Err(error) => return Err(error),
         }
@@ -111,6 +116,7 @@ impl<D: Disk> Inner<D> {
         if self.is_spared || !self.is_whole || self.size == 0 {
             return false;
         }
+        Mark::ReserveGivenBack.hit();
         tracing::warn!(bytes = self.size, "the disk is full; the reserve is given back");
         let root = Path::new("");
         let removed =

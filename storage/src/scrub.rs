@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use varve_protocol::id::{Offset, Op};
+use varve_protocol::mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
 
@@ -267,6 +268,7 @@ impl<F: DiskFile> Log<F> {
             Ended::AtEnd => next(),
             Ended::AtLimit => None,
             Ended::AtDamage(damage, behind) => {
+                mark::Mark::DamageFound.hit();
                 done.findings.push(Finding::Prepares { path: path.clone(), damage });
                 behind.or_else(next)
             }
@@ -375,6 +377,7 @@ impl<F: DiskFile> Look<'_, F> {
 
     /// All of the segment is to be given back.
     fn damage_of_all(&self, chain: &Chain) -> Ended {
+        mark::Mark::BranchFound.hit();
         let SegmentHeader { parent, base_offset, .. } = self.segment.header;
         let start = Chain { head: parent, next_offset: base_offset, ..*chain };
         let damage = self.damage(&start, FIRST_POSITION, (self.last, self.segment.end));
@@ -410,6 +413,7 @@ impl<F: DiskFile> Look<'_, F> {
         }
         let mark = Mark { searched: Some(to), ..self.mark_at(position, &chain) };
         let ended = if to < end {
+            mark::Mark::SearchPutOff.hit();
             Ended::Enough(mark)
         } else if self.last.op > self.limit.last {
             Ended::AtLimit

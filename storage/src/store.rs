@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::snapshot::Snapshot;
@@ -434,6 +435,7 @@ impl<D: Disk> Store<D> {
         let changes: Vec<Change> = newest.values().copied().collect();
         if let Err(error) = self.superblocks.save(&self.disk, &changes) {
             if error.is_disk_full() {
+                Mark::SuperblocksWait.hit();
                 tracing::error!(%error, "the disk is full, and so is the reserve; superblocks wait");
                 self.waiting.saves = round.take_saves(newest_saves);
                 return;

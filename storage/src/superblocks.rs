@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use varve_protocol::id::GroupId;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::superblock::Superblock;
 
@@ -81,6 +82,7 @@ impl<F: DiskFile> Superblocks<F> {
             }
         }
         if !merged.are_equal {
+            Mark::SuperblocksDiffered.hit();
             tracing::warn!(entries = merged.entries.len(), "superblock copies differ; rewriting both");
             return Self::rewritten(disk, identity, merged.generation + 1, live);
         }

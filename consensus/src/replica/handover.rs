@@ -7,6 +7,7 @@
 
 use varve_protocol::id::{Op, ReplicaIndex};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 
 use super::{Progress, Replica};
@@ -19,9 +20,11 @@ impl Replica {
             return tracing::debug!(group = %self.config.group, %to, "ignore a handover: not possible now");
         }
         if self.lag(to) > PREPARES_IN_FLIGHT_MAX {
+            Mark::HandoverRefused.hit();
             return tracing::info!(group = %self.config.group, %to, "no handover: it is far behind");
         }
         tracing::info!(group = %self.config.group, view = %self.view, %to, "hand over");
+        Mark::HandoverBegun.hit();
         self.leading.successor = Some(to);
         self.arm(Timer::HandOver, self.config.timeouts.handover);
         self.continue_handover();
@@ -39,6 +42,7 @@ impl Replica {
 
     pub(super) fn give_up_handover(&mut self) {
         if let Some(to) = self.leading.successor.take() {
+            Mark::HandoverGivenUp.hit();
             tracing::warn!(group = %self.config.group, view = %self.view, %to, "handover given up: it took too long");
         }
         if self.is_content() {
@@ -63,6 +67,7 @@ impl Replica {
         if self.stands_still() {
             let since = self.leading.seen;
             tracing::warn!(group = %self.config.group, view = %self.view, ?since, "nothing moves; another shall lead");
+            Mark::StallFound.hit();
             self.leading.is_stuck = true;
             self.give_up_primary();
         }
@@ -84,6 +89,7 @@ impl Replica {
             self.timers.disarm(Timer::Stall);
         }
         if self.leading.is_stuck && !self.stands_still() {
+            Mark::StallEnded.hit();
             self.leading.is_stuck = false;
             if self.is_content() {
                 self.withdraw_proposal();

@@ -11,6 +11,7 @@
 //! and then written again.
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{PrepareHeader, PrepareId};
@@ -59,6 +60,7 @@ impl Replica {
             return tracing::warn!(group = %self.config.group, %from, %view, "ignore unsound start_view");
         }
         if self.may_be_too_old(view, nonce) {
+            Mark::StartViewTooOld.hit();
             return tracing::debug!(group = %self.config.group, %from, %view, "ignore start_view: it may be too old");
         }
         if view > self.view {
@@ -89,6 +91,9 @@ impl Replica {
                 was_normal || announced.head >= self.commit,
                 "the log of a later view contains everything committed before"
             );
+            if self.status == Status::Recovering {
+                Mark::BackupRestarted.hit();
+            }
             self.status = Status::ViewChange;
             self.changing.stage = Stage::Installing;
             self.catchup = Catchup::from_verified(verified);
@@ -128,9 +133,11 @@ impl Replica {
     pub(super) fn cut(&mut self, keep: Op) -> bool {
         assert!(keep >= self.commit, "nothing committed is ever cut");
         if self.durable != self.log.head().op && !Mutant::CutUnderWrites.is_on() {
+            Mark::CutAwaited.hit();
             return false;
         }
         tracing::info!(group = %self.config.group, view = %self.view, %keep, head = %self.log.head(), "cut");
+        Mark::SuffixCut.hit();
         self.log.truncate(keep);
         self.replacements.truncate(keep);
         self.log_starts.truncate(keep);
@@ -227,6 +234,7 @@ impl Replica {
         let is_own = to == self.config.replica && view > self.view;
         if is_own && !self.is_admitted() && self.proposal.view <= view {
             // The others follow who led here before its disk was lost, and hear that this node is there.
+            Mark::ListenerAsked.hit();
             return self.propose(self.next_view(view));
         }
         if was_asked_lately || to == self.config.replica {
@@ -234,6 +242,7 @@ impl Replica {
         }
         self.start_view_asked = Some((view, self.now));
         if view > self.view {
+            Mark::LaterViewHeard.hit();
             // Whoever told of that view may have no reason to tell again.
             self.arm(Timer::AskStartView, self.config.timeouts.view_change);
         }

@@ -43,6 +43,7 @@
 use varve_protocol::durability::Durability;
 use varve_protocol::id::Op;
 use varve_protocol::limits::HEADERS_PER_MESSAGE_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::superblock::Superblock;
 
@@ -105,6 +106,7 @@ impl Replica {
         }
         self.timers.arm(Timer::Rest, self.now.plus(self.config.timeouts.memory_rest));
         if self.log.head().op.since(self.durable) >= UNSYNCED_MAX && self.syncing <= self.durable {
+            Mark::SyncedForRoom.hit();
             self.sync_log();
         }
     }
@@ -114,6 +116,7 @@ impl Replica {
         if !self.may_vouch() || self.vouched.max(self.durable) >= self.log.head().op {
             return;
         }
+        Mark::AcknowledgedEarly.hit();
         self.vouched = self.log.head().op;
         if self.leads_view() { self.commit_acknowledged() } else { self.send_prepare_ok() }
     }
@@ -155,6 +158,7 @@ impl Replica {
     pub(super) fn lift_mark(&mut self) {
         let is_synced = self.durable >= self.vouched || Mutant::MemoryMarkLifted.is_on();
         if self.requested.is_unsynced && self.saved.is_unsynced && is_synced {
+            Mark::MarkLifted.hit();
             self.requested.is_unsynced = false;
             self.save_superblock(self.requested.log_view);
         }
@@ -189,6 +193,7 @@ impl Replica {
         if !self.is_torn() {
             return tracing::info!(group = %self.config.group, "nothing to force: this replica lacks nothing");
         }
+        Mark::ForcedOn.hit();
         let head = self.log.head();
         tracing::warn!(group = %self.config.group, view = %self.view, %head, "forced to go on with what is left of the log");
         self.nonce = 0;

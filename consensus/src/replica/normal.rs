@@ -5,6 +5,7 @@
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
@@ -26,6 +27,9 @@ impl Replica {
             return self.ask_start_view(view);
         }
         if prepare.op() > self.log.head().op {
+            if prepare.op() > self.log.head().op.next() {
+                Mark::PrepareAside.hit();
+            }
             self.catchup.offer(prepare, self.log.head().op);
             self.hear_commit(commit);
             return self.pursue();
@@ -35,6 +39,7 @@ impl Replica {
             return self.append(prepare);
         }
         if conflicts && self.status == Status::Normal {
+            Mark::ConflictFound.hit();
             self.ignore_prepare(&prepare, "another prepare stands in its place");
             return self.ask_start_view(view);
         }

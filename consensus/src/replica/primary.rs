@@ -2,6 +2,7 @@
 
 use varve_protocol::id::{Op, ReplicaIndex, RequestNumber, Timestamp, View};
 use varve_protocol::limits::{PREPARES_IN_FLIGHT_BYTES_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind};
@@ -49,9 +50,16 @@ impl Replica {
     /// settled who counts.
     fn must_wait(&self, request: &Request) -> bool {
         let is_changing = self.members().pending().is_some() && !Mutant::SealedBehindChange.is_on();
+        let has_room = self.window_has_room(request.body.len());
+        if is_changing {
+            Mark::MembersPending.hit();
+        }
+        if !has_room {
+            Mark::WindowFull.hit();
+        }
         self.leading.successor.is_some()
             || is_changing
-            || !self.window_has_room(request.body.len())
+            || !has_room
             || (request.kind == PrepareKind::Replacement && self.is_replacing())
             || (request.kind == PrepareKind::LogStart && self.is_moving_log_start())
     }
@@ -62,15 +70,20 @@ impl Replica {
             if Mutant::InFlightTwice.is_on() {
                 return Verdict::Take;
             }
+            Mark::RequestInFlight.hit();
             return Verdict::WaitFor(header.op());
         }
         let last_in_flight = in_flight().map(PrepareHeader::request).max();
         let last = match self.client_table.look_up(request.producer, request.request) {
             Known::Committed(place) => {
+                Mark::RequestKnown.hit();
                 let outcome = Outcome::Committed { op: place.op, base_offset: place.base_offset };
                 return Verdict::Answer(outcome);
             }
-            Known::Forgotten => return Verdict::Answer(Outcome::UnknownOutcome),
+            Known::Forgotten => {
+                Mark::RequestForgotten.hit();
+                return Verdict::Answer(Outcome::UnknownOutcome);
+            }
             Known::Later { last } => last_in_flight.map_or(last, |in_flight| in_flight.max(last)),
             Known::Nobody => last_in_flight.unwrap_or(RequestNumber::ZERO),
         };
@@ -80,6 +93,7 @@ impl Replica {
             // Evicted while later requests of it were under way.
             Verdict::Answer(Outcome::UnknownOutcome)
         } else {
+            Mark::RequestOutOfOrder.hit();
             Verdict::Answer(Outcome::OutOfOrder { expected: last.next() })
         }
     }
@@ -174,6 +188,7 @@ impl Replica {
         if let Some(pending) = members.pending() {
             let is_held = members.staying().is_none_or(|staying| held_by_quorum_of(staying) >= pending);
             if op == pending && !is_held {
+                Mark::StayingAwaited.hit();
                 op = pending.previous();
             }
         }
@@ -205,6 +220,7 @@ impl Replica {
         };
         let implied = self.replacements.implied_commit(self.config.founders, self.log.head().op);
         if implied > self.commit && !Mutant::PendingForEver.is_on() {
+            Mark::ChangeImplied.hit();
             self.commit_to(implied);
         }
         for to in self.peers() {
@@ -258,6 +274,7 @@ impl Replica {
         if !self.is_primary() || self.commit == head || Mutant::PreparesNotRepeated.is_on() {
             return;
         }
+        Mark::PreparesRepeated.hit();
         for to in self.peers() {
             let next = self.acknowledged_by(to).max(self.commit).next();
             let was_heard = self.leading.acknowledged.contains_key(&to);

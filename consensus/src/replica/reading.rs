@@ -30,6 +30,7 @@ use std::hash::{Hash, Hasher};
 
 use varve_protocol::id::{ReplicaIndex, Round, View};
 use varve_protocol::limits::READS_WAITING_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 
@@ -91,6 +92,9 @@ impl Replica {
     pub(super) fn continue_reading(&mut self) {
         let has_start_log = self.commit >= self.leading.started_with || Mutant::ReadBeforeStartLog.is_on();
         let reading = &mut self.leading.reading;
+        if !has_start_log && !reading.waiting.is_empty() {
+            Mark::ReadHeldBack.hit();
+        }
         if !has_start_log || reading.has_round() || reading.waiting.is_empty() {
             return;
         }
@@ -115,9 +119,11 @@ impl Replica {
     /// The round under way was not answered in time.
     pub(super) fn repeat_round(&mut self) {
         if self.leading.reading.repeats < REPEATS_MAX {
+            Mark::ReadRepeated.hit();
             self.leading.reading.repeats += 1;
             return self.ask_round();
         }
+        Mark::ReadUnanswered.hit();
         tracing::warn!(group = %self.config.group, view = %self.view, "reads refused: nobody confirms the view");
         self.refuse_reads();
     }
@@ -159,6 +165,7 @@ impl Replica {
         if !is_confirmed && !Mutant::ReadUnconfirmed.is_on() {
             return;
         }
+        Mark::ReadConfirmed.hit();
         self.timers.disarm(Timer::ConfirmView);
         for handle in std::mem::take(&mut self.leading.reading.asked) {
             self.reply_to_read(handle, ReadOutcome::Confirmed);

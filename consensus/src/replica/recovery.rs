@@ -7,6 +7,7 @@
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::Op;
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 use varve_protocol::snapshot::Snapshot;
@@ -120,8 +121,12 @@ impl Replica {
         if Mutant::PrimaryResumes.is_on() && !was_changing && replica.leads_view() {
             replica.status = Status::Normal;
         } else if !was_changing && replica.leads_view() {
+            Mark::PrimaryRestarted.hit();
             // Prepares that it sent and never synced may live on elsewhere: it must not seal those ops again in this view.
             replica.propose(replica.next_view(superblock.view));
+        }
+        if was_changing {
+            Mark::ChangeRestarted.hit();
         }
         replica.assert_invariants();
         replica

@@ -7,6 +7,7 @@
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
@@ -36,11 +37,13 @@ impl Replica {
         let before = self.log.head().op;
         while let Some(prepare) = self.catchup.ready(self.log.head().op.next()).cloned() {
             if self.is_disk_full_of_work() {
+                Mark::DiskOutrun.hit();
                 self.sync_log();
                 break;
             }
             if prepare.header().parent() != self.log.head() && !Mutant::WrongParentTaken.is_on() {
                 tracing::warn!(group = %self.config.group, id = %prepare.id(), "ignore prepare of another parent");
+                Mark::FactsDistrusted.hit();
                 self.catchup.distrust();
                 return self.ask_start_view(self.view);
             }
@@ -96,6 +99,7 @@ impl Replica {
 
     /// Nobody answered in time: asks the next one.
     pub(super) fn ask_again(&mut self) {
+        Mark::RepairRepeated.hit();
         self.catchup.rotation += 1;
         self.catchup.misses = 0;
         self.catchup.set_asked(None);
@@ -108,6 +112,7 @@ impl Replica {
         let is_news =
             view == self.view && after.is_some_and(|after| self.catchup.learn_chain(after, headers));
         if is_news {
+            Mark::HeadersLearned.hit();
             self.pursue();
         } else {
             tracing::debug!(group = %self.config.group, count = headers.len(), "ignore headers that were not wanted");
@@ -117,6 +122,7 @@ impl Replica {
     pub(super) fn on_repair_prepare(&mut self, prepare: Prepare) {
         let id = prepare.id();
         if self.catchup.supply(prepare) {
+            Mark::PrepareRepaired.hit();
             self.pursue();
         } else {
             tracing::debug!(group = %self.config.group, %id, "ignore prepare that was not wanted");
@@ -127,6 +133,7 @@ impl Replica {
     pub(super) fn on_repair_missing(&mut self, id: PrepareId) {
         let is_wanted = self.catchup.header(id.op).is_some_and(|header| header.id() == id);
         if is_wanted && self.leads_view() && self.catchup.misses < usize::from(self.config.places) {
+            Mark::RepairRefused.hit();
             self.catchup.misses += 1;
             self.catchup.rotation += 1;
             self.catchup.set_asked(None);

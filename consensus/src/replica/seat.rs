@@ -1,6 +1,7 @@
 //! Whether a replica stands in its place, and who does, as far as its log tells (`crate::replacements`).
 
 use varve_protocol::id::{Op, ReplicaIndex, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::replacement::Replacement;
 
@@ -108,6 +109,7 @@ impl Replica {
             return next;
         }
         while !settled.contains(self.config.primary(next)) && settled.count() > 0 {
+            Mark::AbsentPassedOver.hit();
             next = next.next();
         }
         next

@@ -20,6 +20,7 @@
 
 use rand::Rng;
 use varve_protocol::id::{ReplicaIndex, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 
@@ -57,6 +58,9 @@ impl Replica {
 
     /// In place of telling its own.
     pub(super) fn ask_everybody_for_the_log(&mut self) {
+        if self.is_torn() {
+            Mark::TornSilent.hit();
+        }
         self.broadcast(&Message::GetStartView { view: self.view, nonce: self.nonce });
     }
 
@@ -66,7 +70,12 @@ impl Replica {
             return;
         }
         match message {
-            Message::GetStartView { nonce: 1.., .. } => self.torn_peers.insert(from),
+            Message::GetStartView { nonce: 1.., .. } => {
+                self.torn_peers.insert(from);
+                if self.is_restart_unsafe() {
+                    Mark::RestartUnsafe.hit();
+                }
+            }
             Message::DoViewChange { .. } | Message::StartView { .. } | Message::PrepareOk { .. } => {
                 self.torn_peers.remove(from);
             }
@@ -90,6 +99,7 @@ impl Replica {
         self.nonce = 0;
         self.torn_peers = Votes::default();
         if self.requested.is_torn {
+            Mark::TornRecovered.hit();
             self.requested.is_torn = false;
             self.outputs.push_back(Output::SaveSuperblock(self.requested));
         }

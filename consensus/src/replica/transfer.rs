@@ -14,6 +14,7 @@
 //! interrupted goes on where it was.
 
 use varve_protocol::id::{ReplicaIndex, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::snapshot::Snapshot;
 
@@ -41,6 +42,7 @@ impl Replica {
             return self.pursue();
         }
         if self.durable != self.log.head().op || self.has_snapshot_under_way() {
+            Mark::SnapshotPutOff.hit();
             self.sync_log();
             return self.ignore_snapshot(from, &snapshot, "the disk is behind; it is asked for again");
         }
@@ -52,6 +54,7 @@ impl Replica {
 
     fn take_snapshot(&mut self, state: State, snapshot: Box<Snapshot>) {
         assert!(snapshot.op() > self.commit, "a snapshot takes nothing back");
+        Mark::SnapshotTaken.hit();
         tracing::info!(group = %self.config.group, view = %self.view, op = %snapshot.op(), head = %self.log.head(), "take a snapshot");
         self.log = Log::starting_with(snapshot.header);
         self.client_table = state.client_table;

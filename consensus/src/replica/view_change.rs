@@ -6,6 +6,7 @@
 
 use varve_protocol::id::{ReplicaIndex, View};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::message::{Message, SuffixSlot};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::replacement::Generations;
@@ -41,6 +42,9 @@ impl Replica {
     }
 
     pub(super) fn withdraw_proposal(&mut self) {
+        if self.has_proposed() {
+            Mark::ProposalWithdrawn.hit();
+        }
         self.proposal = Proposal::default();
         self.timers.disarm(Timer::Propose);
     }
@@ -49,8 +53,11 @@ impl Replica {
     /// those who wait look elsewhere. What it sealed still commits if it can.
     pub(super) fn give_up_primary(&mut self) {
         if self.leads_view() {
+            Mark::PrimaryDoubtful.hit();
             self.refuse_waiting();
             self.refuse_reads();
+        } else {
+            Mark::PrimarySuspected.hit();
         }
         if !self.has_proposed() && self.is_admitted() {
             self.propose(self.next_view(self.view));
@@ -63,6 +70,7 @@ impl Replica {
         }
         let has_joined = self.has_proposed() && view == self.proposal.view;
         if !(self.would_join(from, current) || has_joined) || view < self.proposal.view {
+            Mark::ProposalIgnored.hit();
             return self.ignore_proposal(from, view);
         }
         if view > self.proposal.view {
@@ -72,6 +80,7 @@ impl Replica {
         if self.has_proposed() {
             self.count_proposal();
         } else {
+            Mark::ProposalJoined.hit();
             self.propose(view);
         }
     }
@@ -132,6 +141,7 @@ impl Replica {
     /// Leaves all earlier views for good.
     pub(super) fn enter_view(&mut self, view: View) {
         assert!(view > self.view, "views only grow");
+        Mark::ViewEntered.hit();
         tracing::info!(group = %self.config.group, %view, left = %self.view, "view change");
         self.stop_leading();
         self.sync_log();
@@ -240,8 +250,10 @@ impl Replica {
         }
         match merge(self.config.founders, &self.changing.told) {
             Merge::Decided(merged) => {
+                Mark::LogChosen.hit();
                 let head = merged.head().op;
                 if head.since(self.log.head().op.min(head)) > PREPARES_IN_FLIGHT_MAX {
+                    Mark::LogForfeited.hit();
                     // V4b: whoever holds more of it can lead sooner. If nobody else can, this goes on.
                     tracing::info!(group = %self.config.group, view = %self.view, own = %self.log.head(), %head, "forfeit");
                     self.propose(self.next_view(self.view));
@@ -289,6 +301,7 @@ impl Replica {
         self.arm_escalation();
         // Without a voice it has no say in who leads, but that it does not.
         if self.is_admitted() || self.leads_view() {
+            Mark::ViewGivenUp.hit();
             self.propose(self.next_view(self.view));
         }
     }

@@ -11,6 +11,7 @@ use varve_consensus::event::Input;
 use varve_protocol::client::{Refusal, Response};
 use varve_protocol::frame::FrameHeader;
 use varve_protocol::id::{GroupId, NodeId, ReplicaIndex};
+use varve_protocol::mark::Mark;
 use varve_protocol::time::Moment;
 
 use crate::event::Session;
@@ -66,6 +67,7 @@ impl Node {
         returned.due = now.plus(ROUND_EVERY.saturating_mul(1 << returned.fruitless_rounds));
         groups.truncate(GROUPS_PER_ROUND);
         for (id, to) in groups {
+            Mark::PrimaryRestored.hit();
             self.drive(id, Input::HandOver { to });
         }
         let goes_on = left > 0 && returned.fruitless_rounds < FRUITLESS_ROUNDS_MAX;

@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use varve_protocol::id::NodeId;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::pulse::Founders;
 use varve_storage::Job;
@@ -43,8 +44,16 @@ impl Node {
             let is_founder = founders.get(&here) == Some(&self.directory);
             tracing::info!(is_founder, "the cluster is there already; this node joins it with an empty disk");
         }
+        let is_told = told.is_some();
         match told.or_else(|| self.all_are_fresh()) {
             Some(founders) => {
+                if !is_told {
+                    Mark::ClusterFounded.hit();
+                } else if founders.get(&here) == Some(&self.directory) {
+                    Mark::FounderLate.hit();
+                } else {
+                    Mark::NewDiskJoined.hit();
+                }
                 self.founding = Some(founders.clone());
                 self.submit(Job::SaveFounders(founders));
             }
@@ -71,6 +80,7 @@ impl Node {
             let fresh: Vec<NodeId> =
                 self.peers.iter().filter(|(_, peer)| peer.is_fresh).map(|(node, _)| *node).collect();
             for node in fresh {
+                Mark::FreshPeerGivenUp.hit();
                 tracing::warn!(peer = %node, "its disk does not take the founding of the cluster; others shall lead");
                 self.tell_groups_concerned(node);
             }

@@ -10,6 +10,7 @@ use varve_consensus::event::Input;
 use varve_consensus::{Replica, Status};
 use varve_protocol::client::Refusal;
 use varve_protocol::id::{GroupId, ReplicaIndex};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_storage::Job;
 
@@ -66,6 +67,7 @@ impl Node {
         let others = group.holders().map(|(place, _)| place).filter(is_up);
         let nearest = others.min_by_key(|place| replica.lag(*place));
         if let Some(to) = nearest {
+            Mark::FullGaveWay.hit();
             self.drive(id, Input::HandOver { to });
         }
     }

@@ -10,6 +10,7 @@ use varve_consensus::event::{Input, Output, Request, RequestHandle};
 use varve_consensus::{Config, RecoveredLog, Replica};
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
@@ -81,6 +82,7 @@ impl Node {
                     tracing::warn!(group = %id, problem = mending.problem(), "mending")
                 }
                 State::Damaged(problem) => {
+                    Mark::ReplicaClosed.hit();
                     tracing::error!(group = %id, problem, "replica is damaged and takes no part");
                 }
                 State::Opening | State::Open(_) => {}
@@ -121,6 +123,7 @@ impl Node {
         let hole = hole.filter(|_| !Mutant::MendingVotes.is_on());
         let hole = hole?;
         let nonce = self.rng.random_range(1..=u64::MAX);
+        Mark::MendingBegun.hit();
         let mending = Mending::new(*superblock, hole, self.now).behind(snapshot.clone(), nonce);
         Some(State::Mending(Box::new(mending)))
     }
@@ -165,6 +168,7 @@ impl Node {
             .collect();
         for id in late {
             if self.groups[&id].placement.node(ReplicaIndex::ZERO) == self.config.node {
+                Mark::FirstViewGivenUp.hit();
                 tracing::warn!(group = %id, "the disk takes no superblock for it; another shall lead");
                 let proposal = Message::StartViewChange { view: View::ZERO.next(), current: View::ZERO };
                 for peer in places().skip(1) {
@@ -256,6 +260,7 @@ impl Node {
                 }
             }
             Output::ServePrepares { to, .. } => {
+                Mark::CatchUpHeldBack.hit();
                 tracing::trace!(group = %id, %to, "enough is sent for now to those who catch up; it is asked for again");
             }
             Output::ServeHeaders { to, view, first, last } => {

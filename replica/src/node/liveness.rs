@@ -17,6 +17,7 @@ use varve_consensus::{Replica, Status};
 use varve_protocol::client::PeerDistance;
 use varve_protocol::frame::{Command, Frame, Voice};
 use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Op, ReplicaIndex, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::pulse::{Founders, Pulse, PulseEntry, PulseMoving};
 use varve_protocol::time::Moment;
@@ -115,6 +116,7 @@ impl Peer {
         let was_suspected = std::mem::take(&mut self.is_suspected);
         let was_away = std::mem::take(&mut self.is_new);
         if was_suspected && !was_away {
+            Mark::PatienceGrown.hit();
             self.patience = (self.patience * 2).min(PATIENCE_MAX);
             self.wronged_at = now;
         } else if now.since(self.wronged_at) > PATIENCE_FOR {
@@ -209,6 +211,7 @@ impl Node {
         self.last_pulse = self.now;
         if late > self.config.timing.suspicion_timeout / 2 {
             // This process was paused: the silence was its own.
+            Mark::PauseNoticed.hit();
             for peer in self.peers.values_mut() {
                 peer.heard_at = self.now;
             }
@@ -366,6 +369,7 @@ impl Node {
     pub(super) fn on_primary_reborn(&mut self, id: GroupId, view: View) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if group.replica().is_some_and(|replica| replica.view() == view) {
+            Mark::RebirthNoticed.hit();
             group.reborn_in = Some(view);
             self.drive(id, Input::PrimaryLiveness(Liveness::Suspected));
         }

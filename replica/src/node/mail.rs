@@ -7,6 +7,7 @@ use varve_consensus::Replica;
 use varve_consensus::event::Input;
 use varve_protocol::frame::Voice;
 use varve_protocol::id::{GroupId, NodeId, Op, ReplicaIndex};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::prepare::Prepare;
 use varve_transport::Lane;
@@ -59,6 +60,7 @@ impl Node {
             Standing::Voice if !is_misdirected => self.hear(id, (node, voice.replica), message),
             Standing::Listener if !is_misdirected => self.on_question(id, (node, voice.replica), message),
             Standing::Voice | Standing::Listener | Standing::Stranger => {
+                Mark::StrangerDropped.hit();
                 self.frames_dropped += 1;
                 tracing::warn!(peer = %node, group = %id, "message of a stranger or of another group dropped");
             }

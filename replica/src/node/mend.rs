@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use varve_protocol::id::{GroupId, NodeId, Op, View};
 use varve_protocol::limits::REPAIR_PREPARES_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_storage::{Hole, Job, ReadFrom, StorageError};
@@ -64,6 +65,7 @@ impl Node {
     /// Another replica may mend with what this one holds. What cannot be found here may be in a hole, so nobody is told that it
     /// is missing.
     fn serve_while_mending(&mut self, id: GroupId, node: NodeId, view: View, ids: &[PrepareId]) {
+        Mark::MendingServed.hit();
         for prepare in ids.iter().take(usize::try_from(REPAIR_PREPARES_MAX).unwrap_or(usize::MAX)) {
             self.serve_prepare(id, node, view, *prepare);
         }
@@ -135,6 +137,7 @@ impl Node {
         let Some(group) = self.groups.remove(&id) else { return };
         let placement = group.placement;
         let State::Mending(mending) = group.state else { return };
+        Mark::MendingDone.hit();
         let base = group.base;
         let Mending { superblock, reading, .. } = *mending;
         let log = reading.map(|reading| reading.log).unwrap_or_default();
@@ -162,6 +165,7 @@ impl Node {
 
     /// A replica's log cannot be mended.
     pub(super) fn note_damaged(&mut self, id: GroupId, error: &StorageError) {
+        Mark::ReplicaClosed.hit();
         tracing::error!(group = %id, %error, "replica is damaged and takes no part");
         if let Some(group) = self.groups.get_mut(&id) {
             group.state = State::Damaged(error.to_string());

@@ -43,6 +43,7 @@ use varve_consensus::{Replica, Status};
 use varve_protocol::client::encode_archive;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber};
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
+use varve_protocol::mark::Mark;
 use varve_protocol::metadata::{MetadataOp, Move};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::PrepareKind;
@@ -125,6 +126,7 @@ impl Node {
             moving.is_some_and(|moving| moving.since == told.since)
         };
         let Some(PulseMoving { group, since, .. }) = told.find(is_under_way) else { return };
+        Mark::MoveFinished.hit();
         self.registering = true;
         let handle = self.new_handle(Waiting::Registration);
         let operation = MetadataOp::FinishMove { group, since };
@@ -209,6 +211,7 @@ impl Node {
         let Some(moving) = group.placement.moving.filter(|moving| moving.to == NodeId::ZERO) else { return };
         let Some(replica) = group.replica().filter(|replica| replica.takes_requests()) else { return };
         if group.last_step(moving) == Some(replica.head().op) && replica.commit() == replica.head() {
+            Mark::LeavingFollowed.hit();
             let handle = self.new_handle(Waiting::Nobody);
             let body = (PrepareKind::Noop, 0, Bytes::new());
             self.request(id, handle, (ProducerId::ZERO, RequestNumber::ZERO), body);
@@ -240,6 +243,7 @@ impl Node {
         }
         let others = self.lags(group, here).filter(|(other, _)| *other != own);
         if let Some((to, _)) = others.min_by_key(|(other, lag)| (*lag, *other)) {
+            Mark::WayMade.hit();
             self.drive(id, Input::HandOver { to });
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use varve_consensus::Replica;
 use varve_consensus::event::Input;
 use varve_protocol::id::{GroupId, NodeId, Op};
+use varve_protocol::mark::Mark;
 use varve_protocol::metadata::{Move, PartitionEntry};
 use varve_protocol::mutant::Mutant;
 use varve_protocol::retention::Retention;
@@ -66,6 +67,7 @@ impl Node {
             } else if self.may_open(id, &placement) {
                 self.open_group(id, placement, VecDeque::new());
             } else {
+                Mark::ReturnAwaited.hit();
                 self.is_awaited = true;
             }
         }
@@ -87,6 +89,7 @@ impl Node {
 
     /// The files of a group are gone.
     pub(super) fn on_deleted(&mut self, id: GroupId) {
+        Mark::GroupDeleted.hit();
         tracing::info!(group = %id, "files deleted");
         self.being_deleted.remove(&id);
         self.after_metadata_write();

@@ -12,6 +12,7 @@ use varve_consensus::Replica;
 use varve_consensus::snapshot::SnapshotBuilder;
 use varve_protocol::id::{GroupId, NodeId, Op, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::log_start::LogStart;
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
@@ -67,12 +68,14 @@ impl Node {
         let is_all = kept.is_none() && active.head == head && commit == head;
         if is_all && expires.is_some_and(|expires| expires <= now) {
             // The entry itself begins the next segment.
+            Mark::AllLetGo.hit();
             (start, expires) = (Some(LogStart { op: head.next(), offset: replica.log_end() }), None);
         }
         let start = start.filter(|start| *start > log_start);
         // If something goes, its entry makes the log another one; should the entry be refused, it is tried again.
         group.surveyed = start.is_none().then_some(Surveyed { head, expires });
         if let Some(start) = start {
+            Mark::OldestLetGo.hit();
             tracing::info!(group = %id, first_op = %start.op, first_offset = %start.offset, "let go of old records");
             let handle = self.new_handle(Waiting::Nobody);
             let body = (PrepareKind::LogStart, 0, start.encode());
@@ -130,6 +133,7 @@ impl Node {
         let Some((group, PendingRead::Snapshot { to, view })) = self.take_read(token) else { return };
         match result {
             Ok(Some(snapshot)) => {
+                Mark::SnapshotServed.hit();
                 self.send_to(group, to, &Message::Snapshot { view, snapshot: Box::new(snapshot) });
             }
             Ok(None) => {}

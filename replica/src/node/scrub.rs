@@ -14,6 +14,7 @@
 use varve_consensus::Replica;
 use varve_protocol::client::Refusal;
 use varve_protocol::id::{GroupId, NodeId, Op, View};
+use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
@@ -151,6 +152,7 @@ impl Node {
         let peers = self.peers_of(id).len();
         let mending = self.scrubbing.wound(id).and_then(|wound| wound.mending.as_ref());
         if mending.is_some_and(|mending| mending.is_stuck(peers)) {
+            Mark::WoundPutOff.hit();
             self.scrubbing.put_off_wound(id);
         }
         self.tend(id);
@@ -193,6 +195,7 @@ impl Node {
         match wound.damage.widened() {
             Some(wide) => {
                 tracing::warn!(group = %id, file = %wound.path.display(), "what is around the damage is not of this log; all of the segment is fetched");
+                Mark::WoundWidened.hit();
                 wound.damage = wide;
                 wound.mending = None;
             }

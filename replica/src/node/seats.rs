@@ -7,6 +7,7 @@
 use varve_consensus::Replica;
 use varve_protocol::client::encode_archive;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber};
+use varve_protocol::mark::Mark;
 use varve_protocol::metadata::MetadataOp;
 use varve_protocol::prepare::PrepareKind;
 use varve_protocol::replacement::{Change, Replacement};
@@ -86,6 +87,7 @@ impl Node {
             }
             match self.next_to_seat(id) {
                 Some(replacement) if takes_requests && !is_replacing => {
+                    self.mark_seating(id, replacement);
                     tracing::info!(group = %id, ?replacement, "let a replica in that has lost its disk, or was moved");
                     let handle = self.new_handle(Waiting::Nobody);
                     let body = (PrepareKind::Replacement, 0, replacement.encode());
@@ -100,6 +102,17 @@ impl Node {
                 }
                 Some(_) | None => {}
             }
+        }
+    }
+
+    fn mark_seating(&self, id: GroupId, Replacement { replica, change, .. }: Replacement) {
+        let moving = self.groups.get(&id).and_then(|group| group.placement.successor(replica));
+        match (change, moving) {
+            (Change::Seated, None) => Mark::LostSeated.hit(),
+            (Change::Seated, Some(moving)) if moving.from == NodeId::ZERO => Mark::JoinerSeated.hit(),
+            (Change::Seated, Some(_)) => Mark::MoverSeated.hit(),
+            (Change::Counted, _) => Mark::JoinerCounted.hit(),
+            (Change::Vacated, _) => Mark::LeaverVacated.hit(),
         }
     }
 

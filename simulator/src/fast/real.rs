@@ -9,7 +9,7 @@ use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
 use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
-use varve_storage::{Completion, Extent, Identity, Job, MemoryDisk, Options, Piece, Store};
+use varve_storage::{Completion, Extent, Identity, Job, MemoryDisk, Options, Piece, StorageError, Store};
 use varve_transport::Lane;
 
 use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
@@ -53,32 +53,59 @@ pub fn address(node: NodeId) -> String {
     format!("n{}:4400", node.as_raw())
 }
 
+/// A new disk of a node that has lost so many, formatted.
+pub(crate) fn format(identity: Identity, disks: u64) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let directory = DirectoryId::new(u64::from(identity.node.as_raw()) + disks * 1000);
+    Store::format(&disk, identity, directory).expect("an empty disk can be formatted");
+    disk
+}
+
+/// Opens the disk of a node for one of its lives, with the sizes and the keys that a seed draws.
+pub(crate) fn open(
+    disk: &MemoryDisk,
+    identity: Identity,
+    (seed, life): (u64, u64),
+) -> Result<(Store<MemoryDisk>, Recovery), StorageError> {
+    let sizes = if retention(seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
+    let size = sizes[stream(seed, "segments").random_range(0..sizes.len())];
+    let reserve_bytes = RESERVE_SIZES[stream(seed, "reserve").random_range(0..RESERVE_SIZES.len())];
+    let keys = keys_of(seed, identity.node, life);
+    let options = Options { segment_size_bytes_max: size, reserve_bytes, keys, ..Options::DEFAULT };
+    let open = || Recovery::open(disk.clone(), identity, options.clone());
+    open().or_else(|error| {
+        if error.is_disk_full() {
+            // Somebody has to make some room for it first.
+            fill(disk, Some(ROOM_TO_START));
+            return open();
+        }
+        Err(error)
+    })
+}
+
+/// Leaves only so much room on a disk; `None`: enough.
+pub(crate) fn fill(disk: &MemoryDisk, room: Option<u64>) {
+    disk.set_capacity(room.map(|room| disk.used() + room));
+}
+
+/// Takes note of what is to be done to a disk.
+pub(crate) fn count(work: &mut Work, job: &Job) {
+    work.truncations += u64::from(matches!(job, Job::Truncate { .. }));
+    work.let_go += u64::from(matches!(job, Job::LetGo { .. }));
+    work.snapshots += u64::from(matches!(job, Job::TakeSnapshot { .. }));
+}
+
 impl Machine for RealNode {
     type Disk = MemoryDisk;
 
     fn format(setup: &Setup, disks: u64) -> MemoryDisk {
-        let disk = MemoryDisk::new();
-        let directory = DirectoryId::new(u64::from(setup.node.as_raw()) + disks * 1000);
-        Store::format(&disk, identity(setup), directory).expect("an empty disk can be formatted");
-        disk
+        format(identity(setup), disks)
     }
 
     fn start(setup: &Setup, incarnation: Incarnation, disk: MemoryDisk) -> Result<Self, String> {
-        let sizes = if retention(setup.seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
-        let size = sizes[stream(setup.seed, "segments").random_range(0..sizes.len())];
-        let reserve_bytes = RESERVE_SIZES[stream(setup.seed, "reserve").random_range(0..RESERVE_SIZES.len())];
-        let keys = keys_of(setup.seed, setup.node, incarnation.as_raw() & u64::from(u32::MAX));
-        let options = Options { segment_size_bytes_max: size, reserve_bytes, keys, ..Options::DEFAULT };
-        let open = || Recovery::open(disk.clone(), identity(setup), options.clone());
-        let opened = open().or_else(|error| {
-            if error.is_disk_full() {
-                // Somebody has to make some room for it first.
-                Self::fill(&disk, Some(ROOM_TO_START));
-                return open();
-            }
-            Err(error)
-        });
-        let (store, recovery) = opened.map_err(|error| format!("the store cannot be opened: {error}"))?;
+        let life = incarnation.as_raw() & u64::from(u32::MAX);
+        let (store, recovery) = open(&disk, identity(setup), (setup.seed, life))
+            .map_err(|error| format!("the store cannot be opened: {error}"))?;
         let members: BTreeMap<NodeId, String> =
             setup.members.iter().map(|node| (*node, address(*node))).collect();
         let config = NodeConfig {
@@ -128,9 +155,7 @@ impl Machine for RealNode {
                     return Some(Effect::ToClient { session: session.0, frame });
                 }
                 NodeEffect::Disk(job) => {
-                    self.work.truncations += u64::from(matches!(job, Job::Truncate { .. }));
-                    self.work.let_go += u64::from(matches!(job, Job::LetGo { .. }));
-                    self.work.snapshots += u64::from(matches!(job, Job::TakeSnapshot { .. }));
+                    count(&mut self.work, &job);
                     self.waiting.push(job);
                 }
                 NodeEffect::Halt { reason } => {
@@ -187,7 +212,7 @@ impl Machine for RealNode {
     }
 
     fn fill(disk: &MemoryDisk, room: Option<u64>) {
-        disk.set_capacity(room.map(|room| disk.used() + room));
+        fill(disk, room);
     }
 
     fn disk(&self) -> Option<&MemoryDisk> {

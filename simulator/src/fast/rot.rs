@@ -103,7 +103,7 @@ impl Atlas {
     }
 
     /// Harms the disk of a node that runs; says what it did.
-    pub(super) fn harm_in_use(
+    pub(crate) fn harm_in_use(
         &mut self,
         node: NodeId,
         harm: impl FnOnce(&mut ChaCha8Rng) -> Vec<Harm>,
@@ -119,20 +119,24 @@ impl Atlas {
     }
 
     /// The logs that were harmed while they were in use, and are not whole again, if it is time to look at them.
-    pub(super) fn wounded(&mut self, now: Duration) -> Option<(NodeId, BTreeSet<GroupId>)> {
+    pub(crate) fn wounded(&mut self, now: Duration) -> Option<(NodeId, BTreeSet<GroupId>)> {
         let node = self.harmed.filter(|_| !self.wounded.is_empty() && now >= self.look_at)?;
         self.look_at = now + LOOK_EVERY;
         Some((node, self.wounded.clone()))
     }
 
     /// One of them is.
-    pub(super) fn close_wound(&mut self, group: GroupId) {
+    pub(crate) fn close_wound(&mut self, group: GroupId) {
         self.wounded.remove(&group);
         self.forget_if_well();
     }
 
     /// Perhaps harms the disk of a node that has just stopped; says what it did.
-    fn harm(&mut self, node: NodeId, harm: impl FnOnce(&mut ChaCha8Rng, u32) -> Vec<Harm>) -> Vec<Harm> {
+    pub(crate) fn harm(
+        &mut self,
+        node: NodeId,
+        harm: impl FnOnce(&mut ChaCha8Rng, u32) -> Vec<Harm>,
+    ) -> Vec<Harm> {
         let is_spared = self.harmed.is_some_and(|harmed| harmed != node);
         if is_spared || self.rot.crashes_permille == 0 || !chance(&mut self.rng, self.rot.crashes_permille) {
             return Vec::new();

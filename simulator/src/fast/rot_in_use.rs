@@ -19,6 +19,7 @@ use super::machine::Machine;
 use super::rot::{BLOCK, Harm, flip, protected};
 use super::universe::Universe;
 use super::watch::takes_part;
+use crate::actor::Placement;
 use crate::oracle::Violation;
 use crate::random::pick;
 
@@ -73,50 +74,53 @@ impl<M: Machine> Universe<M> {
 
     /// At the end every replica holds what the others hold, on a disk that can be read, and nothing that was found is left.
     pub(super) fn compare_disks(&self) -> Result<(), Violation> {
-        let statuses = self.statuses();
-        for (group, members) in self.watched_groups() {
-            let mut all: BTreeMap<Op, (PrepareId, NodeId)> = BTreeMap::new();
-            for node in members {
-                let replica = statuses
-                    .get(&node)
-                    .and_then(|status| status.groups.iter().find(|one| one.group == group));
-                let Some(replica) = replica.filter(|replica| works(replica)) else { continue };
-                let Some(disk) = self.hosts[&node].machine().and_then(Machine::disk) else { continue };
-                let held = M::held(disk, group).map_err(|why| {
-                    Violation::new("a log has rotted and is not mended", format!("{node}: {group}: {why}"))
-                })?;
-                if held_up_to(&held) < Op::new(replica.durable) {
-                    let detail =
-                        format!("{node}: {group} is durable up to op{}, and holds less", replica.durable);
-                    return Err(Violation::new("a log has rotted and is not mended", detail));
-                }
-                for (op, id) in held.range(..=Op::new(replica.commit)) {
-                    let (other, by) = *all.entry(*op).or_insert((*id, node));
-                    if other != *id {
-                        let detail = format!("{group} {op}: {by} has {other}, {node} has {id}");
-                        return Err(Violation::new("two disks hold different prepares", detail));
-                    }
-                }
-            }
-        }
-        for (node, status) in statuses {
-            let scrub = status.scrub;
-            if scrub.damages_found != scrub.damages_mended {
-                return Err(Violation::new(
-                    "damage was found and is not mended",
-                    format!("{node}: {scrub:?}"),
-                ));
-            }
-        }
-        Ok(())
+        let held = |node: NodeId, group| {
+            let disk = self.hosts[&node].machine().and_then(Machine::disk)?;
+            Some(M::held(disk, group))
+        };
+        compare_disks(&self.watched_groups(), &self.statuses(), held)
     }
 }
 
-fn works(replica: &GroupStatus) -> bool {
+/// Compares what is `held` of these groups on nodes of these statuses.
+pub(crate) fn compare_disks(
+    groups: &Placement,
+    statuses: &BTreeMap<NodeId, NodeStatus>,
+    held: impl Fn(NodeId, GroupId) -> Option<Result<Held, String>>,
+) -> Result<(), Violation> {
+    let rotten = |detail: String| Violation::new("a log has rotted and is not mended", detail);
+    for (group, members) in groups {
+        let mut all: BTreeMap<Op, (PrepareId, NodeId)> = BTreeMap::new();
+        for node in members {
+            let replica =
+                statuses.get(node).and_then(|status| status.groups.iter().find(|one| one.group == *group));
+            let Some(replica) = replica.filter(|replica| works(replica)) else { continue };
+            let Some(held) = held(*node, *group) else { continue };
+            let held = held.map_err(|why| rotten(format!("{node}: {group}: {why}")))?;
+            if held_up_to(&held) < Op::new(replica.durable) {
+                let durable = replica.durable;
+                return Err(rotten(format!("{node}: {group} is durable up to op{durable}, and holds less")));
+            }
+            for (op, id) in held.range(..=Op::new(replica.commit)) {
+                let (other, by) = *all.entry(*op).or_insert((*id, *node));
+                if other != *id {
+                    let detail = format!("{group} {op}: {by} has {other}, {node} has {id}");
+                    return Err(Violation::new("two disks hold different prepares", detail));
+                }
+            }
+        }
+    }
+    let left = statuses.iter().find(|(_, status)| status.scrub.damages_found != status.scrub.damages_mended);
+    left.map_or(Ok(()), |(node, status)| {
+        Err(Violation::new("damage was found and is not mended", format!("{node}: {:?}", status.scrub)))
+    })
+}
+
+pub(crate) fn works(replica: &GroupStatus) -> bool {
     takes_part(replica) && matches!(replica.role, Role::Primary | Role::Backup)
 }
 
-fn held_up_to(held: &Held) -> Op {
+pub(crate) fn held_up_to(held: &Held) -> Op {
     held.last_key_value().map_or(Op::ZERO, |(op, _)| *op)
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
+use varve_protocol::mark;
 
 use super::chronicle::Chronicle;
 use super::heap::EventHeap;
@@ -78,6 +79,8 @@ pub(crate) struct Universe<M: Machine> {
 impl<M: Machine> Universe<M> {
     /// The universe of a scenario, at its beginning.
     pub(crate) fn new(scenario: Scenario, printing: Printing) -> Self {
+        // What another universe on this thread has left.
+        mark::take();
         let seed = scenario.seed;
         let cluster = ClusterId::new(u128::from(seed) << 64 | 0x5ed1_4e47);
         let members: Vec<NodeId> = scenario.node_ids().collect();
@@ -147,6 +150,7 @@ impl<M: Machine> Universe<M> {
             verdict,
             statistics,
             trace: self.trace.digest(),
+            marks: mark::take(),
             last: self.trace.last(),
         }
     }

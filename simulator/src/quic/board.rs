@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use varve_protocol::client::NodeStatus;
 use varve_protocol::id::{GroupId, NodeId};
+use varve_protocol::retention::Retention;
 
 use crate::actor::{Placement, Streams};
 use crate::oracle::{Oracle, Violation};
@@ -24,6 +25,8 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// Where the partitions are, once somebody knows.
     pub(crate) placement: Option<Placement>,
+    /// Where they are now, if replicas are moved.
+    pub(crate) moved: Option<Placement>,
     /// The streams that the tinkerer has made.
     pub(crate) streams: Streams,
     /// The first broken promise.
@@ -61,13 +64,14 @@ pub(crate) struct Board(Arc<Mutex<State>>);
 
 impl Board {
     /// A universe at its beginning.
-    pub(crate) fn new(printing: Printing) -> Self {
+    pub(crate) fn new(printing: Printing, retention: Retention) -> Self {
         Self(Arc::new(Mutex::new(State {
-            oracle: Oracle::new(),
+            oracle: Oracle::with_retention(retention),
             trace: Trace::new(printing),
             statistics: Statistics { seeds: 1, ..Statistics::default() },
             phase: Phase::Safety,
             placement: None,
+            moved: None,
             streams: Streams::new(),
             violation: None,
             waits: BTreeMap::new(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_client::{Client, ClientConfig, ClientError, From, ProducerConfig, Seams, TopicOptions};
+use varve_protocol::client::Refusal;
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId};
 use varve_protocol::metadata::MetadataError;
 
@@ -103,8 +104,8 @@ pub(crate) async fn operate(around: Surroundings) -> turmoil::Result {
         partitions: around.scenario.partitions,
         replication_factor: Some(around.scenario.replication_factor),
         durability: around.scenario.durability,
+        retention: around.scenario.load.retention,
         compression: around.scenario.load.compression,
-        ..TopicOptions::default()
     };
     loop {
         let made = admin.create_stream(NAME).await;
@@ -224,6 +225,21 @@ pub(crate) async fn survey(around: Surroundings) -> turmoil::Result {
     Ok(())
 }
 
+/// Where a consumer goes on after an error: at the start of the log, if what it wanted was let go.
+fn skip_what_is_gone(board: &Board, group: GroupId, next: u64, error: &ClientError) -> u64 {
+    let ClientError::Refused(Refusal::OffsetOutOfRange { earliest, next: end }) = error else { return next };
+    let (earliest, end) = (earliest.as_raw(), end.as_raw());
+    if next >= earliest {
+        return next;
+    }
+    let state = &mut *board.lock();
+    // The client does not say which replica that was.
+    if let Err(violation) = state.oracle.log_start_told((group, NodeId::ZERO), earliest, end) {
+        state.violation.get_or_insert(violation);
+    }
+    earliest
+}
+
 async fn consume_partition(client: Client, board: Board, (partition, group): (u32, GroupId)) {
     let mut next = 0;
     while board.phase() != Phase::Over {
@@ -233,8 +249,14 @@ async fn consume_partition(client: Client, board: Board, (partition, group): (u3
             continue;
         };
         // A consumer that waits at the end would outlast the universe: it is asked anew from time to time.
-        while let Ok(Ok(fetched)) = tokio::time::timeout(Duration::from_secs(2), consumer.next_batch()).await
-        {
+        while let Ok(result) = tokio::time::timeout(Duration::from_secs(2), consumer.next_batch()).await {
+            let fetched = match result {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    next = skip_what_is_gone(&board, group, next, &error);
+                    break;
+                }
+            };
             let state = &mut *board.lock();
             for (offset, record) in fetched.records {
                 let offset = offset.as_raw();

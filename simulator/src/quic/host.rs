@@ -12,17 +12,18 @@ use std::time::Duration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
-use varve_protocol::id::{ClusterId, DirectoryId, Incarnation, NodeId, Timestamp};
+use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
 use varve_replica::server::disk::{DiskWorker, link};
 use varve_replica::server::{Clock, Parts, run};
-use varve_replica::{Node, NodeConfig, Recovery};
-use varve_storage::{Identity, Job, MemoryDisk, Options, Store};
+use varve_replica::{Node, NodeConfig};
+use varve_storage::{Identity, Job, MemoryDisk, Store};
 use varve_transport::authority::Authority;
 use varve_transport::{Resolve, Resolving, Transport, TransportConfig, Tuning};
 
 use super::board::Board;
 use super::socket::{OnPacket, SharedWeather, SimulatedRuntime, SimulatedSocket};
-use crate::fast::machine::Ending;
+use crate::fast::machine::{Ending, Work};
+use crate::fast::real;
 use crate::random::{chance, duration_between, long_tail, nanos, seed_bytes, stream};
 use crate::scenario::{Disk, Scenario, timing};
 use crate::trace::{Endpoint, Event};
@@ -38,9 +39,6 @@ const HUNG_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// How much slower a disk is while that fault lasts.
 const SLOWNESS: u32 = 20;
-
-/// Bytes of a segment: small, so that many are sealed.
-const SEGMENT_BYTES: u64 = 256 << 10;
 
 /// The host name of a node.
 pub(crate) fn host_name(node: NodeId) -> String {
@@ -109,6 +107,11 @@ struct Drive {
     /// The round under way.
     round: Option<Vec<Job>>,
     rng: ChaCha8Rng,
+    /// Disks that were lost.
+    disks: u64,
+    /// Faults that let it be full.
+    full: u32,
+    work: Work,
 }
 
 /// A computer.
@@ -139,10 +142,9 @@ impl Host {
         board: &Board,
         (ends, weather): (&Arc<Ends>, &SharedWeather),
     ) -> Arc<Self> {
-        let disk = MemoryDisk::new();
-        let directory = DirectoryId::new(node.as_raw().into());
-        Store::format(&disk, Identity { cluster, node }, directory).expect("an empty disk can be formatted");
+        let disk = real::format(Identity { cluster, node }, 0);
         let rng = stream(scenario.seed, &format!("drive {node}"));
+        let work = Work::default();
         Arc::new(Self {
             cluster,
             node,
@@ -150,7 +152,7 @@ impl Host {
             board: board.clone(),
             ends: Arc::clone(ends),
             weather: weather.clone(),
-            drive: Mutex::new(Drive { disk, store: None, round: None, rng }),
+            drive: Mutex::new(Drive { disk, store: None, round: None, rng, disks: 0, full: 0, work }),
             lives: AtomicU64::new(0),
             wall_offset_us: AtomicI64::new(0),
             slow: AtomicU32::new(0),
@@ -171,8 +173,7 @@ impl Host {
         self.board.record(Event::Note(format!("{} starts its life {life}", self.node)));
         let identity = Identity { cluster: self.cluster, node: self.node };
         let disk = self.drive().disk.clone();
-        let options = Options { segment_size_bytes_max: SEGMENT_BYTES, reserve_bytes: 0, ..Options::DEFAULT };
-        let (store, recovery) = Recovery::open(disk, identity, options)?;
+        let (store, recovery) = real::open(&disk, identity, (self.scenario.seed, life))?;
         self.drive().store = Some(store);
         let rng = stream(self.scenario.seed, &format!("socket {} life {life}", self.node));
         let observer = packet_observer(&self.board, Endpoint::Node(self.node), &self.ends);
@@ -248,7 +249,11 @@ impl Host {
     /// The disk: takes a round, lets time pass, does it, reports.
     async fn work(self: Arc<Self>, mut worker: DiskWorker) {
         while let Some(jobs) = worker.next_round().await {
-            self.drive().round = Some(jobs);
+            {
+                let drive = &mut *self.drive();
+                jobs.iter().for_each(|job| real::count(&mut drive.work, job));
+                drive.round = Some(jobs);
+            }
             self.count_down();
             tokio::time::sleep(self.round_latency()).await;
             while self.hung.load(Ordering::Relaxed) > 0 {
@@ -294,6 +299,40 @@ impl Host {
             Ending::Power => drive.disk.crash(&mut drive.rng),
         };
         was_in_round
+    }
+
+    /// The disk of a computer without a process is replaced by an empty one.
+    pub(crate) fn lose_disk(&self) {
+        let drive = &mut *self.drive();
+        assert!(drive.store.is_none(), "a disk is lost while no process uses it");
+        drive.disks += 1;
+        drive.disk = real::format(Identity { cluster: self.cluster, node: self.node }, drive.disks);
+    }
+
+    /// Leaves only so much room on the disk.
+    pub(crate) fn fill(&self, room: u64) {
+        let drive = &mut *self.drive();
+        drive.full += 1;
+        real::fill(&drive.disk, Some(room));
+    }
+
+    /// One of the faults that filled the disk is over.
+    pub(crate) fn make_room(&self) {
+        let drive = &mut *self.drive();
+        drive.full -= 1;
+        if drive.full == 0 {
+            real::fill(&drive.disk, None);
+        }
+    }
+
+    /// The disk, as it is now.
+    pub(crate) fn disk(&self) -> MemoryDisk {
+        self.drive().disk.clone()
+    }
+
+    /// What all processes here have done.
+    pub(crate) fn work_done(&self) -> Work {
+        self.drive().work
     }
 
     /// The process is to die in one of its next rounds of writes.

@@ -1,14 +1,17 @@
 //! Carries out the strikes of a scenario in the QUIC world, and takes them back.
 //!
 //! What this world cannot do is done as nearly as it can: a process cannot be frozen, so that it is cut off from everybody
-//! instead; and connections cannot be reset from outside, so that this strike is left to the fast world.
+//! instead; and connections cannot be reset from outside, so that this strike is left to the fast world. What befalls disks is the same
+//! in both.
+
+mod disks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use turmoil::Sim;
-use varve_protocol::client::Role;
+use varve_protocol::client::{NodeStatus, Role};
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId};
 
@@ -17,6 +20,7 @@ use super::host::{Host, host_name};
 use super::world::client_name;
 use crate::doubt;
 use crate::fast::machine::Ending;
+use crate::fast::rot::Atlas;
 use crate::scenario::{Death, Fault, LeftBehind, Reach, Scenario, Strike, Victim};
 
 /// What has to be taken back when a fault ends.
@@ -26,6 +30,7 @@ struct Undo {
     crashed: Vec<NodeId>,
     slowed: Vec<NodeId>,
     hung: Vec<NodeId>,
+    filled: Vec<NodeId>,
 }
 
 /// The schedule, and what is broken at the moment.
@@ -47,6 +52,10 @@ pub(crate) struct Nemesis {
     returns: Vec<(Duration, Vec<NodeId>)>,
     /// Those who are kept out while the others must work.
     left_behind: BTreeMap<usize, Undo>,
+    /// What the disks have forgotten.
+    atlas: Atlas,
+    /// The node whose disk was lost last.
+    lost_disk: Option<NodeId>,
 }
 
 impl Nemesis {
@@ -64,6 +73,8 @@ impl Nemesis {
             dooms: BTreeMap::new(),
             returns: Vec::new(),
             left_behind: BTreeMap::new(),
+            atlas: Atlas::new(scenario.seed, scenario.rot),
+            lost_disk: None,
         }
     }
 
@@ -156,11 +167,19 @@ impl Nemesis {
                 .trace
                 .note(sim.elapsed(), "nobody is left behind: nothing was founded".to_owned());
         }
-        if self.durability == Durability::QuorumMemory && !are_all_sound(board) {
+        if !self.all_disks_are_good(board) {
+            let note = "nobody is left behind: a majority would lack a disk".to_owned();
+            return board.lock().trace.note(sim.elapsed(), note);
+        }
+        if self.durability == Durability::QuorumMemory && !self.are_all_sound(board) {
             let note = "nobody is left behind: somebody is silent already".to_owned();
             return board.lock().trace.note(sim.elapsed(), note);
         }
-        for (index, LeftBehind { fault, .. }) in scenario.left_behind.iter().enumerate() {
+        for (index, LeftBehind { node, fault }) in scenario.left_behind.iter().enumerate() {
+            if self.harmed().is_some_and(|harmed| harmed != *node) {
+                // The others would have to do without two.
+                continue;
+            }
             board.lock().trace.note(sim.elapsed(), format!("left behind: {fault:?}"));
             let undo = self.inflict((*fault, Duration::MAX), sim, board, hosts);
             self.left_behind.insert(index, undo);
@@ -224,8 +243,10 @@ impl Nemesis {
                 undo.crashed.push(find(victim));
                 ending = Ending::Process;
             }
-            // No scenario of this world loses disks.
-            Fault::Crash(victim) | Fault::LoseDisk(victim) => undo.crashed.push(find(victim)),
+            Fault::Crash(victim) => undo.crashed.push(find(victim)),
+            Fault::LoseDisk(victim) => {
+                undo.crashed.extend(self.choose_disk_to_lose(find(victim), sim.elapsed(), board));
+            }
             Fault::PowerFailure => {
                 undo.crashed = self.nodes.clone();
                 board.lock().statistics.power_failures += 1;
@@ -235,12 +256,32 @@ impl Nemesis {
                 hosts[&node].doom(rounds);
                 self.dooms.insert(node, (death, lasts));
             }
-            // No scenario of this world fills disks, or lets them rot.
-            Fault::ResetConnections | Fault::FillDisk { .. } | Fault::RotDisk(_) => {}
+            Fault::RotDisk(victim) => self.rot_in_use(find(victim), sim.elapsed(), (board, hosts)),
+            Fault::FillDisk { victim, room } => {
+                let node = find(victim);
+                hosts[&node].fill(room);
+                board.lock().statistics.disks_filled += 1;
+                undo.filled.push(node);
+            }
+            Fault::ResetConnections => {}
             Fault::SlowDisk(victim) => undo.slowed.push(find(victim)),
             Fault::HangDisk(victim) => undo.hung.push(find(victim)),
             Fault::JumpClock { victim, by_ms } => hosts[&find(victim)].jump_clock(by_ms),
         }
+        self.apply(&mut undo, ending, sim, (board, hosts));
+        if let (Fault::LoseDisk(_), Some(node)) = (fault, undo.crashed.first()) {
+            hosts[node].lose_disk();
+        }
+        undo
+    }
+
+    fn apply(
+        &mut self,
+        undo: &mut Undo,
+        ending: Ending,
+        sim: &mut Sim<'_>,
+        (board, hosts): (&Board, &BTreeMap<NodeId, Arc<Host>>),
+    ) {
         board.lock().statistics.network_partitions += u64::from(!undo.cuts.is_empty());
         for (from, to) in undo.cuts.clone() {
             let count = self.cuts.entry((from.clone(), to.clone())).or_default();
@@ -249,14 +290,14 @@ impl Nemesis {
                 sim.partition_oneway(from.as_str(), to.as_str());
             }
         }
-        undo.crashed = self.crash_spared(undo.crashed, ending, sim, (board, hosts));
+        let victims = std::mem::take(&mut undo.crashed);
+        undo.crashed = self.crash_spared(victims, ending, sim, (board, hosts));
         for node in &undo.slowed {
             hosts[node].slow_down();
         }
         for node in &undo.hung {
             hosts[node].hang();
         }
-        undo
     }
 
     fn relieve(
@@ -289,6 +330,9 @@ impl Nemesis {
         for node in undo.slowed {
             hosts[&node].speed_up();
         }
+        for node in undo.filled {
+            hosts[&node].make_room();
+        }
     }
 
     /// Stops those of these that may be stopped; says which.
@@ -320,6 +364,7 @@ impl Nemesis {
         }
         sim.crash(host_name(node));
         let was_in_round = hosts[&node].lose_process(ending);
+        self.let_rot(node, sim.elapsed(), (board, hosts));
         let state = &mut *board.lock();
         state.statuses.remove(&node);
         state.stopped.insert(node, sim.elapsed());
@@ -334,10 +379,20 @@ impl Nemesis {
         }
         let state = board.lock();
         let Some(placement) = &state.placement else { return victims };
-        let is_sound = |node: NodeId, group: GroupId| {
-            state.statuses.get(&node).is_some_and(|status| doubt::is_sound(status, group))
-        };
-        doubt::spared(victims, placement, is_sound)
+        doubt::spared(victims, placement, |node, group| self.is_sound(node, group, &state.statuses))
+    }
+
+    fn is_sound(&self, node: NodeId, group: GroupId, statuses: &BTreeMap<NodeId, NodeStatus>) -> bool {
+        let is_whole = self.lost_disk != Some(node) && self.harmed() != Some(node);
+        is_whole && statuses.get(&node).is_some_and(|status| doubt::is_sound(status, group))
+    }
+
+    fn are_all_sound(&self, board: &Board) -> bool {
+        let state = board.lock();
+        let placement = state.placement.iter().flatten();
+        let mut replicas =
+            placement.flat_map(|(group, members)| members.iter().map(move |node| (*node, *group)));
+        replicas.all(|(node, group)| self.is_sound(node, group, &state.statuses))
     }
 
     /// Everything from and to a node.
@@ -354,14 +409,6 @@ impl Nemesis {
         let all = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
         all.filter(|(a, b)| a != b && is_cut(*a, *b)).map(|(a, b)| (host_name(a), host_name(b))).collect()
     }
-}
-
-fn are_all_sound(board: &Board) -> bool {
-    let state = board.lock();
-    let placement = state.placement.iter().flatten();
-    let mut replicas = placement.flat_map(|(group, members)| members.iter().map(move |node| (*node, *group)));
-    replicas
-        .all(|(node, group)| state.statuses.get(&node).is_some_and(|status| doubt::is_sound(status, group)))
 }
 
 /// Who is meant by a victim, as far as the nodes have told lately.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use turmoil::Sim;
 use varve_protocol::id::{ClusterId, NodeId};
+use varve_protocol::mark;
 
 use super::board::Board;
 use super::client::{Surroundings, act, consume, operate, produce, survey};
@@ -14,6 +15,7 @@ use super::nemesis::Nemesis;
 use super::socket::{SharedWeather, Weather};
 use crate::actor::Actor;
 use crate::actor::balancer::Balancer;
+use crate::actor::mover::Mover;
 use crate::actor::producer::Producer;
 use crate::actor::reader::{Auditor, Wanderer};
 use crate::actor::scout::Scout;
@@ -45,8 +47,10 @@ pub(crate) struct World<'a> {
 impl World<'_> {
     /// The universe of a scenario, at its beginning.
     pub(crate) fn new(scenario: Scenario, printing: Printing) -> Self {
+        // What another universe on this thread has left.
+        mark::take();
         let cluster = ClusterId::new(u128::from(scenario.seed) << 64 | 0x9_1c);
-        let board = Board::new(printing);
+        let board = Board::new(printing, scenario.load.retention);
         let mut sim = simulation(&scenario);
         let ends = Arc::new(Ends::default());
         let weather = SharedWeather::new(Weather {
@@ -96,6 +100,12 @@ impl World<'_> {
         statistics.events = state.trace.events();
         statistics.tally = state.oracle.tally();
         statistics.view_changes = state.views.values().sum();
+        self.nemesis.add_to(&mut statistics);
+        for work in self.hosts.values().map(|host| host.work_done()) {
+            statistics.truncations += work.truncations;
+            statistics.let_go += work.let_go;
+            statistics.snapshots += work.snapshots;
+        }
         state.trace.note(simulated, format!("{verdict}; {:?}", statistics.tally));
         Report {
             seed: self.scenario.seed,
@@ -103,6 +113,7 @@ impl World<'_> {
             verdict,
             statistics,
             trace: state.trace.digest(),
+            marks: mark::take(),
             last: state.trace.last(),
         }
     }
@@ -121,6 +132,7 @@ impl World<'_> {
             }
             let now = self.sim.elapsed();
             self.nemesis.strike(now, &mut self.sim, &self.board, &self.hosts);
+            self.nemesis.look_at_disks(now, &self.board, &self.hosts);
             if self.advance(now)? {
                 return Ok(());
             }
@@ -144,7 +156,12 @@ impl World<'_> {
                 self.nemesis.bring_back(&mut self.sim, &self.board, &self.hosts);
                 self.begin(Phase::Audit, now);
             }
-            Phase::Audit if !is_waiting && !self.board.lock().ends.is_empty() => {
+            Phase::Audit
+                if !is_waiting
+                    && !self.board.lock().ends.is_empty()
+                    && self.nemesis.is_all_mended(&self.board) =>
+            {
+                self.nemesis.compare_disks(&self.board, &self.hosts)?;
                 let state = &mut *self.board.lock();
                 for (group, ends) in &state.ends {
                     state.oracle.verify_end(*group, ends)?;
@@ -164,6 +181,9 @@ impl World<'_> {
         state.phase = phase;
         self.phase_until = now + self.scenario.recovery_max();
         if phase == Phase::Audit {
+            if let Some(moved) = state.moved.take() {
+                state.placement = Some(moved);
+            }
             // Removed by the auditor when it has seen everything.
             state.waits.insert(u32::MAX, "nothing has been read".to_owned());
         }
@@ -176,13 +196,15 @@ impl World<'_> {
         let replicas = state.statuses.values().flat_map(|status| {
             status.groups.iter().map(|replica| {
                 let (node, group, role) = (status.node, replica.group, replica.role);
-                format!("{node} {group} {role:?} {} op{}", replica.view, replica.commit)
+                let problem = replica.problem.as_deref().unwrap_or_default();
+                format!("{node} {group} {role:?} {} op{} {problem}", replica.view, replica.commit)
             })
         });
         let replicas: Vec<String> = replicas.collect();
         let limit = self.scenario.recovery_max();
+        let harmed = self.nemesis.harmed();
         let detail = format!(
-            "{limit:?} after {phase:?} began: {}; as told last: {}",
+            "{limit:?} after {phase:?} began: {}; harmed: {harmed:?}; as told last: {}",
             waits.join("; "),
             replicas.join(", ")
         );
@@ -258,6 +280,14 @@ fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> S
         let make = move |_: &Board| -> Option<Box<dyn Actor>> {
             Some(Box::new(Balancer::new(cluster, nodes, partitions, rng)))
         };
+        sim.client(client_name(client.client), act(client, make));
+    }
+    if load.moves {
+        let client = next();
+        let rng = stream(scenario.seed, "mover");
+        let (cluster, nodes) = (client.cluster, nodes.clone());
+        let make =
+            move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Mover::new(cluster, nodes, rng))) };
         sim.client(client_name(client.client), act(client, make));
     }
     let client = next();

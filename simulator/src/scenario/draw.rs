@@ -71,12 +71,11 @@ fn draw_durability(seed: u64, replication_factor: u8) -> Durability {
 }
 
 /// Drawn apart. A group of fewer than three replicas has no majority of others to learn from.
-fn draw_rot(seed: u64, world: World, replication_factor: u8) -> Rot {
-    let is_possible = world == World::Fast && replication_factor >= 3;
-    if is_possible { Rot::draw(&mut stream(seed, "rot")) } else { Rot::NONE }
+fn draw_rot(seed: u64, replication_factor: u8) -> Rot {
+    if replication_factor >= 3 { Rot::draw(&mut stream(seed, "rot")) } else { Rot::NONE }
 }
 
-/// How long the records of a universe of the fast world are kept. Drawn apart.
+/// How long the records of a universe are kept. Drawn apart.
 #[must_use]
 pub fn retention(seed: u64) -> Retention {
     let rng = &mut stream(seed, "retention");
@@ -118,7 +117,7 @@ impl Scenario {
             replication_factor,
             durability: draw_durability(seed, replication_factor),
             load: Load {
-                retention: if world == World::Fast { retention(seed) } else { Retention::FOREVER },
+                retention: retention(seed),
                 tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
                 compression: pick(&mut stream(seed, "compression"), &COMPRESSIONS),
                 balances: chance(&mut stream(seed, "balances"), BALANCERS_PERMILLE),
@@ -130,7 +129,7 @@ impl Scenario {
             safety,
             strikes: draw_strikes(rng, nodes, partitions, safety),
             left_behind: Vec::new(),
-            rot: draw_rot(seed, world, replication_factor),
+            rot: draw_rot(seed, replication_factor),
         }
         .with_deaths_in_writes()
         .with_lost_disks()
@@ -140,10 +139,10 @@ impl Scenario {
         .with_rot_in_use()
     }
 
-    /// Lets disks forget while their nodes run, in some universes of the fast world. Drawn apart.
+    /// Lets disks forget while their nodes run, in some universes. Drawn apart.
     fn with_rot_in_use(mut self) -> Self {
         let rng = &mut stream(self.seed, "rot in use");
-        let is_possible = self.world == World::Fast && self.replication_factor >= 3 && !self.load.moves;
+        let is_possible = self.replication_factor >= 3 && !self.load.moves;
         if !is_possible || !chance(rng, ROT_IN_USE_PERMILLE) {
             return self;
         }
@@ -158,11 +157,11 @@ impl Scenario {
         self
     }
 
-    /// Fills disks now and then, of a minority at a time, in some universes of the fast world; sometimes one of those that are
-    /// left behind. Drawn apart.
+    /// Fills disks now and then, of a minority at a time, in some universes; sometimes one of those that are left behind. Drawn
+    /// apart.
     fn with_full_disks(mut self) -> Self {
         let rng = &mut stream(self.seed, "full disks");
-        if self.world != World::Fast || !chance(rng, FULL_PERMILLE) {
+        if !chance(rng, FULL_PERMILLE) {
             return self;
         }
         let pause_max = Duration::from_millis(pick(rng, &[1_000, 5_000]));
@@ -183,10 +182,9 @@ impl Scenario {
         self
     }
 
-    /// Has replicas moved, in some universes of the fast world with nodes to spare. Drawn apart.
+    /// Has replicas moved, in some universes with nodes to spare. Drawn apart.
     fn with_moves(mut self) -> Self {
-        let is_possible =
-            self.world == World::Fast && self.replication_factor >= 3 && self.replication_factor < self.nodes;
+        let is_possible = self.replication_factor >= 3 && self.replication_factor < self.nodes;
         if is_possible && chance(&mut stream(self.seed, "moves"), MOVERS_PERMILLE) {
             self.load.moves = true;
             self.durability = Durability::QuorumDisk;
@@ -218,11 +216,10 @@ impl Scenario {
         self
     }
 
-    /// Adds lost disks, in some universes of the fast world. Drawn apart.
+    /// Adds lost disks, in some universes. Drawn apart.
     fn with_lost_disks(mut self) -> Self {
         let rng = &mut stream(self.seed, "lost disks");
-        let is_possible = self.world == World::Fast && self.replication_factor >= 3;
-        if !chance(rng, 300) || !is_possible {
+        if !chance(rng, 300) || self.replication_factor < 3 {
             return self;
         }
         let pause_max = Duration::from_millis(pick(rng, &[3_000, 10_000]));

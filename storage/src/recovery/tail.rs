@@ -6,6 +6,7 @@
 //! beginning. So damage is judged in one way only, whatever the start looked at first.
 
 use varve_protocol::id::Op;
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareId};
 
@@ -47,9 +48,11 @@ impl<D: Disk> Recovery<'_, D> {
             let found = self.read(&places[before..]);
             let is_sound = matches!(&found, Ok(Found::Log(log)) if log.gaps.is_empty());
             if is_sound && self.resumed.is_some_and(|resumed| resumed.is_met) {
+                Mark::ResumePointMet.hit();
                 return found.map(Some);
             }
         }
+        Mark::ResumePointVoid.hit();
         tracing::info!(%group, resume_point = %point.op(), "the log is read from its beginning");
         self.resumed = None;
         self.chain = self.base;
@@ -71,6 +74,7 @@ impl<D: Disk> Recovery<'_, D> {
             // That it ends where the next one begins is seen when that one is linked to it.
             let end = index_file::read(self.disk, self.owner, &mut segment, size, self.chain)?;
             let (Some(end), true) = (end, is_named && is_linked && is_sealed) else { return Ok(false) };
+            Mark::SegmentPassedOver.hit();
             self.chain = end;
             self.segments.push(segment);
         }
@@ -98,6 +102,7 @@ impl<D: Disk> Recovery<'_, D> {
         let mut kept = Segment::new(&self.dir, segment.header, &self.owner.keys)?;
         let end = index_file::read(self.disk, self.owner, &mut kept, segment.end, self.chain)?;
         if end != Some(self.chain) || kept.index != segment.index {
+            Mark::IndexRebuilt.hit();
             index_file::write(self.disk, self.owner, segment, &self.chain);
         }
         Ok(())

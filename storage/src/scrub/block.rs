@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 use varve_protocol::id::Op;
+use varve_protocol::mark::Mark;
 
 use super::{Finding, Tolerant};
 use crate::base::snapshot_path;
@@ -30,7 +31,11 @@ impl<F: DiskFile> Log<F> {
             return Ok(None);
         }
         let path = snapshot_path(self.chain.group, self.base.head.op);
-        Ok(self.snapshot(disk).is_err().then_some(Finding::Lost { path }))
+        let is_lost = self.snapshot(disk).is_err();
+        if is_lost {
+            Mark::FileLost.hit();
+        }
+        Ok(is_lost.then_some(Finding::Lost { path }))
     }
 
     /// Looks at the local block of a segment.
@@ -50,10 +55,12 @@ impl<F: DiskFile> Log<F> {
             Ok(file) => Tolerant(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound && is_sealed => {
                 let block = segment.header.encode_with(self.seal_of(place, None));
+                Mark::FileMended.hit();
                 file::create_whole(disk, &path, Bytes::from(block))?;
                 return Ok(Some(Finding::Block { path }));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Mark::FileLost.hit();
                 return Ok(Some(Finding::Lost { path }));
             }
             Err(error) => return Err(StorageError::io("open", &path, error)),
@@ -67,6 +74,7 @@ impl<F: DiskFile> Log<F> {
         if is_named && slots.are_sound && slots.newest == Some(slot) && !is_cut {
             return Ok(None);
         }
+        Mark::BlockMended.hit();
         write_rotten_sectors(&file, segment, &block, slot)?;
         Ok(Some(Finding::Block { path }))
     }

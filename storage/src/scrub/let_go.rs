@@ -5,6 +5,7 @@
 //! up from here.
 
 use varve_protocol::id::Op;
+use varve_protocol::mark::Mark;
 use varve_protocol::snapshot::Snapshot;
 
 use crate::base::{Summarize, remove_all, snapshot_path};
@@ -48,6 +49,7 @@ impl<F: DiskFile> Log<F> {
         if self.base.head.op > Op::ZERO {
             remove_all(disk, group, &[snapshot_path(group, self.base.head.op)])?;
         }
+        Mark::LetGoWithPeers.hit();
         self.base = Chain::behind(&base);
         resume::remove_before(disk, group, self.base.head.op.next())?;
         Ok(true)

@@ -4,6 +4,7 @@
 //! after all is not written again: a crash in the midst of that would tear it, for what is sealed is other bytes each time. Nothing
 //! else waits for it: the log is read and appended to meanwhile.
 
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader};
 
@@ -44,6 +45,7 @@ impl<F: DiskFile> Log<F> {
             let fits = if is_last { end == damage.end } else { end < damage.end };
             let is_named = !is_last || prepare.id() == damage.last;
             if !(chain.accepts(header) && fits && is_named) {
+                Mark::PatchRefused.hit();
                 tracing::error!(id = %prepare.id(), position, "this does not belong where something is missing");
                 return Ok(Some(damage));
             }
@@ -62,6 +64,7 @@ impl<F: DiskFile> Log<F> {
                 return Ok(Some(damage));
             }
         }
+        Mark::DamagePatched.hit();
         let left = Damage { after: chain.head, next_offset: chain.next_offset, position, ..damage };
         Ok((left.after.op < left.last.op).then_some(left))
     }

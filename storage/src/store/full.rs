@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op};
+use varve_protocol::mark::Mark;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::Prepare;
 use varve_protocol::snapshot::Snapshot;
@@ -94,6 +95,7 @@ impl<D: Disk> Store<D> {
         match disk.sparing(group != GroupId::METADATA, || self.try_write(group, &prepares, round))? {
             Room::Enough => {}
             Room::Lacking(error) => {
+                Mark::LogWaits.hit();
                 tracing::debug!(%group, %error, "the disk is full; what is appended here waits");
                 let head = open_log(&mut self.groups, group).map_or(Op::ZERO, |log| log.head().op);
                 let rest = prepares.into_iter().filter(|prepare| prepare.op() > head);
@@ -162,7 +164,10 @@ impl<D: Disk> Store<D> {
     ) -> Result<(), StorageError> {
         match Room::after(founders::write(&self.disk, &founders))? {
             Room::Enough => round.completions.push(Completion::FoundersDurable),
-            Room::Lacking(_) => self.waiting.founders = Some(founders),
+            Room::Lacking(_) => {
+                Mark::FoundersWait.hit();
+                self.waiting.founders = Some(founders);
+            }
         }
         Ok(())
     }
@@ -206,6 +211,7 @@ impl<D: Disk> Store<D> {
     pub(super) fn park_first(&mut self, job: Job, round: &mut Round) {
         let group = job.group();
         round.written.remove(&group);
+        Mark::JobWaits.hit();
         tracing::warn!(%group, "the disk is full; a job on this log waits");
         self.waiting.parked.entry(group).or_default().first = Some(job);
     }

@@ -2,6 +2,7 @@
 
 use varve_protocol::id::{GroupId, Op};
 use varve_protocol::log_start::LogStart;
+use varve_protocol::mark::Mark;
 use varve_protocol::prepare::Prepare;
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
@@ -27,6 +28,7 @@ impl<D: Disk> Store<D> {
         let log = open_log(&mut self.groups, group)?;
         let rest = log.mend(&self.disk, prepares)?;
         if rest.is_empty() {
+            Mark::HoleFilled.hit();
             round.completions.push(Completion::Mended { group, hole: log.hole() });
         } else {
             self.park_first(Job::Mend { group, prepares: rest.to_vec() }, round);
@@ -46,6 +48,7 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         assert!(point.op() <= log.head().op, "a resume point is in the log");
+        Mark::ResumePointSaved.hit();
         Room::after(resume::save(&self.disk, &self.owner, group, point)).map(|_| ())
     }
 
@@ -65,6 +68,7 @@ impl<D: Disk> Store<D> {
         if let Some(Hosted::Open(log)) = self.groups.remove(&group)
             && let Some(left) = log.give_up_holes()
         {
+            Mark::HolesGivenUp.hit();
             self.groups.insert(group, Hosted::Open(Box::new(left.cut(&self.disk)?)));
         }
         round.completions.push(Completion::Mended { group, hole: None });
@@ -89,6 +93,7 @@ impl<D: Disk> Store<D> {
             Ok(_) => {}
             // What cannot be read now stays until it is mended, and what cannot be summed up until there is room.
             Err(error) if error.is_repairable() || error.is_disk_full() => {
+                Mark::LetGoPutOff.hit();
                 tracing::error!(%group, %error, "cannot let go of old segments");
                 if let StorageError::Damaged { op, .. } = error {
                     round.completions.push(Completion::CannotLetGo { group, op });

@@ -32,7 +32,12 @@ pub(crate) async fn act(
     let socket = around.socket().await?;
     let endpoint =
         ClientEndpoint::new(&config, Arc::new(SimulatedRuntime), socket, Arc::new(SimulatedResolver))?;
-    let placement = around.board.placement().await;
+    let mut placement = around.board.placement().await;
+    if around.scenario.load.moves {
+        // Replicas may be anywhere.
+        let all: Vec<NodeId> = around.scenario.node_ids().collect();
+        placement.iter_mut().for_each(|(_, replicas)| replicas.clone_from(&all));
+    }
     let Some(actor) = make(&around.board) else { return Ok(()) };
     let (mail, inbox) = mpsc::unbounded_channel();
     let stage = Stage {
@@ -113,6 +118,9 @@ impl Stage {
         let Orders { frames, wake_at, statuses, .. } = orders;
         if let Some(streams) = self.actor.streams() {
             state.streams.clone_from(streams);
+        }
+        if let Some(moved) = self.actor.moved() {
+            state.moved = Some(moved.clone());
         }
         for status in statuses {
             state.note_status(now, status);
