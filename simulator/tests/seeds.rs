@@ -1,5 +1,7 @@
 //! Bounded sets of seeds, and the seeds that once failed. A run in which nothing happened does not count as passed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use simulator::marks::why_beyond;
 use simulator::report::{Statistics, Verdict};
 use simulator::run::{AfterFailure, Outcome, Plan, play, play_all};
@@ -102,11 +104,11 @@ fn seeds_of_the_quic_world_keep_all_promises() {
     assert!(sum.packets_harmed > 100 && sum.ends_confirmed > 100, "{sum}");
 }
 
-#[test]
-fn seeds_that_once_failed_pass() {
+/// The seeds of the list, each with its world.
+fn listed() -> Vec<(World, u64)> {
     let listed: toml::Table = include_str!("../seeds/regressions.toml").parse().expect("the list is TOML");
     let seeds = listed["seed"].as_array().expect("the list has seeds");
-    for entry in seeds {
+    let read = |entry: &toml::Value| {
         let world = match entry["world"].as_str() {
             Some("fast") => World::Fast,
             Some("quic") => World::Quic,
@@ -115,6 +117,24 @@ fn seeds_that_once_failed_pass() {
         let seed =
             entry["seed"].as_integer().and_then(|seed| u64::try_from(seed).ok()).expect("a seed is a number");
         assert!(entry["cause"].as_str().is_some_and(|cause| !cause.is_empty()), "seed {seed} has a cause");
-        assert_eq!(play(world, seed, Printing::Off).verdict, Verdict::Pass, "{} seed {seed}", world.name());
-    }
+        (world, seed)
+    };
+    seeds.iter().map(read).collect()
+}
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    let listed = listed();
+    let next = AtomicUsize::new(0);
+    let play_some = || {
+        while let Some((world, seed)) = listed.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let verdict = play(*world, *seed, Printing::Off).verdict;
+            assert_eq!(verdict, Verdict::Pass, "{} seed {seed}", world.name());
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(play_some);
+        }
+    });
 }
