@@ -171,8 +171,9 @@ fn findings_in(found: &RecoveredGroup, count: &Count) -> Vec<String> {
     if let Some(hole) = found.hole {
         let (first, last) = (hole.after.op.next(), hole.last.op);
         let which = if first == last { format!("{first} is") } else { format!("{first} to {last} are") };
-        findings
-            .push(format!("{which} damaged or missing: fetched from the other replicas, when the node finds it"));
+        findings.push(format!(
+            "{which} damaged or missing: fetched from the other replicas, when the node finds it"
+        ));
     }
     if found.superblock.is_torn {
         let end = found.head.op;

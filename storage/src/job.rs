@@ -184,6 +184,33 @@ impl Job {
     }
 }
 
+impl Job {
+    /// Whether no file of a sealed segment is removed, made or written to.
+    pub(crate) fn leaves_sealed_files(&self) -> bool {
+        match self {
+            Self::Append { .. }
+            | Self::Write { .. }
+            | Self::Sync { .. }
+            | Self::SaveSuperblock(_)
+            | Self::SaveFounders(_)
+            | Self::Read { .. }
+            | Self::ReadSnapshot { .. }
+            | Self::SaveResumePoint { .. }
+            | Self::Survey { .. } => true,
+            Self::Truncate { .. }
+            | Self::Mend { .. }
+            | Self::GiveUpHoles { .. }
+            | Self::LetGo { .. }
+            | Self::LetGoWith { .. }
+            | Self::TakeSnapshot { .. }
+            | Self::Scrub { .. }
+            | Self::Patch { .. }
+            | Self::DeleteGroup { .. }
+            | Self::Resume => false,
+        }
+    }
+}
+
 /// A full segment, as a survey tells of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SealedSegment {

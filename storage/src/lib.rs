@@ -47,6 +47,7 @@ mod scrub;
 mod seal;
 mod sealed_file;
 mod segment;
+mod shelf;
 mod store;
 mod superblocks;
 mod torn;

@@ -27,6 +27,7 @@ use crate::job::{ActiveSegment, ReadFrom, SealedSegment};
 use crate::reader::{Chain, Cursor};
 use crate::recent::Recent;
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
+use crate::shelf::Shelf;
 use crate::store::Options;
 use crate::writer::{Room, Writer};
 
@@ -280,11 +281,12 @@ impl<F: DiskFile> Log<F> {
     pub(crate) fn read<D: Disk<File = F>>(
         &self,
         disk: &D,
+        shelf: &mut Shelf<F>,
         from: ReadFrom,
         limit: ReadLimit,
     ) -> Result<Vec<Prepare>, StorageError> {
         let mut found = Found { from, limit, prepares: Vec::new(), bytes: 0, is_full: false };
-        match self.read_into(disk, &mut found) {
+        match self.read_into(disk, shelf, &mut found) {
             // What is before the damage is sound. Who reads on meets it.
             Err(error) if error.is_repairable() && !found.prepares.is_empty() => {}
             read => read?,
@@ -292,7 +294,12 @@ impl<F: DiskFile> Log<F> {
         Ok(found.prepares)
     }
 
-    fn read_into<D: Disk<File = F>>(&self, disk: &D, found: &mut Found) -> Result<(), StorageError> {
+    fn read_into<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        shelf: &mut Shelf<F>,
+        found: &mut Found,
+    ) -> Result<(), StorageError> {
         let start = match found.from {
             ReadFrom::Op(op) => self.sealed.partition_point(|segment| segment.header.parent.op < op),
             ReadFrom::Offset(offset) => {
@@ -306,8 +313,7 @@ impl<F: DiskFile> Log<F> {
             if found.is_full || segment.header.first_op() > found.limit.last {
                 return Ok(());
             }
-            let file = open_segment(disk, segment)?;
-            self.read_segment(segment, &file, found)?;
+            self.read_segment(segment, shelf.file(disk, segment)?, found)?;
         }
         if !found.is_full {
             self.read_segment(&self.active, &self.writer.file, found)?;
@@ -396,7 +402,7 @@ impl<F: DiskFile> Log<F> {
 }
 
 /// Opens a sealed segment. One whose file is gone is damaged like one that cannot be read.
-fn open_segment<D: Disk>(disk: &D, segment: &Segment) -> Result<D::File, StorageError> {
+pub(crate) fn open_segment<D: Disk>(disk: &D, segment: &Segment) -> Result<D::File, StorageError> {
     match disk.open(&segment.path, OpenMode::Existing) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(segment.damaged(0, segment.header.first_op()))

@@ -44,6 +44,7 @@ use crate::reader::Chain;
 use crate::recovery::{Extent, Found, Piece, Recovered, recover};
 use crate::reserve::{RESERVE_BYTES, Reserved, ReservedFile};
 use crate::round::Round;
+use crate::shelf::Shelf;
 use crate::superblocks::{COPY_NAMES, Change, Kept, Superblocks};
 use full::Waiting;
 
@@ -120,6 +121,8 @@ pub struct Store<D: Disk> {
     founders: Option<BTreeMap<NodeId, DirectoryId>>,
     /// What finds no room.
     waiting: Waiting,
+    /// What is read.
+    shelf: Shelf<ReservedFile<D>>,
 }
 
 impl<D: Disk> Store<D> {
@@ -227,8 +230,8 @@ impl<D: Disk> Store<D> {
         if !disk.restore()? {
             tracing::warn!("the disk is full: no records are taken until some space is freed");
         }
-        let waiting = Waiting::default();
-        let store = Self { disk, owner, options, superblocks, groups, directory, founders, waiting };
+        let (waiting, shelf) = (Waiting::default(), Shelf::new());
+        let store = Self { disk, owner, options, superblocks, groups, directory, founders, waiting, shelf };
         Ok((store, recovered))
     }
 
@@ -272,6 +275,9 @@ impl<D: Disk> Store<D> {
     fn perform(&mut self, job: Job, round: &mut Round) {
         let group = job.group();
         assert!(!round.deleted.contains(&group), "nothing follows the deletion of a group");
+        if !job.leaves_sealed_files() {
+            self.shelf.forget(group);
+        }
         let result = match job {
             Job::Append { group, prepares } => {
                 round.written.insert(group);
@@ -347,7 +353,7 @@ impl<D: Disk> Store<D> {
         limit: ReadLimit,
     ) -> Result<Vec<Prepare>, StorageError> {
         let found = match self.groups.get(&group) {
-            Some(Hosted::Open(log)) => log.read(&self.disk, from, limit)?,
+            Some(Hosted::Open(log)) => log.read(&self.disk, &mut self.shelf, from, limit)?,
             Some(Hosted::Empty) => Vec::new(),
             Some(Hosted::Closed(error)) => return Err(error.clone()),
             None => return Err(StorageError::GroupUnknown { group }),
@@ -375,6 +381,7 @@ impl<D: Disk> Store<D> {
         if !is_unknown {
             tracing::error!(%group, %error, "group closed");
             self.waiting.forget(group);
+            self.shelf.forget(group);
             self.groups.insert(group, Hosted::Closed(error.clone()));
         }
         round.failed.entry(group).or_insert(error);
