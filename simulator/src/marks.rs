@@ -36,9 +36,6 @@ pub const BEYOND: &[(&[World], Mark, &str)] = &[
     (BOTH, Mark::PatchRefused, NOT_LOST),
     (BOTH, Mark::MendingBranched, NOT_LOST),
     (BOTH, Mark::FileLost, "what can be made up for at the next start only is harmed between lives"),
-    (BOTH, Mark::SnapshotLost, "not drawn: of what disks forget, only segment files are drawn"),
-    (BOTH, Mark::DirectoryLost, "not drawn: disks forget one file of a log, not all"),
-    (BOTH, Mark::TailBehindSealCut, "not drawn: disks cut files short and add nothing to them"),
     (QUIC, Mark::PauseNoticed, "a process cannot be frozen in this world"),
 ];
 

@@ -1,7 +1,7 @@
 //! Disks that forget what they had synced: at a crash, bits of a node's logs flip, files are cut short, or are gone.
 //!
 //! Only what a replica must notice is harmed: what lies before the newest round of writes (a slot in the segment says where
-//! that began), and whole files. Rot behind it looks like a torn write, and nobody can tell the difference.
+//! that began), snapshots, and whole files. Rot behind it looks like a torn write, and nobody can tell the difference.
 //!
 //! A group lives by a majority of replicas whose disks remember. So one node's disk is harmed at a time, and no other one until
 //! all harmed groups of that node take part again.
@@ -15,6 +15,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{GroupStatus, NodeStatus, Role};
 use varve_protocol::id::{GroupId, NodeId};
+use varve_protocol::prepare::PREPARE_HEADER_SIZE;
 use varve_storage::{Disk, DiskFile, MemoryDisk, OpenMode};
 
 use super::machine::Machine;
@@ -200,7 +201,7 @@ pub(crate) fn rot(
 
 fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rng) -> Option<String> {
     let newest = files.len() - 1;
-    match rng.random_range(0..10) {
+    match rng.random_range(0..14) {
         0 => {
             let path = dir.join(&files[rng.random_range(0..files.len())]);
             disk.remove(&path).ok()?;
@@ -218,6 +219,13 @@ fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rn
             Some(format!("{} is cut to {size}", path.display()))
         }
         3 => flip(disk, dir.join(&files[rng.random_range(0..files.len())]), (0, BLOCK), rng),
+        4 => flip_snapshot(disk, dir, rng),
+        5 => remove_log(disk, dir),
+        6 if newest > 0 => append(disk, &dir.join(&files[rng.random_range(0..newest)]), rng),
+        7 if newest > 1 => {
+            let index = rng.random_range(1..newest);
+            blank_between(disk, [&files[index - 1], &files[index]].map(|file| dir.join(file)), rng)
+        }
         _ => {
             let index = rng.random_range(0..files.len());
             let path = dir.join(&files[index]);
@@ -231,6 +239,47 @@ fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rn
             what
         }
     }
+}
+
+/// Harms the snapshot that a log builds on, if there is one.
+fn flip_snapshot(disk: &MemoryDisk, dir: &Path, rng: &mut ChaCha8Rng) -> Option<String> {
+    let files = disk.list(dir).ok()?;
+    let path = dir.join(files.iter().filter(|file| file.ends_with(".snapshot")).max()?);
+    let size = disk.open(&path, OpenMode::Existing).ok()?.size().ok()?;
+    flip(disk, path, (0, size), rng)
+}
+
+/// Removes all that there is of a log.
+fn remove_log(disk: &MemoryDisk, dir: &Path) -> Option<String> {
+    for file in disk.list(dir).ok()? {
+        disk.remove(&dir.join(file)).ok()?;
+    }
+    disk.remove_dir(dir).ok()?;
+    disk.sync_dir(dir.parent()?).ok()?;
+    Some(format!("{} is gone", dir.display()))
+}
+
+/// Puts something behind the end of a file.
+fn append(disk: &MemoryDisk, path: &Path, rng: &mut ChaCha8Rng) -> Option<String> {
+    let file = disk.open(path, OpenMode::Existing).ok()?;
+    let bytes: Vec<u8> = (0..rng.random_range(1..=SECTOR)).map(|_| rng.random()).collect();
+    let count = bytes.len();
+    file.write_at(&[Bytes::from(bytes)], file.size().ok()?).ok()?;
+    file.sync().ok()?;
+    Some(format!("{count} bytes are behind the end of {}", path.display()))
+}
+
+/// Takes from one file its end, and from the next one all that says what it goes on from.
+fn blank_between(disk: &MemoryDisk, [one, next]: [PathBuf; 2], rng: &mut ChaCha8Rng) -> Option<String> {
+    let file = disk.open(&one, OpenMode::Existing).ok()?;
+    let size = file.size().ok()?.saturating_sub(rng.random_range(1..=SECTOR as u64));
+    file.set_size(size).ok()?;
+    file.sync().ok()?;
+    let file = disk.open(&next, OpenMode::Existing).ok()?;
+    let blank = usize::try_from(file.size().ok()?.min(BLOCK + PREPARE_HEADER_SIZE as u64)).ok()?;
+    file.write_at(&[Bytes::from(vec![0; blank])], 0).ok()?;
+    file.sync().ok()?;
+    Some(format!("{} is cut to {size}, and {} begins with {blank} zeros", one.display(), next.display()))
 }
 
 /// Flips a bit between two positions, or makes a whole stretch zero.

@@ -59,7 +59,8 @@ impl Weather {
         }
         if self.small {
             let by_ms = rng.random_range(-60_000..=60_000);
-            choices.extend([Fault::SlowDisk(victim), Fault::JumpClock { victim, by_ms }]);
+            choices.extend([Fault::SlowDisk(victim), Fault::HangDisk(victim)]);
+            choices.push(Fault::JumpClock { victim, by_ms });
             choices.extend((nodes > 1).then_some(Fault::ResetConnections));
         }
         (!choices.is_empty()).then(|| pick(rng, &choices))
