@@ -66,6 +66,12 @@ fn the_page_shows_every_fault_and_needs_nothing_from_elsewhere() {
     let drawn = page(&scenario, &report, &chronicle);
     let image = &drawn[drawn.find("<div class=\"scroll\">").expect("there is an image")..];
     assert_eq!(count(image, "<rect class=\"fault\""), 2);
+    let labels = &image[image.find("<svg class=\"labels\"").expect("the lanes have names")..];
+    let labels = &labels[..labels.find("</svg>").expect("they end")];
+    assert!(labels.contains(">n2 g0</text>"), "they stay when the image is scrolled");
+    for node in ["n1", "n2", "n3"] {
+        assert!(drawn.contains(&format!("commit of {node}")), "the key explains the line of {node}");
+    }
     assert!(count(image, "<rect class=\"down\"") >= 1 && count(image, "<rect class=\"frozen\"") == 1);
     assert!(count(image, "<rect class=\"primary\"") >= 2 && count(image, "<polyline") >= 6);
     for tag in ["svg", "rect", "text", "title", "polyline", "details", "pre"] {

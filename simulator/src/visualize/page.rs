@@ -1,4 +1,4 @@
-//! The page: an image with a lane per thing, time to the right.
+//! The page: an image with a lane per thing, time to the right. What the lanes are stands beside it and stays when it is scrolled.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,8 +11,10 @@ use crate::fast::chronicle::{Changes, Chronicle, Process, Shown};
 use crate::report::Report;
 use crate::scenario::Scenario;
 
-/// Where time begins, from the left, in pixels.
-const LEFT: f64 = 90.0;
+/// Where time begins, from the left of the image, in pixels.
+const LEFT: f64 = 8.0;
+/// The width of the names of the lanes.
+const LABELS: f64 = 90.0;
 const LANE: f64 = 18.0;
 const GRAPH: f64 = 90.0;
 const GAP: f64 = 12.0;
@@ -22,12 +24,13 @@ const SECOND: f64 = 120.0;
 
 const STYLE: &str = "
   body { font: 13px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff }
-  h1 { font-size: 1.3em } .broken { color: #b3261e } .scroll { overflow-x: auto; border: 1px solid #ccc }
+  h1 { font-size: 1.3em } .broken { color: #b3261e } .scroll { display: flex; overflow-x: auto; border: 1px solid #ccc }
+  .scroll svg { flex: none } .labels { position: sticky; left: 0; background: #fff; border-right: 1px solid #e4e4e4 }
   text { font: 11px ui-monospace, monospace; fill: #333 } .view { fill: #111; pointer-events: none }
   .grid { stroke: #e4e4e4 } .end { stroke: #b3261e; stroke-width: 2 }
   .primary { fill: #46a274 } .backup { fill: #b4dcc6 } .view_change { fill: #e0a030 } .faulty { fill: #b3261e }
   .learner { fill: #7d5ba6 } .down { fill: #777 } .frozen { fill: #6fa8dc } .fault { fill: #d9776a }
-  polyline { fill: none; stroke-width: 1.5 } .key rect { stroke: none }
+  polyline { fill: none; stroke-width: 1.5 } .key line { stroke-width: 3 }
   .n1 { stroke: #1b6ca8 } .n2 { stroke: #c8553d } .n3 { stroke: #3a7d44 } .n4 { stroke: #8e4585 } .n5 { stroke: #b08900 }
 ";
 
@@ -67,13 +70,13 @@ pub fn page(scenario: &Scenario, report: &Report, chronicle: &Chronicle) -> Stri
         seed = report.seed,
         verdict = escaped(&report.verdict.to_string()),
         summary = escaped(&scenario.summary()),
-        key = key(),
+        key = key(scenario),
         image = image.finish(),
     )
 }
 
 /// What the colours mean.
-fn key() -> String {
+fn key(scenario: &Scenario) -> String {
     let classes = ["primary", "backup", "view_change", "learner", "faulty", "frozen", "down", "fault"];
     let entry = |class: &&str| {
         let words = class.replace('_', " ");
@@ -81,7 +84,12 @@ fn key() -> String {
             "<svg width=\"14\" height=\"12\"><rect class=\"{class}\" width=\"12\" height=\"12\"/></svg>{words} &nbsp; "
         )
     };
-    classes.iter().map(entry).collect()
+    let line = |node: NodeId| {
+        format!(
+            "<svg width=\"14\" height=\"12\"><line class=\"{node}\" x2=\"12\" y1=\"7\" y2=\"7\"/></svg>commit of {node} &nbsp; "
+        )
+    };
+    classes.iter().map(entry).chain(scenario.node_ids().map(line)).collect()
 }
 
 struct Image {
@@ -91,6 +99,7 @@ struct Image {
     second: f64,
     /// Where the next lane begins, from above.
     y: f64,
+    labels: String,
     body: String,
 }
 
@@ -99,7 +108,7 @@ impl Image {
         let second = SECOND.min((WIDTH_MAX - LEFT) / end.as_secs_f64().max(0.001));
         // The shortest universes fill a screen, too.
         let second = second.max(1_000.0 / end.as_secs_f64().max(0.001));
-        Self { end, second, y: 2.0 * LANE, body: String::new() }
+        Self { end, second, y: 2.0 * LANE, labels: String::new(), body: String::new() }
     }
 
     fn x(&self, at: Duration) -> f64 {
@@ -116,7 +125,8 @@ impl Image {
 
     fn label(&mut self, text: &str) {
         let y = self.y + LANE * 0.7;
-        self.put(format_args!("<text x=\"4\" y=\"{y:.1}\">{}</text>\n", escaped(text)));
+        writeln!(self.labels, "<text x=\"4\" y=\"{y:.1}\">{}</text>", escaped(text))
+            .expect("a string takes everything");
     }
 
     /// A span of a lane, with words to be seen if there is room, and others when it is pointed at.
@@ -241,9 +251,10 @@ impl Image {
             .expect("a string takes everything");
             at += every;
         }
-        let (x, body) = (self.x(self.end), self.body);
+        let (x, Self { labels, body, .. }) = (self.x(self.end), self);
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\">\n{grid}{body}\
+            "<svg class=\"labels\" width=\"{LABELS}\" height=\"{height:.0}\">\n{labels}</svg>\
+             <svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\">\n{grid}{body}\
              <line class=\"end\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{LANE}\" y2=\"{height}\"/></svg>"
         )
     }
