@@ -109,7 +109,9 @@ impl<F: DiskFile> Log<F> {
         if self.active.header.key != self.owner.keys.newest() && !Mutant::OldKeyWritten.is_on() {
             return 0;
         }
-        let mut end = self.active.end;
+        // As if nothing were sealed: segments end with the same prepares on all replicas, for one may need another's snapshot.
+        let count = self.chain.head.op.as_raw() - self.active.header.parent.op.as_raw();
+        let mut end = self.active.end - count * self.active.seal.overhead();
         let first = prepares.first().map_or(Timestamp::ZERO, |first| first.header().timestamp());
         let oldest = self.active.oldest().unwrap_or(first);
         let is_too_late = |prepare: &Prepare| {
@@ -118,7 +120,7 @@ impl<F: DiskFile> Log<F> {
         };
         let fitting = prepares.iter().take_while(|prepare| {
             let is_first = end == FIRST_POSITION;
-            end += self.active.seal.stored_size(prepare.header()) as u64;
+            end += prepare.header().total_size() as u64;
             let fits = end <= options.segment_size_bytes_max && !is_too_late(prepare);
             is_first || (fits && !lets_go_of_all_before(prepare))
         });

@@ -158,6 +158,14 @@ impl Seal {
         }
     }
 
+    /// Bytes that each prepare takes more than it has.
+    pub(crate) fn overhead(&self) -> u64 {
+        match self {
+            Self::Plain => 0,
+            Self::With(_) => OVERHEAD as u64,
+        }
+    }
+
     /// A prepare as it is stored.
     pub(crate) fn store(&self, prepare: &Prepare) -> Vec<Bytes> {
         match self {

@@ -21,8 +21,7 @@ use crate::support::{
 
 /// With so many keys, and segments that take three of the prepares.
 fn options(count: u8) -> Options {
-    let segment_size_bytes_max = 4096 + if count == 0 { 680 } else { 900 };
-    Options { segment_size_bytes_max, reserve_bytes: 0, keys: keys(count), ..Options::DEFAULT }
+    Options { segment_size_bytes_max: 4096 + 680, reserve_bytes: 0, keys: keys(count), ..Options::DEFAULT }
 }
 
 /// A directory with three segments, and its log. The last round holds the last two prepares.

@@ -75,6 +75,18 @@ fn nothing_that_was_stored_can_be_read_without_the_key() {
 }
 
 #[test]
+fn segments_end_with_the_same_prepares_whether_they_are_sealed_or_not() {
+    let names = |keys| {
+        let disk = MemoryDisk::new();
+        let log = Branch::new(GROUP).seal_many(&[150; 40]);
+        new_store(disk.clone(), with_keys(keys)).execute(vec![append(GROUP, &log)]);
+        disk.list(Path::new(DIR)).unwrap()
+    };
+    assert_eq!(names(1), names(0));
+    assert!(names(0).len() > 6, "there are several");
+}
+
+#[test]
 fn what_was_sealed_is_what_was_stored() {
     let (disk, log) = specimen(with_keys(1));
     let (_, recovered, shown) = reopen(disk.restart(), with_keys(1));
