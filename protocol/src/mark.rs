@@ -122,6 +122,10 @@ marks! {
         LetGoPutOff, "Segments could not be let go, because they could not be read or there was no room.";
         LetGoWithPeers, "Segments that could not be read were let go with another replica's snapshot.";
         TransferEnded, "A start ended a transfer of a snapshot that a crash had interrupted.";
+        JournalRound, "What a round had appended to several logs was made durable by the journal.";
+        JournalCheckpoint, "What the journal held was synced where it was, and the journal began anew.";
+        JournalReplayed, "A start appended to a log what the journal held beyond it.";
+        JournalDamaged, "A start could not tell what the journal had held.";
         SuperblocksDiffered, "A start found that the two copies of the superblocks differ.";
         RemainsRemoved, "A start removed what was left of a group's files.";
         LogWaits, "What is appended to a log waited for room on the disk.";

@@ -96,6 +96,9 @@ mutants! {
     RecoveryTrustsLog, "recovery-trusts-log", "S1", "A restarted replica takes its whole log for committed.";
     RecoveryFloorTooHigh, "recovery-floor-too-high", "S1", "A restarted replica takes all but its last eight prepares for committed.";
     LogNotSynced, "log-not-synced", "N4", "Appends are called durable before their sync.";
+    JournalNotSynced, "journal-not-synced", "N4", "What the journal holds is called durable before its sync.";
+    JournalNotReplayed, "journal-not-replayed", "S1", "A start forgets what the journal holds beyond a log.";
+    JournalNotRenewed, "journal-not-renewed", "V6", "What was cut off of a log comes back from the journal.";
     SuperblockNotSynced, "superblock-not-synced", "P1", "Superblocks are called durable before their sync.";
     FullDiskAcknowledges, "full-disk-acknowledges", "N4", "What waits because the disk is full is called durable.";
     ViewNotSaved, "view-not-saved", "P1", "A superblock that changes only the view is called durable and not written.";

@@ -4,8 +4,8 @@
 //! * What a log builds on that has let go of its oldest segments is a snapshot beside the others (`base`).
 //! * A start reads what is behind the log's resume point (`resume`), and the indexes of full segments (`index_file`).
 //! * What a replica promised is in the superblocks, two copies of one file for all groups (`superblocks`).
-//! * A call of [`Store::execute`] is a group commit: all writes first, then one sync per log, or one for all where there are many, then
-//!   the answers.
+//! * A call of [`Store::execute`] is a group commit: all writes first, then what makes them durable, then the answers: one sync per log
+//!   where few were written to; one for all of them, of a `journal`, where little was written to many.
 //! * After a crash a torn end that was never acknowledged is cut; damage to what was durable is reported, never guessed
 //!   away: the decision table is in `recovery`. A hole is filled with [`Job::Mend`] (`gap`); a lost end is in the superblock.
 //! * A log that is in use is looked at again piece by piece, and is given back what has rotted ([`Job::Scrub`], `scrub`).
@@ -26,11 +26,13 @@ pub mod error;
 mod file;
 mod file_disk;
 mod founders;
+mod fresh;
 mod gap;
 mod identity;
 mod index;
 mod index_file;
 pub mod job;
+mod journal;
 mod keys;
 mod log;
 mod memory_disk;

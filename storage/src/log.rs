@@ -20,6 +20,7 @@ use crate::base::Summary;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
+use crate::fresh::Fresh;
 use crate::gap::Gap;
 use crate::identity::Owner;
 use crate::index_file;
@@ -29,7 +30,7 @@ use crate::recent::Recent;
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
 use crate::shelf::Shelf;
 use crate::store::Options;
-use crate::writer::{Room, Writer};
+use crate::writer::{Growth, Room, Writer};
 
 /// The directory of all groups.
 pub(crate) const GROUPS_DIR: &str = "groups";
@@ -53,6 +54,8 @@ pub(crate) struct Log<F> {
     pub(crate) active: Segment,
     pub(crate) writer: Writer<F>,
     pub(crate) recent: Recent,
+    /// What is not durable yet.
+    pub(crate) fresh: Fresh,
     /// What is missing, in order; nothing is appended or cut while there is anything.
     pub(crate) gaps: VecDeque<Gap>,
 }
@@ -68,8 +71,8 @@ impl<F: DiskFile> Log<F> {
         disk.create_dir(&dir).or_failed_to("create directory", &dir)?;
         let active = next_segment(owner, &base)?;
         let writer = Writer::create(disk, &active, 0)?;
-        let (sealed, recent, gaps) = Default::default();
-        Ok(Self { owner: owner.clone(), base, chain: base, sealed, active, writer, recent, gaps })
+        let (sealed, recent, fresh, gaps) = Default::default();
+        Ok(Self { owner: owner.clone(), base, chain: base, sealed, active, writer, recent, fresh, gaps })
     }
 
     pub(crate) fn head(&self) -> PrepareId {
@@ -85,6 +88,40 @@ impl<F: DiskFile> Log<F> {
         prepares: &[Prepare],
     ) -> Result<Room, StorageError> {
         assert!(self.gaps.is_empty(), "nothing is appended to a log with holes");
+        self.extend(disk, options, prepares)
+    }
+
+    /// The same, also behind holes, of what a journal held: those that the log does not hold. Says whether they continue it.
+    ///
+    /// # Errors
+    /// As the system reports, also if there is no room.
+    pub(crate) fn replay<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        options: &Options,
+        held: &[Prepare],
+    ) -> Result<bool, StorageError> {
+        let is_new = |prepare: &&Prepare| prepare.op() > self.chain.head.op;
+        let new: Vec<Prepare> = held.iter().filter(is_new).cloned().collect();
+        let mut chain = self.chain;
+        let fitting = new.iter().take_while(|prepare| {
+            let fits = chain.accepts(prepare.header());
+            chain.push(prepare.header());
+            fits
+        });
+        let count = fitting.count();
+        match self.extend(disk, options, &new[..count])? {
+            Room::Enough => Ok(count == new.len()),
+            Room::Lacking(error) => Err(error),
+        }
+    }
+
+    fn extend<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        options: &Options,
+        prepares: &[Prepare],
+    ) -> Result<Room, StorageError> {
         if self.active.is_empty()
             && self.active.header.key != self.owner.keys.newest()
             && let Room::Lacking(error) = self.remake_active(disk)?
@@ -138,7 +175,9 @@ impl<F: DiskFile> Log<F> {
             chain.push(prepare.header());
             chunks.extend(self.active.seal.store(prepare));
         }
-        let room = self.writer.append(&self.active, self.chain.head.op.next(), &chunks)?;
+        let growth = if self.fresh.is_journal_used() { Growth::AsWritten } else { Growth::Ahead };
+        let op = self.chain.head.op.next();
+        let room = self.writer.append(&self.active, op, (&chunks, growth))?;
         if matches!(room, Room::Lacking(_)) {
             return Ok(room);
         }
@@ -147,6 +186,7 @@ impl<F: DiskFile> Log<F> {
             self.active.end += self.active.seal.stored_size(prepare.header()) as u64;
             self.chain.push(prepare.header());
             self.recent.note(self.active.end, &self.chain);
+            self.fresh.note(prepare);
         }
         Ok(room)
     }
@@ -158,7 +198,7 @@ impl<F: DiskFile> Log<F> {
             Mark::KeyRolled.hit();
         }
         self.writer.cut(&self.active, self.active.end)?;
-        self.writer.sync(&self.active.path)?;
+        self.sync_active()?;
         let next = next_segment(&self.owner, &self.chain)?;
         let writer = match Writer::create(disk, &next, self.writer.slot().round + 1) {
             Err(error) if error.is_disk_full() => return Ok(Room::Lacking(error)),
@@ -186,14 +226,20 @@ impl<F: DiskFile> Log<F> {
         Ok(Room::Enough)
     }
 
-    /// Whether something was written since the last sync.
+    /// Whether something was written that is not durable.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.writer.is_dirty()
+        self.writer.is_dirty() && !self.fresh.is_in_journal()
     }
 
-    /// Notes that everything written is durable, because the whole disk is.
+    /// Notes that everything written is durable where it is, because the whole disk is.
     pub(crate) fn note_synced(&mut self) {
         self.writer.note_synced();
+        self.fresh = Fresh::default();
+    }
+
+    /// Notes that everything written is durable in the journal.
+    pub(crate) fn note_in_journal(&mut self) {
+        self.fresh.note_in_journal();
     }
 
     /// Makes everything appended durable.
@@ -201,7 +247,13 @@ impl<F: DiskFile> Log<F> {
         if Mutant::LogNotSynced.is_on() {
             return Ok(());
         }
-        self.writer.sync(&self.active.path)
+        self.sync_active()
+    }
+
+    fn sync_active(&mut self) -> Result<(), StorageError> {
+        self.writer.sync(&self.active.path)?;
+        self.fresh = Fresh::default();
+        Ok(())
     }
 
     /// Cuts the log behind `keep`, durably. A crash in it leaves the old log, or one cut further back towards `keep`.

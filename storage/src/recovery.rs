@@ -51,6 +51,7 @@ use crate::base::{self, Base};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::file;
+use crate::fresh::Fresh;
 use crate::gap::Gap;
 use crate::identity::Owner;
 use crate::log::{Log, group_dir};
@@ -297,6 +298,7 @@ impl<D: Disk> Recovery<'_, D> {
             active: segment,
             writer,
             recent: std::mem::take(&mut self.recent),
+            fresh: Fresh::default(),
             gaps: std::mem::take(&mut self.gaps),
         })))
     }

@@ -5,6 +5,7 @@
 //! | `identity`                                         | whose directory this is                  |
 //! | `founders`                                         | who founded the cluster                  |
 //! | `superblocks-a`, `superblocks-b`                   | two copies of the promises of all groups |
+//! | `journal`                                          | what rounds have appended to many logs   |
 //! | `reserve`                                          | nothing, until the disk is full          |
 //! | `groups/<group>/<base offset>-<first op>.log`      | segments of a group's log                |
 //! | `groups/<group>/<base offset>-<first op>.index`    | what is known of a sealed segment        |
@@ -18,6 +19,7 @@
 
 mod full;
 mod mend;
+mod open;
 mod scrub;
 mod sync;
 
@@ -34,15 +36,16 @@ use varve_protocol::superblock::Superblock;
 use crate::disk::Disk;
 use crate::error::{IoContext, StorageError};
 use crate::file;
-use crate::founders::{self, FOUNDERS_NAME};
+use crate::founders::FOUNDERS_NAME;
 use crate::gap::Hole;
 use crate::identity::{IDENTITY_NAME, Identity, Owner};
 use crate::job::{Completion, Job, ReadFrom};
+use crate::journal::{self, JOURNAL_BYTES_MAX, JOURNAL_NAME, Journal};
 use crate::keys::Keys;
 use crate::log::{GROUPS_DIR, Log, ReadLimit, group_dir};
-use crate::opening::{remove_group, remove_strangers, sync_all, sync_sealed};
+use crate::opening::remove_group;
 use crate::reader::Chain;
-use crate::recovery::{Extent, Found, Piece, Recovered, recover};
+use crate::recovery::Extent;
 use crate::reserve::{RESERVE_BYTES, Reserved, ReservedFile};
 use crate::round::Round;
 use crate::shelf::Shelf;
@@ -56,6 +59,8 @@ pub struct Options {
     pub segment_size_bytes_max: u64,
     /// Milliseconds between the first and the last prepare of a segment; a later one begins the next segment.
     pub segment_age_ms_max: u64,
+    /// Bytes of the journal; the larger, the rarer a checkpoint, and the longer one takes. Zero: none is used.
+    pub journal_bytes_max: u64,
     /// Bytes that are put aside for what must be written when the disk is full; zero: none.
     pub reserve_bytes: u64,
     /// How much of the logs is read when they are opened.
@@ -69,6 +74,7 @@ impl Options {
     pub const DEFAULT: Self = Self {
         segment_size_bytes_max: 256 << 20,
         segment_age_ms_max: 7 * 24 * 60 * 60 * 1000,
+        journal_bytes_max: JOURNAL_BYTES_MAX,
         reserve_bytes: RESERVE_BYTES,
         extent: Extent::Tail,
         keys: Keys::NONE,
@@ -112,6 +118,7 @@ pub struct Store<D: Disk> {
     owner: Owner,
     options: Options,
     superblocks: Superblocks<ReservedFile<D>>,
+    journal: Journal<ReservedFile<D>>,
     groups: BTreeMap<GroupId, Hosted<ReservedFile<D>>>,
     directory: DirectoryId,
     founders: Option<BTreeMap<NodeId, DirectoryId>>,
@@ -129,7 +136,7 @@ impl<D: Disk> Store<D> {
     pub fn format(disk: &D, identity: Identity, directory: DirectoryId) -> Result<(), StorageError> {
         let root = Path::new("");
         let names = file::list_whole(disk, root)?;
-        let ours = [IDENTITY_NAME, FOUNDERS_NAME, COPY_NAMES[0], COPY_NAMES[1], GROUPS_DIR];
+        let ours = [IDENTITY_NAME, FOUNDERS_NAME, COPY_NAMES[0], COPY_NAMES[1], JOURNAL_NAME, GROUPS_DIR];
         if let Some(found) = ours.into_iter().find(|name| names.iter().any(|there| there == name)) {
             return Err(StorageError::AlreadyFormatted { found: found.into() });
         }
@@ -137,6 +144,7 @@ impl<D: Disk> Store<D> {
         disk.create_dir(groups_dir).or_failed_to("create directory", groups_dir)?;
         disk.sync_dir(root).or_failed_to("sync directory", root)?;
         Superblocks::<D::File>::format(disk, identity)?;
+        journal::format(disk, identity)?;
         identity.write(disk, directory)
     }
 
@@ -150,88 +158,7 @@ impl<D: Disk> Store<D> {
         self.founders.as_ref()
     }
 
-    /// Opens a data directory, and shows what every group's log builds on and every sound prepare of it to `visit`: group by
-    /// group, in order.
-    /// Everything shown or returned is durable when this returns, also if an earlier process died before its sync.
-    /// A group whose log cannot be opened is returned with a problem, and the others work.
-    ///
-    /// # Errors
-    /// When the directory is not this node's, or its superblocks are lost, or the system refuses.
-    pub fn open(
-        disk: D,
-        identity: Identity,
-        options: Options,
-        visit: &mut dyn FnMut(GroupId, Piece<'_>),
-    ) -> Result<(Self, Vec<RecoveredGroup>), StorageError> {
-        let disk = Reserved::new(disk, options.reserve_bytes);
-        let owner = Owner { identity, keys: options.keys.clone() };
-        let directory = identity.check(&disk)?;
-        file::list_whole(&disk, Path::new(""))?;
-        let founders = founders::read(&disk)?;
-        let mut superblocks = Superblocks::open(&disk, identity)?;
-        let found = remove_strangers(&disk, superblocks.live())?;
-        sync_all(&disk)?;
-        let mut groups = BTreeMap::new();
-        let mut recovered = Vec::with_capacity(superblocks.live().len());
-        let mut unannounced = Vec::new();
-        let mut torn = Vec::new();
-        for (group, kept) in superblocks.live() {
-            let Kept { superblock, has_log } = *kept;
-            if !has_log && !found.contains(group) {
-                let head = PrepareId::ROOT;
-                recovered.push(RecoveredGroup {
-                    superblock,
-                    head,
-                    snapshot: None,
-                    problem: None,
-                    hole: None,
-                    unmarked: None,
-                });
-                groups.insert(*group, Hosted::Empty);
-                continue;
-            }
-            let Recovered { head, snapshot, unmarked, found } =
-                recover(&disk, &owner, (*group, options.extent), visit);
-            let mut recovery =
-                RecoveredGroup { superblock, head, snapshot, problem: None, hole: None, unmarked };
-            match found {
-                Ok(Found::Log(log)) => {
-                    if !has_log {
-                        unannounced.push(Change::Save(Kept { superblock, has_log: true }));
-                    }
-                    recovery.hole = log.hole();
-                    groups.insert(*group, Hosted::Open(log));
-                }
-                Ok(Found::Torn(left)) => {
-                    recovery.superblock.is_torn = true;
-                    let kept = Kept { superblock: recovery.superblock, has_log: true };
-                    unannounced.push(Change::Save(kept));
-                    recovery.hole = left.hole();
-                    torn.push(left);
-                }
-                Err(error) => {
-                    recovery.problem = Some(error.clone());
-                    groups.insert(*group, Hosted::Closed(error));
-                }
-            }
-            recovered.push(recovery);
-        }
-        sync_sealed(&disk, &mut groups)?;
-        if !unannounced.is_empty() {
-            superblocks.save(&disk, &unannounced)?;
-        }
-        for left in torn {
-            groups.insert(left.chain.group, Hosted::Open(Box::new(left.cut(&disk)?)));
-        }
-        if !disk.restore()? {
-            tracing::warn!("the disk is full: no records are taken until some space is freed");
-        }
-        let (waiting, shelf) = (Waiting::default(), Shelf::new());
-        let store = Self { disk, owner, options, superblocks, groups, directory, founders, waiting, shelf };
-        Ok((store, recovered))
-    }
-
-    /// Does all jobs: writes in the order of the jobs, then one sync for each log or one for many, and one save for all
+    /// Does all jobs: writes in the order of the jobs, then one sync for each log or one for many (`store::sync`), and one save for all
     /// superblocks, then the completions. See [`crate::job`] for who is answered how.
     ///
     /// What is written to a log after a superblock of its group was handed in waits until that superblock is durable: a
@@ -273,6 +200,9 @@ impl<D: Disk> Store<D> {
         assert!(!round.deleted.contains(&group), "nothing follows the deletion of a group");
         if !job.leaves_sealed_files() {
             self.shelf.forget(group);
+        }
+        if let Err(error) = self.prepare_journal(&job) {
+            return self.fail(group, error, round);
         }
         let result = match job {
             Job::Append { group, prepares } => {

@@ -13,7 +13,6 @@ use crate::gap::{Gap, Hole};
 use crate::identity::Owner;
 use crate::log::{GROUPS_DIR, Log, group_dir};
 use crate::reader::Chain;
-use crate::recent::Recent;
 use crate::recovery::write_block;
 use crate::segment::{RoundSlot, Segment};
 use crate::writer::Writer;
@@ -62,6 +61,7 @@ impl Torn {
         file.sync().or_failed_to("sync", &active.path)?;
         let writer = Writer::open(disk, &active)?;
         let Self { owner, base, chain, segments: sealed, gaps, .. } = self;
-        Ok(Log { owner, base, chain, sealed, active, writer, recent: Recent::default(), gaps })
+        let (recent, fresh) = Default::default();
+        Ok(Log { owner, base, chain, sealed, active, writer, recent, fresh, gaps })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Overwriting blocks that were written before costs a sync no metadata, about half the time for small appends. So when a small
 //! write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling up to 4 MiB, so that an idle
-//! group stays small. Writing zeros ahead of large writes would cost more than it saves; they extend the file themselves. Blocks
+//! group stays small. Writing zeros ahead of large writes would cost more than it saves; they extend the file themselves, and so do
+//! small ones that the journal makes durable. Blocks
 //! that are only allocated ahead save nothing: what was never written is metadata, too (`benches/preallocation.rs`).
 //!
 //! When the disk is full the file is cut where the segment ends, so that the log is as before ([`Room`]). Only what may extend a
@@ -41,6 +42,15 @@ impl Room {
             Err(error) => Err(error),
         }
     }
+}
+
+/// How a file gets longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Growth {
+    /// By a piece at a time, for the syncs that follow.
+    Ahead,
+    /// By what is written: nobody syncs this file soon.
+    AsWritten,
 }
 
 /// The open end of a log.
@@ -88,14 +98,17 @@ impl<F: DiskFile> Writer<F> {
         &mut self,
         segment: &Segment,
         op: Op,
-        chunks: &[Bytes],
+        (chunks, growth): (&[Bytes], Growth),
     ) -> Result<Room, StorageError> {
         if !self.is_dirty {
             self.write_slot(segment, op, segment.end)?;
         }
         self.is_dirty = true;
         let size: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        self.make_room(segment, size)?;
+        match growth {
+            Growth::Ahead => self.make_room(segment, size)?,
+            Growth::AsWritten => {}
+        }
         let written = self.file.write_at(chunks, segment.end).or_failed_to("append to", &segment.path);
         let room = Room::after(written)?;
         match &room {

@@ -25,8 +25,9 @@ fn a_failed_sync_closes_its_group_and_no_other() {
     store.execute(vec![append(GROUP, &acknowledged), append(other, &other_branch.seal_many(&[100]))]);
 
     disk.set_sync_fault(SyncFault::Once);
-    let doubtful = branch.seal_many(&[700]);
-    let fine = other_branch.seal_many(&[800]);
+    // So much is not written to the journal.
+    let doubtful = branch.seal_many(&[70_000]);
+    let fine = other_branch.seal_many(&[80_000]);
     let completions = store.execute(vec![append(other, &fine), append(GROUP, &doubtful)]);
     assert_eq!(completions[0], durable(other, &fine[0]), "{completions:?}");
     failure(&completions[1..]);
@@ -55,7 +56,7 @@ fn a_failed_sync_of_the_whole_disk_closes_who_waited_for_it() {
     store.execute(groups[1..].iter().map(|group| Job::SaveSuperblock(superblock(*group, 1))).collect());
     let mut branches = groups.map(Branch::new);
     let mut append_to = |store: &mut Store<MemoryDisk>, count: usize| {
-        let appended = |branch: &mut Branch| append(branch.group, &branch.seal_many(&[100]));
+        let appended = |branch: &mut Branch| append(branch.group, &branch.seal_many(&[70_000]));
         store.execute(branches[..count].iter_mut().map(appended).collect())
     };
     let calls = disk.calls();

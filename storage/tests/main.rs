@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod fault;
 mod full;
+mod journal;
 mod kill;
 mod let_go;
 mod log;

@@ -48,7 +48,7 @@ fn another_version_is_refused() {
     bytes[..4].copy_from_slice(&sum);
     file.write_at(&[bytes.to_vec().into()], 0).unwrap();
     let path = "identity".into();
-    assert_eq!(refusal(&disk, IDENTITY), StorageError::WrongVersion { path, found: 1, expected: 4 });
+    assert_eq!(refusal(&disk, IDENTITY), StorageError::WrongVersion { path, found: 1, expected: 5 });
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn an_identity_has_these_bytes() {
     file.read_at(&mut bytes, 0).unwrap();
     let mut expected = [0; 64];
     expected[4..8].copy_from_slice(b"VRVI");
-    expected[8] = 4;
+    expected[8] = 5;
     expected[12] = 3;
     expected[16..24].copy_from_slice(&[0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01]);
     expected[32..34].copy_from_slice(&[0xed, 0x5e]);

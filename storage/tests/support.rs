@@ -20,9 +20,13 @@ pub(crate) const DIRECTORY: DirectoryId = DirectoryId::new(0x5eed);
 
 pub(crate) const GROUP: GroupId = GroupId::new(7);
 
-/// Small segments, so that a few prepares fill one.
-pub(crate) const SMALL_SEGMENTS: Options =
-    Options { segment_size_bytes_max: 4096 + 2000, reserve_bytes: RESERVE_BYTES, ..Options::DEFAULT };
+/// Small segments, so that a few prepares fill one, and a journal that a few rounds fill.
+pub(crate) const SMALL_SEGMENTS: Options = Options {
+    segment_size_bytes_max: 4096 + 2000,
+    journal_bytes_max: 8000,
+    reserve_bytes: RESERVE_BYTES,
+    ..Options::DEFAULT
+};
 
 /// A key file of so many keys; none: nothing is sealed.
 pub(crate) fn keys(count: u8) -> Keys {

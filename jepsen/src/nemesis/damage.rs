@@ -2,7 +2,8 @@
 //!
 //! The newest round of writes of a log is spared, because rot there cannot be told from a torn write and is cut, as README says: a
 //! replica that has lost it is no longer whole and does not know. Where that round begins stands in the log's newest file, in two
-//! slots of 64 bytes at 512 and 1024: magic `VRVR` at 4, the round's number at 8, its position in the file at 24, little-endian.
+//! slots of 64 bytes at 512 and 1024: magic `VRVR` at 4, the round's number at 8, its position in the file at 24, little-endian. The
+//! journal of the node is spared in the same way; its slots have the magic `VRVJ`.
 //!
 //! Of the superblocks one copy of the two is hit, never both.
 
@@ -50,6 +51,15 @@ pub(super) fn damage(data_dir: &Path, rng: &mut ChaCha8Rng) -> io::Result<Option
             done.push(flip(&Target { path, end }, rng)?);
         }
     }
+    if rng.random_ratio(1, 6) {
+        let path = data_dir.join("journal");
+        // It may have been removed before.
+        if path.exists()
+            && let Some(end) = newest_round(&path, b"VRVJ")?
+        {
+            done.push(hit(&Target { path, end }, rng)?);
+        }
+    }
     Ok((!done.is_empty()).then(|| done.join("; ")))
 }
 
@@ -67,7 +77,7 @@ fn segments(groups: &Path) -> io::Result<Vec<Target>> {
         let newest = files.keys().next_back().cloned();
         for (path, length) in files {
             let is_newest = Some(&path) == newest.as_ref();
-            let end = if is_newest { newest_round(&path)?.unwrap_or(0).min(length) } else { length };
+            let end = if is_newest { newest_round(&path, b"VRVR")?.unwrap_or(0).min(length) } else { length };
             if end > BLOCK {
                 targets.push(Target { path, end });
             }
@@ -78,12 +88,12 @@ fn segments(groups: &Path) -> io::Result<Vec<Target>> {
 }
 
 /// Where the newest round in a file begins.
-fn newest_round(path: &Path) -> io::Result<Option<u64>> {
+fn newest_round(path: &Path, magic: &[u8; 4]) -> io::Result<Option<u64>> {
     let file = fs::File::open(path)?;
     let mut newest = None;
     for at in [512, 1024] {
         let mut slot = [0; 64];
-        if file.read_exact_at(&mut slot, at).is_err() || &slot[4..8] != b"VRVR" {
+        if file.read_exact_at(&mut slot, at).is_err() || &slot[4..8] != magic {
             continue;
         }
         let number =

@@ -25,6 +25,9 @@ const SEGMENT_SIZES: [u64; 3] = [32 << 10, 512 << 10, 16 << 20];
 /// The same where records are not kept for ever: small ones, so that many are let go.
 const SMALL_SEGMENT_SIZES: [u64; 3] = [6 << 10, 16 << 10, 64 << 10];
 
+/// The sizes that the journal may have, so that some universes fill it often, and some have none.
+const JOURNAL_SIZES: [u64; 4] = [0, 4 << 10, 64 << 10, 32 << 20];
+
 /// The sizes that the reserve may have, so that some universes use it up.
 const RESERVE_SIZES: [u64; 3] = [0, 8 << 10, 256 << 10];
 
@@ -71,7 +74,9 @@ pub(crate) fn open(
     let size = sizes[stream(seed, "segments").random_range(0..sizes.len())];
     let reserve_bytes = RESERVE_SIZES[stream(seed, "reserve").random_range(0..RESERVE_SIZES.len())];
     let keys = keys_of(seed, identity.node, life);
-    let options = Options { segment_size_bytes_max: size, reserve_bytes, keys, ..Options::DEFAULT };
+    let journal_bytes_max = JOURNAL_SIZES[stream(seed, "journal").random_range(0..JOURNAL_SIZES.len())];
+    let options =
+        Options { segment_size_bytes_max: size, journal_bytes_max, reserve_bytes, keys, ..Options::DEFAULT };
     let open = || Recovery::open(disk.clone(), identity, options.clone());
     open().or_else(|error| {
         if error.is_disk_full() {

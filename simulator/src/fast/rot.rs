@@ -1,7 +1,8 @@
 //! Disks that forget what they had synced: at a crash, bits of a node's logs flip, files are cut short, or are gone.
 //!
 //! Only what a replica must notice is harmed: what lies before the newest round of writes (a slot in the segment says where
-//! that began), snapshots, and whole files. Rot behind it looks like a torn write, and nobody can tell the difference.
+//! that began), snapshots, and whole files. Rot behind it looks like a torn write, and nobody can tell the difference. The same goes
+//! for the journal of a node, which is of all its logs.
 //!
 //! A group lives by a majority of replicas whose disks remember. So one node's disk is harmed at a time, and no other one until
 //! all harmed groups of that node take part again.
@@ -27,6 +28,11 @@ use crate::scenario::Rot;
 /// Bytes of the local block of a segment file.
 pub(super) const BLOCK: u64 = 4096;
 const SECTOR: usize = 512;
+/// What a slot in a segment file has behind its checksum.
+pub(super) const SEGMENT_SLOT: &[u8; 4] = b"VRVR";
+
+/// Harmed disks whose journal is harmed, and not some of their logs, in a thousand.
+const JOURNALS_PERMILLE: u32 = 60;
 
 /// How often it is looked whether logs that were harmed while they were in use are whole again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -185,18 +191,51 @@ pub(crate) fn rot(
     (groups, permille): (&[GroupId], u32),
     rng: &mut ChaCha8Rng,
 ) -> Vec<Harm> {
-    let mut done = Vec::new();
+    let mut logs = Vec::new();
     for name in disk.list(Path::new("groups")).unwrap_or_default() {
         let Ok(group) = name.parse().map(GroupId::new) else { continue };
         let dir = Path::new("groups").join(&name);
         let mut files = disk.list(&dir).unwrap_or_default();
         files.retain(|file| file.ends_with(".log"));
-        if !files.is_empty() && groups.contains(&group) && chance(rng, permille) {
+        if !files.is_empty() && groups.contains(&group) {
+            logs.push((group, dir, files));
+        }
+    }
+    if chance(rng, JOURNALS_PERMILLE)
+        && let Some(what) = harm_journal(disk, rng)
+    {
+        return logs.into_iter().map(|(group, ..)| Harm { group, what: what.clone() }).collect();
+    }
+    let mut done = Vec::new();
+    for (group, dir, files) in logs {
+        if chance(rng, permille) {
             let what = harm_log(disk, &dir, &files, rng);
             done.extend(what.map(|what| Harm { group, what }));
         }
     }
     done
+}
+
+/// Harms what nobody can tell whose it was: then all logs of the node may have lost their ends.
+fn harm_journal(disk: &MemoryDisk, rng: &mut ChaCha8Rng) -> Option<String> {
+    let path = PathBuf::from("journal");
+    let file = disk.open(&path, OpenMode::Existing).ok()?;
+    let newest = protected(&file, b"VRVJ")?;
+    match rng.random_range(0..8) {
+        0 => {
+            disk.remove(&path).ok()?;
+            disk.sync_dir(Path::new("")).ok()?;
+            Some("the journal is gone".to_owned())
+        }
+        1 => {
+            let size = rng.random_range(0..newest);
+            file.set_size(size).ok()?;
+            file.sync().ok()?;
+            Some(format!("the journal is cut to {size}"))
+        }
+        2 => flip(disk, path, (0, BLOCK), rng),
+        _ => flip(disk, path, (BLOCK, newest), rng),
+    }
 }
 
 fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rng) -> Option<String> {
@@ -212,7 +251,7 @@ fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rn
             let index = rng.random_range(0..files.len());
             let path = dir.join(&files[index]);
             let file = disk.open(&path, OpenMode::Existing).ok()?;
-            let limit = if index == newest { protected(&file)? } else { file.size().ok()? };
+            let limit = if index == newest { protected(&file, SEGMENT_SLOT)? } else { file.size().ok()? };
             let size = rng.random_range(0..limit);
             file.set_size(size).ok()?;
             file.sync().ok()?;
@@ -230,7 +269,7 @@ fn harm_log(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rn
             let index = rng.random_range(0..files.len());
             let path = dir.join(&files[index]);
             let file = disk.open(&path, OpenMode::Existing).ok()?;
-            let limit = if index == newest { protected(&file)? } else { file.size().ok()? };
+            let limit = if index == newest { protected(&file, SEGMENT_SLOT)? } else { file.size().ok()? };
             let count = pick(rng, &[1, 1, 2, 5]);
             let mut what = None;
             for _ in 0..count {
@@ -310,15 +349,15 @@ pub(super) fn flip(
     Some(format!("{} bytes of {} at {position}", count, path.display()))
 }
 
-/// Where the newest round of writes began in a newest segment file, by its newest slot.
-pub(super) fn protected(file: &impl DiskFile) -> Option<u64> {
+/// Where the newest round of writes began in a newest segment file, or in a journal, by its newest slot.
+pub(super) fn protected(file: &impl DiskFile, slot_magic: &[u8; 4]) -> Option<u64> {
     let mut block = vec![0; usize::try_from(BLOCK).ok()?];
     file.read_at(&mut block, 0).ok()?;
     let number = |sector: usize, at: usize| {
         let start = sector * SECTOR + at;
         u64::from_le_bytes(block[start..start + 8].try_into().expect("eight bytes make a u64"))
     };
-    let is_slot = |sector: &usize| block[sector * SECTOR + 4..].starts_with(b"VRVR");
+    let is_slot = |sector: &usize| block[sector * SECTOR + 4..].starts_with(slot_magic);
     let newest = [1, 2].into_iter().filter(is_slot).max_by_key(|sector| number(*sector, 8))?;
     Some(number(newest, 24))
 }

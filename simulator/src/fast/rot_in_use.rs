@@ -16,7 +16,7 @@ use varve_protocol::prepare::PrepareId;
 use varve_storage::{Disk, DiskFile, MemoryDisk, OpenMode};
 
 use super::machine::Machine;
-use super::rot::{BLOCK, Harm, flip, protected};
+use super::rot::{BLOCK, Harm, SEGMENT_SLOT, flip, protected};
 use super::universe::Universe;
 use super::watch::takes_part;
 use crate::actor::Placement;
@@ -142,7 +142,7 @@ fn harm(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rng) -
     let is_newest = index == files.len() - 1;
     let path = dir.join(&files[index]);
     let file = disk.open(&path, OpenMode::Existing).ok()?;
-    let limit = if is_newest { protected(&file)? } else { file.size().ok()? };
+    let limit = if is_newest { protected(&file, SEGMENT_SLOT)? } else { file.size().ok()? };
     match rng.random_range(0..10) {
         0 if !is_newest => {
             disk.remove(&path).ok()?;
