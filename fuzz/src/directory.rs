@@ -12,10 +12,14 @@ use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
-use varve_storage::{Disk, DiskFile, Extent, Identity, Job, MemoryDisk, OpenMode, Options, ReadFrom, Store};
+use varve_storage::{
+    Disk, DiskFile, Extent, Identity, Job, MemoryDisk, MemoryFile, OpenMode, Options, ReadFrom, Store,
+};
 
 const IDENTITY: Identity = Identity { cluster: ClusterId::new(7), node: NodeId::new(3) };
 const GROUP: GroupId = GroupId::new(5);
+const OTHER_GROUP: GroupId = GroupId::new(6);
+const JOURNAL: &str = "journal";
 const DIR: &str = "groups/0000000005";
 const OPTIONS: Options = Options { segment_size_bytes_max: 4096 + 700, reserve_bytes: 0, ..Options::DEFAULT };
 const PREPARES: usize = 10;
@@ -59,22 +63,48 @@ fn directory() -> (MemoryDisk, Vec<Prepare>) {
     Store::format(&disk, IDENTITY, DirectoryId::new(9)).expect("an empty disk can be formatted");
     let (mut store, _) =
         Store::open(disk.clone(), IDENTITY, OPTIONS, &mut |_, _| {}).expect("it was just formatted");
-    let log = log();
-    store.execute(vec![Job::SaveSuperblock(Superblock::new(GROUP))]);
-    store.execute(vec![Job::Append { group: GROUP, prepares: log.clone() }]);
+    let (log, other) = (log(GROUP), log(OTHER_GROUP));
+    store.execute([GROUP, OTHER_GROUP].map(|group| Job::SaveSuperblock(Superblock::new(group))).into());
+    let (early, late) = log.split_at(PREPARES - 1);
+    store.execute(vec![Job::Append { group: GROUP, prepares: early.to_vec() }]);
+    store.execute(vec![
+        Job::Append { group: GROUP, prepares: late.to_vec() },
+        Job::Append { group: OTHER_GROUP, prepares: other },
+    ]);
+    // Only the journal has it.
+    forget(&disk, &late[0]);
     let snapshot = Snapshot { header: *log[6].header(), state: Bytes::from_static(&[0; 8]) };
     let point = Box::new(ResumePoint { log_start: LogStart::FIRST, snapshot });
     store.execute(vec![Job::SaveResumePoint { group: GROUP, point }]);
     (disk, log)
 }
 
-fn log() -> Vec<Prepare> {
+/// A write that the power took.
+fn forget(disk: &MemoryDisk, lost: &Prepare) {
+    for path in files(disk).iter().filter(|path| path.extension().is_some_and(|name| name == "log")) {
+        let bytes = read(disk, path);
+        let header = lost.header().as_bytes();
+        if let Some(at) = bytes.windows(header.len()).position(|window| window == header) {
+            write(disk, path, at as u64, &vec![0; lost.header().total_size()], false);
+        }
+    }
+}
+
+fn read(disk: &MemoryDisk, path: &Path) -> Vec<u8> {
+    let file = disk.open(path, OpenMode::Existing).expect("nothing was removed");
+    let size = usize::try_from(file.size().expect("a disk in memory works")).unwrap_or_default();
+    let mut bytes = vec![0; size];
+    file.read_at(&mut bytes, 0).expect("a disk in memory works");
+    bytes
+}
+
+fn log(group: GroupId) -> Vec<Prepare> {
     let mut parent = PrepareId::ROOT;
     let mut base_offset = Offset::ZERO;
     let seal = |number: usize| {
         let fields = PrepareFields {
             cluster: IDENTITY.cluster,
-            group: GROUP,
+            group,
             view: View::ZERO,
             parent,
             epoch: Epoch::ZERO,
@@ -99,23 +129,37 @@ fn files(disk: &MemoryDisk) -> Vec<PathBuf> {
         names.into_iter().map(|name| Path::new(dir).join(name)).collect::<Vec<_>>()
     };
     let mut files = names("");
-    files.retain(|path| path != Path::new("groups"));
+    files.retain(|path| path != Path::new("groups") && path != Path::new(JOURNAL));
     files.extend(names(DIR));
+    files.push(JOURNAL.into());
     files
 }
 
 fn write(disk: &MemoryDisk, path: &Path, position: u64, bytes: &[u8], seals: bool) {
     let file = disk.open(path, OpenMode::Existing).expect("nothing was removed");
     file.write_at(&[Bytes::copy_from_slice(bytes)], position).expect("a disk in memory works");
-    if seals {
-        let size = usize::try_from(file.size().expect("a disk in memory works")).unwrap_or_default();
-        let mut all = vec![0; size];
-        file.read_at(&mut all, 0).expect("a disk in memory works");
+    if seals && path == Path::new(JOURNAL) {
+        for at in [512, 1024] {
+            seal(&file, &read(disk, path), at, 64);
+        }
+        let all = read(disk, path);
+        if let Some(size) = all.get(4120..4128).and_then(|size| <[u8; 8]>::try_from(size).ok()) {
+            let size = usize::try_from(u64::from_le_bytes(size)).unwrap_or(usize::MAX);
+            seal(&file, &all, 4096, size.saturating_add(32));
+        }
+    } else if seals {
+        let all = read(disk, path);
+        let size = all.len();
         // A segment and a prepare seal 128 bytes, other files all there is.
         let sealed = if path.extension().is_some_and(|name| name == "log") { 128.min(size) } else { size };
-        if sealed > 4 {
-            let sum = Bytes::copy_from_slice(&checksum(&all[4..sealed]).to_le_bytes());
-            file.write_at(&[sum], 0).expect("a disk in memory works");
-        }
+        seal(&file, &all, 0, sealed);
+    }
+}
+
+/// Makes the checksum right of what takes so many bytes from a position on.
+fn seal(file: &MemoryFile, all: &[u8], at: usize, size: usize) {
+    if let Some(sealed) = all.get(at + 4..at.saturating_add(size)) {
+        let sum = Bytes::copy_from_slice(&checksum(sealed).to_le_bytes());
+        file.write_at(&[sum], at as u64).expect("a disk in memory works");
     }
 }

@@ -71,6 +71,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
     (Mutant::FullDiskAcknowledges, STORAGE, &["full"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),
+    (Mutant::JournalNotRenewed, STORAGE, &["crash"]),
     (Mutant::OldKeyWritten, STORAGE, &["sealed"]),
     (Mutant::NonceRepeated, STORAGE, &["nonces"]),
     (Mutant::ScrubTrustsHeaders, STORAGE, &["scrub"]),
