@@ -161,7 +161,7 @@ fn no_power_failure_takes_more_than_what_was_not_synced() {
     let (mut cluster, group) = start();
     let mut records = vec!["first".to_owned()];
     let (mut forced, mut lost) = (0, 0);
-    for round in 0..24 {
+    for round in 0..60 {
         for number in 0..round % 5 + 1 {
             let record = format!("{round}.{number}");
             cluster.append(group, ProducerId::ZERO, 0, &[&record]);
