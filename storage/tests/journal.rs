@@ -7,7 +7,8 @@ use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::GroupId;
 use varve_protocol::prepare::Prepare;
 use varve_storage::{
-    Completion, Disk, DiskFile, Job, MemoryDisk, OpenMode, Options, StorageError, Store, SyncFault,
+    Completion, Disk, DiskFile, Job, MemoryDisk, OpenMode, Options, ReadFrom, ScrubFrom, StorageError, Store,
+    SyncFault,
 };
 
 use crate::support::{
@@ -272,4 +273,29 @@ fn nothing_that_was_written_before_there_was_a_key_stays_in_a_journal() {
     let bytes = bytes_of_journal(&disk);
     let trace = &acknowledged[0].header().as_bytes()[..20];
     assert!(!bytes.windows(trace.len()).any(|window| window == trace));
+}
+
+#[test]
+fn a_local_block_is_looked_at_while_the_journal_has_the_newest_rounds() {
+    let disk = MemoryDisk::new();
+    let (mut store, mut branches) = with_groups(&disk, ROOMY);
+    let first = round(&mut store, &mut branches, 100);
+    round(&mut store, &mut branches, 100);
+    let path = Path::new("groups/0000000007/00000000000000000000-00000000000000000001.log");
+    let mut noticed = 0;
+    for at in (0..80).chain(512..576) {
+        let file = disk.open(path, OpenMode::Existing).unwrap();
+        let mut byte = [0];
+        file.read_at(&mut byte, at).unwrap();
+        file.write_at(&[vec![byte[0] ^ 4].into()], at).unwrap();
+        let from = ScrubFrom::Read(ReadFrom::Op(first[0].op()));
+        let last = first[0].op();
+        let looked = store.execute(vec![Job::Scrub { group: GROUP, from, bytes_max: 1000, last }]);
+        let Some(Completion::Scrubbed { piece, .. }) = looked.last() else { panic!("{looked:?}") };
+        noticed += piece.findings.len();
+        let mut now = [0];
+        file.read_at(&mut now, at).unwrap();
+        assert_eq!(now, byte, "it is what it was");
+    }
+    assert_eq!(noticed, 80 + 64);
 }

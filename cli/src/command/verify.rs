@@ -85,6 +85,11 @@ pub(crate) fn look(
     visit: &mut dyn FnMut(&varve_protocol::prepare::Prepare),
 ) -> Outcome<Inspection> {
     let keys = key_file.map_or(Ok(Keys::NONE), key_file::load).map_err(Failure::usage)?;
+    if !dir.is_dir() {
+        let there = if dir.exists() { "is no directory" } else { "does not exist" };
+        let wanted = "name the data directory of a node, such as varve-data/node-1";
+        return Err(Failure::usage(anyhow::anyhow!("{} {there}; {wanted}", dir.display())));
+    }
     let what = format!("{} is no data directory that can be read", dir.display());
     inspect(dir, keys, visit).map_err(|error| Failure::usage(anyhow::Error::new(error).context(what)))
 }

@@ -47,7 +47,7 @@ impl<F: DiskFile> Log<F> {
         let segment = self.segment_at(place);
         let path = segment.path.clone();
         let is_sealed = place < self.sealed.len();
-        if !is_sealed && self.writer.is_dirty() {
+        if !is_sealed && self.is_dirty() {
             // Its newest slot may be on its way to the disk.
             return Ok(None);
         }
