@@ -71,6 +71,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::SuperblockOvertaken, STORAGE, &["crash"]),
     (Mutant::FullDiskAcknowledges, STORAGE, &["full"]),
     (Mutant::TornTailKept, STORAGE, &["rot"]),
+    (Mutant::JournalNotSynced, STORAGE, &["crash"]),
+    (Mutant::JournalNotReplayed, STORAGE, &["crash"]),
     (Mutant::JournalNotRenewed, STORAGE, &["crash"]),
     (Mutant::OldKeyWritten, STORAGE, &["sealed"]),
     (Mutant::NonceRepeated, STORAGE, &["nonces"]),
