@@ -123,6 +123,7 @@ marks! {
         LetGoWithPeers, "Segments that could not be read were let go with another replica's snapshot.";
         TransferEnded, "A start ended a transfer of a snapshot that a crash had interrupted.";
         JournalRound, "What a round had appended to several logs was made durable by the journal.";
+        JournalRelieved, "A log with much in the journal was synced where it is.";
         JournalCheckpoint, "What the journal held was synced where it was, and the journal began anew.";
         JournalReplayed, "A start appended to a log what the journal held beyond it.";
         JournalDamaged, "A start could not tell what the journal had held.";

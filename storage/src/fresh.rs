@@ -5,14 +5,17 @@ use varve_protocol::prepare::Prepare;
 /// Bytes of prepares that are kept here. What is more is better synced where it is than written twice.
 const BYTES_MAX: usize = 64 << 10;
 
+/// A log with so many bytes in the journal is synced where it is, so that a checkpoint has little to do.
+const IN_JOURNAL_BYTES_MAX: usize = 1 << 20;
+
 /// See the module's text.
 #[derive(Default)]
 pub(crate) struct Fresh {
     /// In order; empty if they are too large.
     prepares: Vec<Prepare>,
     bytes: usize,
-    /// What was written before is not synced, and in the journal.
-    is_journal_used: bool,
+    /// Bytes of what was written before, is not synced, and is in the journal.
+    in_journal: usize,
 }
 
 impl Fresh {
@@ -32,15 +35,20 @@ impl Fresh {
 
     /// The journal is what has made durable what was written before.
     pub(crate) fn is_journal_used(&self) -> bool {
-        self.is_journal_used
+        self.in_journal > 0
+    }
+
+    /// So much of this log is in the journal that its file is better synced before there is more.
+    pub(crate) fn is_much_in_journal(&self) -> bool {
+        self.in_journal >= IN_JOURNAL_BYTES_MAX
     }
 
     /// Nothing is left to be made durable, and the journal is what made it so.
     pub(crate) fn is_in_journal(&self) -> bool {
-        self.is_journal_used && self.bytes == 0
+        self.in_journal > 0 && self.bytes == 0
     }
 
     pub(crate) fn note_in_journal(&mut self) {
-        *self = Self { is_journal_used: true, ..Self::default() };
+        *self = Self { in_journal: self.in_journal + self.bytes, ..Self::default() };
     }
 }

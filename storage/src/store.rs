@@ -201,7 +201,7 @@ impl<D: Disk> Store<D> {
         if !job.leaves_sealed_files() {
             self.shelf.forget(group);
         }
-        if let Err(error) = self.prepare_journal(&job) {
+        if let Err(error) = self.prepare_journal(&job, round) {
             return self.fail(group, error, round);
         }
         let result = match job {

@@ -299,3 +299,33 @@ fn a_local_block_is_looked_at_while_the_journal_has_the_newest_rounds() {
     }
     assert_eq!(noticed, 80 + 64);
 }
+
+#[test]
+fn what_cannot_be_synced_at_a_checkpoint_stays_in_the_journal() {
+    let disk = MemoryDisk::new();
+    let (mut store, mut branches) = with_groups(&disk, SMALL_SEGMENTS);
+    let acknowledged = round(&mut store, &mut branches, 100);
+    disk.set_sync_fault(SyncFault::Once);
+    let cut = store.execute(vec![Job::Truncate { group: GROUP, keep: acknowledged[0].op() }]);
+    assert!(cut.iter().any(|one| matches!(one, Completion::Failed { group: GROUP, .. })), "{cut:?}");
+    for seed in 0..20 {
+        assert_eq!(torn_after(&disk, &SMALL_SEGMENTS, &acknowledged, seed), 0);
+    }
+}
+
+#[test]
+fn a_log_with_much_in_the_journal_is_synced_where_it_is() {
+    let disk = MemoryDisk::new();
+    let (mut store, mut branches) = with_groups(&disk, ROOMY);
+    let mut acknowledged = Vec::new();
+    let mut synced = 0;
+    for _ in 0..60 {
+        let calls = disk.calls();
+        acknowledged.extend(round(&mut store, &mut branches[..2], 40_000));
+        synced += u64::from(disk.calls() - calls > 2 + 3 + 2);
+    }
+    assert!(synced >= 2, "each of them has been: {synced}");
+    for seed in 0..5 {
+        assert_eq!(torn_after(&disk, &ROOMY, &acknowledged, seed), 0);
+    }
+}

@@ -59,6 +59,8 @@ fn damage_is_found_told_and_mended() {
 #[test]
 fn a_directory_without_data_is_told_as_such() {
     let cluster = Cluster::start();
-    cluster.varve(&["verify", "nowhere"]).refused(2, "nowhere does not exist; name the data directory of a node");
+    cluster
+        .varve(&["verify", "nowhere"])
+        .refused(2, "nowhere does not exist; name the data directory of a node");
     cluster.varve(&["dump", "varve-data/tls"]).refused(2, "no data directory");
 }

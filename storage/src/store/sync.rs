@@ -5,7 +5,8 @@
 //! | little to each of several logs          | the journal, with one sync                                      |
 //! | much to a log, or to that one only      | a sync of its file                                              |
 //! | much to many logs                       | a sync of the file system                                       |
-//! | the journal is full                     | a checkpoint: a sync of the file system, and the journal begins anew |
+//! | a MiB of a log is in the journal        | a sync of its file, of one log in a round                       |
+//! | the journal is full                     | a checkpoint: what is in it is synced where it is, and it begins anew |
 //! | there is no room for the journal        | as if there were none                                           |
 
 use std::path::Path;
@@ -32,8 +33,21 @@ use crate::writer::Room;
 /// (`benches/syncs.rs`). Below that the file system's other users are not waited for.
 const SYNC_ALL_FILES_MIN: usize = 4;
 
+/// At a checkpoint so many files are synced one by one: more slowly than by a sync of the file system that has nothing else to do, but
+/// nothing else is waited for.
+const CHECKPOINT_FILES_MAX: usize = 16;
+
 /// So many logs share a frame of the journal. A frame costs as much as the sync of one file.
 const JOURNAL_LOGS_MIN: usize = 2;
+
+/// Logs that were written to, by how much.
+#[derive(Default)]
+struct Split {
+    small: Vec<GroupId>,
+    large: Vec<GroupId>,
+    /// What was appended to the small ones.
+    prepares: Vec<Prepare>,
+}
 
 impl<D: Disk> Store<D> {
     /// Makes durable what the round has written to logs.
@@ -57,8 +71,8 @@ impl<D: Disk> Store<D> {
                     self.fail(group, error, round);
                 }
             }
-        } else if let Err(error) = self.sync_files(&large) {
-            self.fail_all(large, &error, round);
+        } else {
+            self.sync_files(&large, round);
         }
     }
 
@@ -74,41 +88,30 @@ impl<D: Disk> Store<D> {
     }
 
     /// Makes durable, by means of the journal, what was appended to logs to which little was; returns the others.
-    fn save_small(&mut self, dirty: Vec<GroupId>, round: &mut Round) -> Vec<GroupId> {
-        let (mut small, mut large, mut prepares) = (Vec::new(), Vec::new(), Vec::<Prepare>::new());
-        for group in &dirty {
-            match self.open_log(*group).and_then(|log| log.fresh.for_journal()) {
-                Some(fresh) => {
-                    prepares.extend_from_slice(fresh);
-                    small.push(*group);
-                }
-                None => large.push(*group),
+    fn save_small(&mut self, mut dirty: Vec<GroupId>, round: &mut Round) -> Vec<GroupId> {
+        let bytes = self.split(&dirty).prepares.iter().map(|prepare| prepare.header().total_size()).sum();
+        if self.journal.may_take(bytes) && !self.journal.has_room_for(bytes) {
+            if let Err(error) = self.checkpoint(round) {
+                self.fail_all(dirty, &error, round);
+                return Vec::new();
             }
+            // Some of them had something in the journal.
+            dirty.retain(|group| self.is_dirty(*group));
         }
-        let bytes: usize = prepares.iter().map(|prepare| prepare.header().total_size()).sum();
+        let Split { small, large, prepares } = self.split(&dirty);
         let is_worth_it = small.len() >= JOURNAL_LOGS_MIN && large.len() < SYNC_ALL_FILES_MIN;
         if !is_worth_it || !self.journal.may_take(bytes) {
             return dirty;
         }
-        if !self.journal.has_room_for(bytes) {
-            if let Err(error) = self.checkpoint() {
-                self.fail_all(dirty, &error, round);
-                return Vec::new();
-            }
-            // That was a sync of the file system.
-            for group in dirty {
-                self.note_synced(group);
-            }
-            return Vec::new();
-        }
         let disk = self.disk.clone();
         match disk.sparing(true, || self.journal.append(&prepares)) {
             Ok(Room::Enough) => {
-                for group in small {
-                    if let Some(log) = self.open_log(group) {
+                for group in &small {
+                    if let Some(log) = self.open_log(*group) {
                         log.note_in_journal();
                     }
                 }
+                self.sync_one_of(&small, round);
                 large
             }
             // It may be in the journal or not; it will be where it belongs.
@@ -120,34 +123,87 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    fn split(&mut self, dirty: &[GroupId]) -> Split {
+        let mut split = Split::default();
+        for group in dirty {
+            match self.open_log(*group).and_then(|log| log.fresh.for_journal()) {
+                Some(fresh) => {
+                    split.prepares.extend_from_slice(fresh);
+                    split.small.push(*group);
+                }
+                None => split.large.push(*group),
+            }
+        }
+        split
+    }
+
+    /// Syncs one of the logs that have much in the journal, where it is.
+    fn sync_one_of(&mut self, groups: &[GroupId], round: &mut Round) {
+        for group in groups {
+            let Some(log) = self.open_log(*group).filter(|log| log.fresh.is_much_in_journal()) else {
+                continue;
+            };
+            Mark::JournalRelieved.hit();
+            if let Err(error) = log.sync() {
+                self.fail(*group, error, round);
+            }
+            return;
+        }
+    }
+
     fn note_synced(&mut self, group: GroupId) {
         if let Some(log) = self.open_log(group) {
             log.note_synced();
         }
     }
 
-    /// Syncs the file system, for these logs. Should that fail, what is in the journal must stay there, for nobody knows what of it
-    /// is in the files.
-    fn sync_files(&mut self, groups: &[GroupId]) -> Result<(), StorageError> {
-        sync_all(&self.disk).inspect_err(|error| self.journal.note_failure(error.clone()))?;
-        for group in groups {
-            self.note_synced(*group);
+    /// Syncs the file system, for these logs. Should that fail, nobody knows what of any log that was written to is on the disk.
+    fn sync_files(&mut self, groups: &[GroupId], round: &mut Round) {
+        match sync_all(&self.disk) {
+            Ok(()) => groups.iter().for_each(|group| self.note_synced(*group)),
+            Err(error) => {
+                let held = self.written_in_journal();
+                self.fail_all(groups.iter().copied().chain(held), &error, round);
+                self.journal.note_failure(error);
+            }
         }
-        Ok(())
     }
 
-    fn fail_all(&mut self, groups: Vec<GroupId>, error: &StorageError, round: &mut Round) {
+    /// The logs whose files are not synced, because the journal has what was written to them.
+    fn written_in_journal(&mut self) -> Vec<GroupId> {
+        let mut held: Vec<GroupId> = self.journal.groups().iter().copied().collect();
+        held.retain(|group| self.open_log(*group).is_some_and(|log| log.writer.is_dirty()));
+        held
+    }
+
+    fn fail_all(
+        &mut self,
+        groups: impl IntoIterator<Item = GroupId>,
+        error: &StorageError,
+        round: &mut Round,
+    ) {
         for group in groups {
             self.fail(group, error.clone(), round);
         }
     }
 
     /// Has all that the journal holds durable where it is, and begins it anew. A log that was closed may lack it for good: its
-    /// superblock says that it has lost its end.
-    fn checkpoint(&mut self) -> Result<(), StorageError> {
+    /// superblock says that it has lost its end. Where a sync fails, what the journal holds stays there.
+    fn checkpoint(&mut self, round: &mut Round) -> Result<(), StorageError> {
         self.journal.check()?;
         let groups: Vec<GroupId> = self.journal.groups().iter().copied().collect();
-        self.sync_files(&groups)?;
+        let written = self.written_in_journal();
+        if written.len() > CHECKPOINT_FILES_MAX {
+            self.sync_files(&written, round);
+        } else {
+            for group in written {
+                if let Some(Err(error)) = self.open_log(group).map(Log::sync) {
+                    self.journal.note_failure(error.clone());
+                    self.fail(group, error, round);
+                }
+            }
+        }
+        self.journal.check()?;
         let closed = |group: &GroupId| matches!(self.groups.get(group), Some(Hosted::Closed(_)));
         let torn: Vec<Change> = groups
             .iter()
@@ -164,7 +220,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Sees to it that what a job takes from a log does not come back from the journal.
-    pub(super) fn prepare_journal(&mut self, job: &Job) -> Result<(), StorageError> {
+    pub(super) fn prepare_journal(&mut self, job: &Job, round: &mut Round) -> Result<(), StorageError> {
         let takes = match job {
             Job::Truncate { .. } | Job::TakeSnapshot { .. } | Job::GiveUpHoles { .. } => true,
             Job::Append { .. }
@@ -185,7 +241,7 @@ impl<D: Disk> Store<D> {
             | Job::Resume => false,
         };
         if takes && self.journal.holds(job.group()) && !Mutant::JournalNotRenewed.is_on() {
-            self.checkpoint()?;
+            self.checkpoint(round)?;
         }
         Ok(())
     }
