@@ -270,10 +270,12 @@ impl Mending {
     /// A peer does not have a prepare; says whether to ask another one at once.
     pub(crate) fn note_missing(&mut self, node: NodeId, id: PrepareId) -> bool {
         let is_wanted = id == self.unnamed || self.wanted().contains(&id);
-        if is_wanted {
+        let is_news = is_wanted && self.lacking.insert(node);
+        if is_news {
+            // Who has said so before is not asked again before it is time.
             self.asked.clear();
         }
-        is_wanted && self.lacking.insert(node)
+        is_news
     }
 
     /// Whether all of so many peers lack what is asked for.

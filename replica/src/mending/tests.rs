@@ -50,6 +50,23 @@ fn ids(prepares: &[Prepare]) -> Vec<PrepareId> {
 }
 
 #[test]
+fn nobody_is_asked_again_at_once_who_has_answered_that_it_lacks_it() {
+    let log = log(30, b"x");
+    let mut mending = mending(&log, 10, 20);
+    let mut now = Moment::ZERO;
+    let mut asked = 0;
+    for _ in 0..100_000 {
+        // Whatever it is that looks at it all the time.
+        if let Some((node, _)) = mending.ask(&PEERS, now) {
+            asked += 1;
+            mending.note_missing(node, log[19].id());
+        }
+        now = now.plus(Duration::from_micros(100));
+    }
+    assert!((2..=12).contains(&asked), "{asked} questions in ten seconds");
+}
+
+#[test]
 fn names_are_learnt_from_the_newest_and_prepares_put_back_from_the_oldest() {
     let log = log(60, b"x");
     let headers: Vec<PrepareHeader> = log.iter().map(|prepare| *prepare.header()).collect();

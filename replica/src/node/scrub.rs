@@ -10,6 +10,9 @@
 //!
 //! Where the others have let go of what has rotted here, this replica lets go of it as well when the entry that says so is committed
 //! here, with the snapshot of one of them; until then nothing needs it.
+//!
+//! Nobody is asked twice for the same without a pause, which doubles while nothing comes of it, up to two seconds; whoever finds the
+//! same damage again meanwhile has to wait as well.
 
 use varve_consensus::Replica;
 use varve_protocol::client::Refusal;
