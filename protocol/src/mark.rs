@@ -121,6 +121,7 @@ marks! {
         SegmentsLetGo, "Segments were let go, and a snapshot made of them.";
         LetGoPutOff, "Segments could not be let go, because they could not be read or there was no room.";
         LetGoWithPeers, "Segments that could not be read were let go with another replica's snapshot.";
+        LetGoInSegment, "That snapshot ended within a segment.";
         TransferEnded, "A start ended a transfer of a snapshot that a crash had interrupted.";
         SuperblocksDiffered, "A start found that the two copies of the superblocks differ.";
         RemainsRemoved, "A start removed what was left of a group's files.";

@@ -75,6 +75,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::NonceRepeated, STORAGE, &["nonces"]),
     (Mutant::ScrubTrustsHeaders, STORAGE, &["scrub"]),
     (Mutant::PatchNotWritten, STORAGE, &["scrub"]),
+    (Mutant::SnapshotUnlinked, STORAGE, &["let_go_with"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),
     (Mutant::BombTaken, PROTOCOL, &["compressed"]),
     (Mutant::CompressedUnverified, PROTOCOL, &["compressed"]),

@@ -225,7 +225,7 @@ impl<F: DiskFile> Log<F> {
         let unreadable = || self.sealed[0].damaged(0, self.base.head.op.next());
         let mut summary = summarize(before.as_ref()).ok_or_else(unreadable)?;
         for segment in &self.sealed[..count] {
-            self.walk(disk, segment, &mut *summary)?;
+            self.walk(disk, segment, segment.start(), &mut *summary)?;
         }
         summary.finish().ok_or_else(unreadable)
     }

@@ -90,8 +90,8 @@ pub enum Job {
         /// Makes the snapshot.
         summarize: Summarize,
     },
-    /// The same where what goes cannot be read any more: with a snapshot of another replica that is in the log. Answered alike;
-    /// nothing is let go if the snapshot does not help.
+    /// The same where what goes cannot be read any more: with a snapshot of another replica. Answered alike; nothing is let go
+    /// if the snapshot does not help.
     LetGoWith {
         /// Whose log.
         group: GroupId,
@@ -328,6 +328,12 @@ pub enum Completion {
         group: GroupId,
         /// The first op that cannot be read.
         op: Op,
+    },
+    /// The snapshot of another replica that was to help to let go ends behind the last segment that goes as a whole, and before
+    /// the first op to keep; nothing was let go.
+    NoneFits {
+        /// Whose log.
+        group: GroupId,
     },
     /// A group is gone, durably.
     Deleted {

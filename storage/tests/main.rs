@@ -8,6 +8,7 @@ mod fault;
 mod full;
 mod kill;
 mod let_go;
+mod let_go_with;
 mod log;
 mod memory_disk;
 mod model;

@@ -91,6 +91,7 @@ impl Node {
             Completion::Scrubbed { group, piece } => self.on_scrubbed(group, piece),
             Completion::Patched { group, left } => self.on_patched(group, left),
             Completion::CannotLetGo { group, op } => self.on_cannot_let_go(group, op),
+            Completion::NoneFits { group } => tracing::debug!(%group, "what was offered does not fit"),
             Completion::Deleted { group } => self.on_deleted(group),
             Completion::DiskFull { group } => self.on_disk_full(group),
             Completion::DiskHasRoom { group } => self.on_disk_has_room(group),

@@ -15,6 +15,7 @@ use crate::error::StorageError;
 use crate::job::{Completion, Job};
 use crate::resume;
 use crate::round::Round;
+use crate::scrub::Help;
 use crate::superblocks::{Change, Kept};
 use crate::writer::Room;
 
@@ -85,12 +86,13 @@ impl<D: Disk> Store<D> {
         let is_replaced_later = self.is_log_replaced_later(group);
         let Ok(log) = open_log(&mut self.groups, group) else { return Ok(()) };
         let result = match snapshot {
-            _ if is_replaced_later => Ok(false),
+            _ if is_replaced_later => Ok(Help::Nothing),
             Some(snapshot) => log.let_go_with(&self.disk, (snapshot, first), summarize),
-            None => log.let_go(&self.disk, first, summarize),
+            None => log.let_go(&self.disk, first, summarize).map(|_| Help::Nothing),
         };
         match result {
-            Ok(_) => {}
+            Ok(Help::NoneFits) => round.completions.push(Completion::NoneFits { group }),
+            Ok(Help::Went | Help::Nothing) => {}
             // What cannot be read now stays until it is mended, and what cannot be summed up until there is room.
             Err(error) if error.is_repairable() || error.is_disk_full() => {
                 Mark::LetGoPutOff.hit();
