@@ -122,6 +122,7 @@ marks! {
         LetGoPutOff, "Segments could not be let go, because they could not be read or there was no room.";
         LetGoWithPeers, "Segments that could not be read were let go with another replica's snapshot.";
         LetGoInSegment, "That snapshot ended within a segment.";
+        LogGivenUp, "A log in use was given up, for no other replica's snapshot fitted what had rotted in it.";
         TransferEnded, "A start ended a transfer of a snapshot that a crash had interrupted.";
         SuperblocksDiffered, "A start found that the two copies of the superblocks differ.";
         RemainsRemoved, "A start removed what was left of a group's files.";

@@ -81,6 +81,12 @@ pub enum Job {
         /// Whose log.
         group: GroupId,
     },
+    /// Gives up all of a log that is in use: it is as if it had never been written to, and its superblock says that it has lost
+    /// its end. What was handed in before and is not durable goes with it, and is not answered.
+    GiveUpLog {
+        /// Whose log.
+        group: GroupId,
+    },
     /// Lets go of the segments that lie wholly before an op, which is committed, and keeps a snapshot of what they meant.
     LetGo {
         /// Whose log.
@@ -169,6 +175,7 @@ impl Job {
             | Self::Read { group, .. }
             | Self::Mend { group, .. }
             | Self::GiveUpHoles { group }
+            | Self::GiveUpLog { group }
             | Self::LetGo { group, .. }
             | Self::LetGoWith { group, .. }
             | Self::TakeSnapshot { group, .. }
@@ -200,6 +207,7 @@ impl Job {
             Self::Truncate { .. }
             | Self::Mend { .. }
             | Self::GiveUpHoles { .. }
+            | Self::GiveUpLog { .. }
             | Self::LetGo { .. }
             | Self::LetGoWith { .. }
             | Self::TakeSnapshot { .. }

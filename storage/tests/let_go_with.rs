@@ -1,15 +1,19 @@
-//! Logs that let go of what cannot be read with the snapshot of another replica, whose segments end elsewhere.
+//! Logs that let go of what cannot be read with the snapshot of another replica, whose segments end elsewhere, and those that nothing
+//! fits and that are given up.
 
 use std::path::{Path, PathBuf};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::{Op, View};
-use varve_protocol::prepare::Prepare;
+use varve_protocol::prepare::{Prepare, PrepareId};
 use varve_protocol::snapshot::Snapshot;
 use varve_storage::{Completion, Disk, DiskFile, Job, MemoryDisk, OpenMode, Options, Store};
 
-use crate::support::{Branch, GROUP, append, durable, keys, new_store, reopen, snapshot_of, summarize};
+use crate::support::{
+    Branch, GROUP, append, durable, keys, new_store, reopen, resume_point_of, snapshot_of, summarize,
+    superblock,
+};
 
 /// With so many keys, and segments that take three of the prepares.
 fn options(count: u8) -> Options {
@@ -195,4 +199,104 @@ fn a_crash_while_it_is_let_go_of_leaves_the_log_before_or_after() {
         }
     }
     assert!(outcomes.iter().all(|count| *count > 0), "the cuts are before and behind it: {outcomes:?}");
+}
+
+/// Puts a snapshot in the place of a log that was given up, and goes on behind it.
+fn go_on(store: &mut Store<MemoryDisk>, log: &[Prepare]) {
+    let snapshot = snapshot_of(&log[..7]);
+    store.execute(vec![Job::TakeSnapshot { group: GROUP, snapshot }]);
+    let answers = store.execute(vec![append(GROUP, &log[7..])]);
+    assert_eq!(answers.last(), Some(&durable(GROUP, &log[8])));
+}
+
+#[test]
+fn nothing_is_left_of_a_log_that_is_given_up() {
+    for lost in [None, Some(0), Some(1), Some(2)] {
+        let (disk, mut store, log) = specimen(0);
+        store.execute(vec![Job::SaveResumePoint { group: GROUP, point: resume_point_of(&log[..7]).into() }]);
+        if let Some(lost) = lost {
+            disk.remove(&segments(&disk)[lost]).unwrap();
+        }
+        let next = Branch::behind(&log[8]).seal(5);
+        let jobs = vec![
+            Job::Write { group: GROUP, prepares: vec![next] },
+            Job::SaveSuperblock(superblock(GROUP, 2)),
+            Job::GiveUpLog { group: GROUP },
+        ];
+        let saved = Completion::SuperblockDurable(superblock(GROUP, 2));
+        assert_eq!(store.execute(jobs), [saved, Completion::Mended { group: GROUP, hole: None }]);
+        let names = disk.list(Path::new("groups/0000000007")).unwrap();
+        assert_eq!(names, ["00000000000000000000-00000000000000000001.log"]);
+        let (_, recovered, shown) = reopen(disk.fork(), options(0));
+        let found = &recovered[0];
+        assert_eq!((found.head, &found.problem, found.hole), (PrepareId::ROOT, &None, None));
+        assert!(found.superblock.is_torn && found.superblock.view == View::new(2), "{:?}", found.superblock);
+        assert!(shown.is_empty() && found.snapshot.is_none());
+        go_on(&mut store, &log);
+    }
+}
+
+#[test]
+fn what_was_appended_to_a_log_before_it_is_given_up_is_not_answered() {
+    let (_, mut store, log) = specimen(0);
+    let next = Branch::behind(&log[8]).seal(5);
+    let jobs = vec![append(GROUP, std::slice::from_ref(&next)), Job::GiveUpLog { group: GROUP }];
+    assert_eq!(store.execute(jobs), [Completion::Mended { group: GROUP, hole: None }]);
+    go_on(&mut store, &log);
+}
+
+#[test]
+fn a_crash_while_a_log_is_given_up_leaves_all_of_it_or_says_that_its_end_is_lost() {
+    let mut outcomes = [0_u64; 3];
+    for (calls, seed) in (0..80).flat_map(|calls| (0..4).map(move |seed| (calls, seed))) {
+        let (disk, mut store, log) = specimen(0);
+        store.execute(vec![Job::LetGo { group: GROUP, first: Op::new(4), summarize }]);
+        store.execute(vec![Job::SaveResumePoint { group: GROUP, point: resume_point_of(&log[..7]).into() }]);
+        disk.power_off_after(disk.calls() + calls);
+        store.execute(vec![Job::GiveUpLog { group: GROUP }]);
+        drop(store);
+        let disk = disk.crash(&mut ChaCha8Rng::seed_from_u64(seed * 1000 + calls));
+        let (mut store, recovered, _) = reopen(disk, options(0));
+        let found = &recovered[0];
+        assert_eq!((&found.problem, found.hole), (&None, None), "cut after {calls} calls");
+        let is_whole = found.head == log[8].id();
+        assert!(is_whole || found.superblock.is_torn, "cut after {calls} calls: {found:?}");
+        let known = found.head == PrepareId::ROOT || log.iter().any(|prepare| prepare.id() == found.head);
+        assert!(known, "what is left is of that log");
+        let place = match (is_whole, found.head == PrepareId::ROOT) {
+            (true, _) => 0,
+            (false, false) => 1,
+            (false, true) => 2,
+        };
+        outcomes[place] += 1;
+        go_on(&mut store, &log);
+    }
+    assert!(outcomes.iter().all(|count| *count > 0), "the cuts are before, in and behind it: {outcomes:?}");
+}
+
+#[test]
+fn a_log_is_given_up_when_there_is_room_to_say_so() {
+    let (disk, mut store, log) = specimen(0);
+    disk.set_capacity(Some(disk.used()));
+    let mut answers = Vec::new();
+    for view in 2..200 {
+        // Until the superblocks find no room.
+        answers = store.execute(vec![Job::SaveSuperblock(superblock(GROUP, view))]);
+        if answers == [Completion::DiskFull { group: GROUP }] {
+            break;
+        }
+    }
+    assert_eq!(answers, [Completion::DiskFull { group: GROUP }]);
+    assert_eq!(store.execute(vec![Job::GiveUpLog { group: GROUP }]), [], "it waits");
+    assert_eq!(segments(&disk).len(), 3, "nothing is gone of which it is not said that it is");
+    disk.set_capacity(None);
+    let again = store.execute(vec![Job::GiveUpLog { group: GROUP }]);
+    assert_eq!(again, [], "the superblock that waits must not be saved behind it");
+    let answers = store.execute(vec![Job::Resume]);
+    assert!(answers.contains(&Completion::Mended { group: GROUP, hole: None }), "{answers:?}");
+    assert_eq!(answers.last(), Some(&Completion::DiskHasRoom { group: GROUP }));
+    assert_eq!(segments(&disk).len(), 1);
+    let (_, recovered, _) = reopen(disk.fork(), options(0));
+    assert!(recovered[0].superblock.is_torn && recovered[0].superblock.view > View::new(1));
+    go_on(&mut store, &log);
 }
