@@ -164,6 +164,8 @@ marks! {
         ReplicaClosed, "A replica was damaged so that it took no part.";
         WoundWidened, "All of a segment was fetched, because what was around its damage did not belong together.";
         WoundPutOff, "Damage could not be mended for now, and another one's turn had come.";
+        NoneFitted, "Nothing that others have in the place of what has rotted in a log fitted it.";
+        BegunAnew, "A replica whose log nothing makes whole left its group until a primary works without it.";
         WoundGivenUp, "What was fetched for damage could not be put back.";
         OldestLetGo, "A log let go of its oldest segments.";
         AllLetGo, "A log let go of all that was before the entry that says so.";
