@@ -121,6 +121,8 @@ marks! {
         SegmentsLetGo, "Segments were let go, and a snapshot made of them.";
         LetGoPutOff, "Segments could not be let go, because they could not be read or there was no room.";
         LetGoWithPeers, "Segments that could not be read were let go with another replica's snapshot.";
+        LetGoInSegment, "That snapshot ended within a segment.";
+        LogGivenUp, "A log in use was given up, for no other replica's snapshot fitted what had rotted in it.";
         TransferEnded, "A start ended a transfer of a snapshot that a crash had interrupted.";
         JournalRound, "What a round had appended to several logs was made durable by the journal.";
         JournalRelieved, "A log with much in the journal was synced where it is.";
@@ -167,6 +169,8 @@ marks! {
         ReplicaClosed, "A replica was damaged so that it took no part.";
         WoundWidened, "All of a segment was fetched, because what was around its damage did not belong together.";
         WoundPutOff, "Damage could not be mended for now, and another one's turn had come.";
+        NoneFitted, "Nothing that others have in the place of what has rotted in a log fitted it.";
+        BegunAnew, "A replica whose log nothing makes whole left its group until a primary works without it.";
         WoundGivenUp, "What was fetched for damage could not be put back.";
         OldestLetGo, "A log let go of its oldest segments.";
         AllLetGo, "A log let go of all that was before the entry that says so.";

@@ -119,6 +119,8 @@ mutants! {
     NonceRepeated, "nonce-repeated", "S1", "Everything is sealed with the same nonce.";
     ScrubTrustsHeaders, "scrub-trusts-headers", "R4", "A look at a log passes over bodies that have rotted.";
     PatchNotWritten, "patch-not-written", "R4", "What has rotted is called mended and not written.";
+    SnapshotUnlinked, "snapshot-unlinked", "R4", "A snapshot is gone on from without comparing the prepare behind it.";
+    RottenLeavesAlone, "rotten-leaves-alone", "R4", "A replica gives up a rotten log before a primary has said that it works.";
     MendingVotes, "mending-votes", "R2", "A replica whose log has a hole takes part with what is before it.";
     ReadsAboveCommit, "reads-above-commit", "D1", "Consumers are given what is not committed.";
     LostDiskVotes, "lost-disk-votes", "S4", "A replica that has lost its disk votes as the one it was.";

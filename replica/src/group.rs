@@ -166,6 +166,8 @@ pub(crate) struct Group {
     pub(crate) view_seen: Option<View>,
     /// The view that this replica leads, as far as its peers are to be told.
     pub(crate) view_led: Option<View>,
+    /// What was told to consumers before the replica began anew: until it knows as much again they are told nothing.
+    pub(crate) told: Op,
     /// Appends on their way to the disk: op and bytes.
     writing: VecDeque<(Op, usize)>,
 }
@@ -185,6 +187,7 @@ impl Group {
             reborn_in: None,
             view_seen: None,
             view_led: None,
+            told: Op::ZERO,
             writing: VecDeque::new(),
         };
         group.look_who_is_seated();
@@ -230,6 +233,11 @@ impl Group {
             State::Open(replica) => Some(replica),
             State::Opening | State::Mending(_) | State::Damaged(_) => None,
         }
+    }
+
+    /// The replica, if it may tell consumers where its log ends.
+    pub(crate) fn reader(&self) -> Option<&Replica> {
+        self.replica().filter(|replica| replica.commit().op >= self.told)
     }
 
     pub(crate) fn replica_mut(&mut self) -> Option<&mut Replica> {

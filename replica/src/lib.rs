@@ -6,6 +6,7 @@
 //! * [`config`] is the file `cluster.toml`.
 
 mod allowance;
+mod anew;
 pub mod config;
 mod error;
 mod event;

@@ -19,6 +19,10 @@
 //! says that it works, in our newest view or a later one: a quorum of others holds everything then. The replica goes on like
 //! one that has lost the end of its log, and takes the snapshot.
 //!
+//! The same is mended in a log that has rotted while it is in use (`scrubbing`), and the replica works meanwhile. Should all peers
+//! have let go of what is missing, and what they offer instead not fit, it begins anew (`anew`): it asks for nothing but that
+//! word of a primary then, and gives up all of its log.
+//!
 //! Meanwhile this replica does not exist for its group, but for one thing: it serves what it holds to others that mend.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +110,10 @@ pub(crate) struct Mending {
     pub(crate) snapshot: Option<Snapshot>,
     /// A peer has let go of something that is missing.
     is_gone_elsewhere: bool,
+    /// The peers that have let go of what is asked for.
+    let_go_by: BTreeSet<NodeId>,
+    /// Nothing is to be put back: the others are to have all of it.
+    begins_anew: bool,
     /// Names the questions for a primary.
     nonce: u64,
     /// A primary has said that it works.
@@ -131,6 +139,8 @@ impl Mending {
             reading: None,
             snapshot: None,
             is_gone_elsewhere: false,
+            let_go_by: BTreeSet::new(),
+            begins_anew: false,
             nonce: 0,
             is_led: false,
         }
@@ -139,6 +149,28 @@ impl Mending {
     /// The same, of a log that builds on a snapshot, with a number drawn for this life.
     pub(crate) fn behind(self, snapshot: Option<Snapshot>, nonce: u64) -> Self {
         Self { snapshot, nonce, ..self }
+    }
+
+    /// The same, of a log that nothing helps any more, for the others have let go of what is missing.
+    pub(crate) fn anew(superblock: Superblock, hole: Hole, (nonce, now): (u64, Moment)) -> Self {
+        Self { is_gone_elsewhere: true, begins_anew: true, nonce, ..Self::new(superblock, hole, now) }
+    }
+
+    /// Whether all of the log is given up when a primary works without this replica.
+    pub(crate) fn begins_anew(&self) -> bool {
+        self.begins_anew
+    }
+
+    /// A peer has let go of what is before the end of its snapshot.
+    pub(crate) fn note_let_go_by(&mut self, node: NodeId, snapshot: Op) {
+        if self.oldest_wanted().is_some_and(|wanted| wanted <= snapshot) {
+            self.let_go_by.insert(node);
+        }
+    }
+
+    /// Whether all these peers have let go of what is asked for.
+    pub(crate) fn is_gone_everywhere(&self, peers: &[NodeId]) -> bool {
+        peers.iter().all(|peer| self.let_go_by.contains(peer))
     }
 
     /// A peer has let go of what is before the end of its snapshot; says whether to ask for a primary.
@@ -164,6 +196,13 @@ impl Mending {
             return "its log was mended and is being read".to_owned();
         }
         let Hole { after, last, .. } = self.hole;
+        if self.begins_anew {
+            let first = after.op.next();
+            return format!(
+                "{first} to {} of its log have rotted, and the others have let go of them; all of it is fetched anew",
+                last.op
+            );
+        }
         format!(
             "its log has a hole, {} to {}, and is being mended from the other replicas",
             after.op.next(),
@@ -183,7 +222,9 @@ impl Mending {
             return None;
         }
         let view = self.superblock.view;
-        let mut messages = if self.is_named() {
+        let mut messages = if self.begins_anew {
+            Vec::new()
+        } else if self.is_named() {
             let wanted = self.wanted();
             if wanted.is_empty() {
                 return None;
@@ -263,6 +304,7 @@ impl Mending {
             self.moved_at = now;
             self.attempts = 0;
             self.lacking.clear();
+            self.let_go_by.clear();
         }
         has_moved
     }
@@ -270,10 +312,12 @@ impl Mending {
     /// A peer does not have a prepare; says whether to ask another one at once.
     pub(crate) fn note_missing(&mut self, node: NodeId, id: PrepareId) -> bool {
         let is_wanted = id == self.unnamed || self.wanted().contains(&id);
-        if is_wanted {
+        let is_news = is_wanted && self.lacking.insert(node);
+        if is_news {
+            // Who has said so before is not asked again before it is time.
             self.asked.clear();
         }
-        is_wanted && self.lacking.insert(node)
+        is_news
     }
 
     /// Whether all of so many peers lack what is asked for.
@@ -291,6 +335,10 @@ impl Mending {
         if self.is_writing || self.is_given_up || self.reading.is_some() {
             return Step::Wait;
         }
+        if self.begins_anew {
+            self.is_given_up = self.is_led || Mutant::RottenLeavesAlone.is_on();
+            return if self.is_given_up { Step::GiveUp } else { Step::Wait };
+        }
         if self.is_named() && self.unnamed != self.hole.after {
             // The two ends of the log do not belong together: the newer one is not this log's.
             Mark::MendingBranched.hit();
@@ -307,8 +355,7 @@ impl Mending {
             self.is_writing = true;
             return Step::PutBack(ready);
         }
-        let wanted = if self.is_named() { self.names.keys().next().copied() } else { Some(self.unnamed.op) };
-        let may_be_cut = wanted.is_some_and(|op| op > self.committed());
+        let may_be_cut = self.oldest_wanted().is_some_and(|op| op > self.committed());
         let nobody_has_it = self.lacking.len() == peers.len();
         let is_late = !self.lacking.is_empty() && now.since(self.moved_at) >= GIVE_UP_AFTER;
         if may_be_cut && (nobody_has_it || is_late) {
@@ -317,6 +364,11 @@ impl Mending {
             return Step::GiveUp;
         }
         Step::Wait
+    }
+
+    /// The oldest that is missing, as far as names are known; none if nothing is.
+    fn oldest_wanted(&self) -> Option<Op> {
+        if self.is_named() { self.names.keys().next().copied() } else { Some(self.unnamed.op) }
     }
 
     /// Everything up to here is surely committed: a primary seals an op only while its commit is no more than a window behind.

@@ -15,6 +15,7 @@
 //!                        ├─ doubt      unclean stops
 //!                        ├─ full       disks without room
 //!                        ├─ scrub      logs that rot
+//!                        ├─ anew       those that nothing makes whole
 //!                        ├─ distance   how far the peers are
 //!                        ├─ probing    how much goes through to them
 //!                        └─ disk       completions ──▶ Effects
@@ -22,6 +23,7 @@
 //!
 //! There is no clock, socket, disk or thread in here; [`crate::server`] has them, and so has the simulator.
 
+mod anew;
 mod balance;
 pub(crate) mod clients;
 mod disk;

@@ -22,6 +22,7 @@ use varve_protocol::mark;
 use varve_protocol::time::Moment;
 use varve_storage::{Damage, Mark, ReadFrom, ScrubFrom};
 
+use crate::anew::Anew;
 use crate::mending::Mending;
 
 /// Bytes looked at in one job: what an append may have to wait for, a millisecond or two of a disk's work.
@@ -89,6 +90,8 @@ pub(crate) struct Wound {
     pub(crate) damage: Damage,
     /// How far it is mended, since that has begun.
     pub(crate) mending: Option<Mending>,
+    /// That nothing fits which the others have in its place.
+    pub(crate) anew: Option<Anew>,
 }
 
 /// See the module's text.
@@ -278,7 +281,7 @@ impl Scrubbing {
         };
         let is_news = wounds.len() < WOUNDS_MAX && wounds.iter().all(is_apart);
         if is_news {
-            wounds.push_back(Wound { path, damage, mending: None });
+            wounds.push_back(Wound { path, damage, mending: None, anew: None });
             self.status.damages_found += 1;
         }
         is_news
@@ -296,9 +299,14 @@ impl Scrubbing {
         self.wounds.get_mut(&group)?.front_mut()
     }
 
+    /// The same, to look at.
+    pub(crate) fn first_wound(&self, group: GroupId) -> Option<&Wound> {
+        self.wounds.get(&group)?.front()
+    }
+
     /// Whether that is where an op belongs.
     pub(crate) fn is_missing(&self, group: GroupId, op: Op) -> bool {
-        let wound = self.wounds.get(&group).and_then(VecDeque::front);
+        let wound = self.first_wound(group);
         wound.is_some_and(|wound| op > wound.damage.after.op && op <= wound.damage.last.op)
     }
 

@@ -78,6 +78,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::NonceRepeated, STORAGE, &["nonces"]),
     (Mutant::ScrubTrustsHeaders, STORAGE, &["scrub"]),
     (Mutant::PatchNotWritten, STORAGE, &["scrub"]),
+    (Mutant::SnapshotUnlinked, STORAGE, &["let_go_with"]),
+    (Mutant::RottenLeavesAlone, REPLICA, &["mending"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),
     (Mutant::BombTaken, PROTOCOL, &["compressed"]),
     (Mutant::CompressedUnverified, PROTOCOL, &["compressed"]),

@@ -139,17 +139,19 @@ fn replace<D: Disk>(
 ) -> Result<Log<D::File>, StorageError> {
     let dir = group_dir(group);
     let names = disk.list(&dir).or_failed_to("list", &dir)?;
-    let is_old = |name: &&String| {
-        let is_derived = index_file::segment_name(name).is_some() || resume::is_name(name);
-        parse_file_name(name).is_some() || name.ends_with(SNAPSHOT_SUFFIX) || is_derived
-    };
-    let old: Vec<PathBuf> = names.iter().filter(is_old).map(|name| dir.join(name)).collect();
+    let old: Vec<PathBuf> = names.iter().filter(|name| is_of_log(name)).map(|name| dir.join(name)).collect();
     remove_all(disk, group, &old)?;
     let log = Log::create(disk, owner, Chain::behind(snapshot))?;
     let (from, to) = (path(group, snapshot.op(), TRANSFER_SUFFIX), snapshot_path(group, snapshot.op()));
     disk.rename(&from, &to).or_failed_to("rename to", &to)?;
     disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
     Ok(log)
+}
+
+/// Whether a file of this name is a part of a log, or says something of one.
+pub(crate) fn is_of_log(name: &str) -> bool {
+    let is_derived = index_file::segment_name(name).is_some() || resume::is_name(name);
+    parse_file_name(name).is_some() || name.ends_with(SNAPSHOT_SUFFIX) || is_derived
 }
 
 pub(crate) fn remove_all<D: Disk>(disk: &D, group: GroupId, paths: &[PathBuf]) -> Result<(), StorageError> {
@@ -225,7 +227,7 @@ impl<F: DiskFile> Log<F> {
         let unreadable = || self.sealed[0].damaged(0, self.base.head.op.next());
         let mut summary = summarize(before.as_ref()).ok_or_else(unreadable)?;
         for segment in &self.sealed[..count] {
-            self.walk(disk, segment, &mut *summary)?;
+            self.walk(disk, segment, segment.start(), &mut *summary)?;
         }
         summary.finish().ok_or_else(unreadable)
     }

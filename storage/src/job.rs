@@ -81,6 +81,12 @@ pub enum Job {
         /// Whose log.
         group: GroupId,
     },
+    /// Gives up all of a log that is in use: it is as if it had never been written to, and its superblock says that it has lost
+    /// its end. What was handed in before and is not durable goes with it, and is not answered.
+    GiveUpLog {
+        /// Whose log.
+        group: GroupId,
+    },
     /// Lets go of the segments that lie wholly before an op, which is committed, and keeps a snapshot of what they meant.
     LetGo {
         /// Whose log.
@@ -90,8 +96,8 @@ pub enum Job {
         /// Makes the snapshot.
         summarize: Summarize,
     },
-    /// The same where what goes cannot be read any more: with a snapshot of another replica that is in the log. Answered alike;
-    /// nothing is let go if the snapshot does not help.
+    /// The same where what goes cannot be read any more: with a snapshot of another replica. Answered alike; nothing is let go
+    /// if the snapshot does not help.
     LetGoWith {
         /// Whose log.
         group: GroupId,
@@ -169,6 +175,7 @@ impl Job {
             | Self::Read { group, .. }
             | Self::Mend { group, .. }
             | Self::GiveUpHoles { group }
+            | Self::GiveUpLog { group }
             | Self::LetGo { group, .. }
             | Self::LetGoWith { group, .. }
             | Self::TakeSnapshot { group, .. }
@@ -200,6 +207,7 @@ impl Job {
             Self::Truncate { .. }
             | Self::Mend { .. }
             | Self::GiveUpHoles { .. }
+            | Self::GiveUpLog { .. }
             | Self::LetGo { .. }
             | Self::LetGoWith { .. }
             | Self::TakeSnapshot { .. }
@@ -328,6 +336,12 @@ pub enum Completion {
         group: GroupId,
         /// The first op that cannot be read.
         op: Op,
+    },
+    /// The snapshot of another replica that was to help to let go ends behind the last segment that goes as a whole, and before
+    /// the first op to keep; nothing was let go.
+    NoneFits {
+        /// Whose log.
+        group: GroupId,
     },
     /// A group is gone, durably.
     Deleted {

@@ -36,7 +36,7 @@ use crate::writer::{Growth, Room, Writer};
 pub(crate) const GROUPS_DIR: &str = "groups";
 
 /// Bytes read at once when only headers are looked at.
-const WALK_BYTES: usize = 64 << 10;
+pub(crate) const WALK_BYTES: usize = 64 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
 
 /// The directory of one group.
@@ -146,7 +146,8 @@ impl<F: DiskFile> Log<F> {
         if self.active.header.key != self.owner.keys.newest() && !Mutant::OldKeyWritten.is_on() {
             return 0;
         }
-        // As if nothing were sealed: segments end with the same prepares on all replicas, for one may need another's snapshot.
+        // As if nothing were sealed: where sizes are the same, segments end with the same prepares on all replicas, and one that
+        // needs another's snapshot has less to sum up.
         let count = self.chain.head.op.as_raw() - self.active.header.parent.op.as_raw();
         let mut end = self.active.end - count * self.active.seal.overhead();
         let first = prepares.first().map_or(Timestamp::ZERO, |first| first.header().timestamp());
@@ -375,16 +376,16 @@ impl<F: DiskFile> Log<F> {
         Ok(())
     }
 
-    /// Shows all prepares of a segment.
+    /// Shows the prepares of a segment from one on that begins at a position.
     pub(crate) fn walk<D: Disk<File = F>>(
         &self,
         disk: &D,
         segment: &Segment,
+        (mut op, start): (Op, u64),
         summary: &mut dyn Summary,
     ) -> Result<(), StorageError> {
         let file = open_segment(disk, segment)?;
-        let mut cursor = Cursor::new(&file, &segment.seal, FIRST_POSITION, segment.end, WALK_BYTES);
-        let mut op = segment.header.first_op();
+        let mut cursor = Cursor::new(&file, &segment.seal, start, segment.end, WALK_BYTES);
         while cursor.position() < segment.end {
             let position = cursor.position();
             let header = self.expect_header(segment, &mut cursor, op)?;
@@ -442,7 +443,7 @@ impl<F: DiskFile> Log<F> {
     }
 
     /// The header at the cursor, which must be that of `op`.
-    fn expect_header(
+    pub(crate) fn expect_header(
         &self,
         segment: &Segment,
         cursor: &mut Cursor<'_, F>,

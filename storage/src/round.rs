@@ -51,13 +51,14 @@ impl Round {
         self.deleted.extend(earlier.deleted);
     }
 
-    /// Whether the job writes to a log whose group has a superblock that is not saved yet.
+    /// Whether the job writes to a log, or gives it up, whose group has a superblock that is not saved yet.
     pub(crate) fn must_end_before(&self, job: &Job) -> bool {
         match job {
             Job::Append { group, .. }
             | Job::Write { group, .. }
             | Job::Truncate { group, .. }
-            | Job::TakeSnapshot { group, .. } => {
+            | Job::TakeSnapshot { group, .. }
+            | Job::GiveUpLog { group } => {
                 self.newest_saves.contains_key(group) && !Mutant::SuperblockOvertaken.is_on()
             }
             Job::SaveSuperblock(_)

@@ -40,6 +40,7 @@ use crate::log::{Log, ReadLimit};
 use crate::reader::{Chain, Cursor};
 use crate::seal::MAGIC_AT;
 use crate::segment::{FIRST_POSITION, Segment, SegmentHeader};
+pub(crate) use let_go::Help;
 use tolerant::Tolerant;
 
 /// Where a look at a log begins.

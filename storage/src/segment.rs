@@ -314,6 +314,11 @@ impl Segment {
         self.index.entries().first().map(|first| first.timestamp)
     }
 
+    /// The first op, and where it begins.
+    pub(crate) fn start(&self) -> (Op, u64) {
+        (self.header.first_op(), FIRST_POSITION)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.end == FIRST_POSITION
     }

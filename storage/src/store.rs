@@ -226,6 +226,7 @@ impl<D: Disk> Store<D> {
             Job::Mend { group, prepares } => self.mend(group, &prepares, round),
             Job::Resume => self.resume(round),
             Job::GiveUpHoles { group } => self.give_up_holes(group, round),
+            Job::GiveUpLog { group } => self.give_up_log(group, round),
             Job::LetGo { group, first, summarize } => self.let_go(group, (None, first), summarize, round),
             Job::LetGoWith { group, first, snapshot, summarize } => {
                 self.let_go(group, (Some(&snapshot), first), summarize, round)

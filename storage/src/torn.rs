@@ -1,4 +1,4 @@
-//! A log that has lost its end, and is cut to what is left of it.
+//! A log that has lost its end, or is given up, and is cut to what is left of it.
 //!
 //! The superblock of the group says so before, durably: behind the cut nothing of it can be seen any more. Then the files
 //! behind the end are removed, the newest one first, and the last one that stays is made the one that is appended to: its slot
@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use crate::base::is_of_log;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 use crate::gap::{Gap, Hole};
@@ -14,7 +15,7 @@ use crate::identity::Owner;
 use crate::log::{GROUPS_DIR, Log, group_dir};
 use crate::reader::Chain;
 use crate::recovery::write_block;
-use crate::segment::{RoundSlot, Segment};
+use crate::segment::{RoundSlot, Segment, parse_file_name};
 use crate::writer::Writer;
 
 /// What is left of a log without its end.
@@ -63,5 +64,21 @@ impl Torn {
         let Self { owner, base, chain, segments: sealed, gaps, .. } = self;
         let (recent, fresh) = Default::default();
         Ok(Log { owner, base, chain, sealed, active, writer, recent, fresh, gaps })
+    }
+}
+
+impl<F: DiskFile> Log<F> {
+    /// Gives up all of it: nothing is left. What it builds on goes last, so that a crash in between leaves an end that is lost.
+    pub(crate) fn give_up<D: Disk<File = F>>(self, disk: &D) -> Result<Torn, StorageError> {
+        let Chain { cluster, group, .. } = self.chain;
+        let dir = group_dir(group);
+        let mut names = disk.list(&dir).or_failed_to("list", &dir)?;
+        names.retain(|name| is_of_log(name));
+        // The order of segments, behind all else.
+        names.sort_by_key(|name| parse_file_name(name).map(|(_, first_op)| first_op));
+        let chain = Chain::root(cluster, group);
+        let later = names.iter().map(|name| dir.join(name)).collect();
+        let (segments, gaps) = Default::default();
+        Ok(Torn { owner: self.owner, base: chain, chain, segments, gaps, later })
     }
 }

@@ -329,3 +329,15 @@ fn a_log_with_much_in_the_journal_is_synced_where_it_is() {
         assert_eq!(torn_after(&disk, &ROOMY, &acknowledged, seed), 0);
     }
 }
+
+#[test]
+fn what_is_given_up_does_not_come_back_from_the_journal() {
+    let disk = MemoryDisk::new();
+    let (mut store, mut branches) = with_groups(&disk, ROOMY);
+    let acknowledged = round(&mut store, &mut branches, 100);
+    store.execute(vec![Job::GiveUpLog { group: GROUP }]);
+    for seed in 0..10 {
+        let (_, recovered, shown) = reopen(crash(&disk, seed), ROOMY);
+        assert!(shown == acknowledged[1..] && recovered[0].superblock.is_torn);
+    }
+}

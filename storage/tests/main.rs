@@ -9,6 +9,7 @@ mod full;
 mod journal;
 mod kill;
 mod let_go;
+mod let_go_with;
 mod log;
 mod memory_disk;
 mod model;

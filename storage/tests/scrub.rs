@@ -393,41 +393,6 @@ fn what_cannot_be_let_go_and_a_rotten_snapshot_are_said() {
 }
 
 #[test]
-fn what_cannot_be_read_is_let_go_with_the_snapshot_of_another_replica() {
-    for (rotten, at, is_of_log) in [(1, 3, true), (1, 2, true), (4, 3, true), (1, 3, false)] {
-        let mut specimen = specimen(0);
-        let firsts: Vec<Op> = specimen
-            .segments()
-            .iter()
-            .map(|path| Op::new(specimen.op_at(path, BLOCK).expect("it holds something")))
-            .collect();
-        assert_eq!(firsts, [1, 4, 7].map(Op::new), "the segments are as this test takes them to be");
-        let path = specimen.segments()[usize::from(rotten > 3)].clone();
-        specimen.write(&path, BLOCK + 5, &[0xee; 3]);
-        let log = if is_of_log {
-            specimen.log.clone()
-        } else {
-            Branch { view: View::new(9), ..Branch::new(GROUP) }.seal_many(&[90; 9])
-        };
-        let (snapshot, first) = (snapshot_of(&log[..at]), Op::new(7));
-        let job = Job::LetGoWith { group: GROUP, first, snapshot, summarize };
-        let answers = specimen.store.execute(vec![job]);
-        let helps = is_of_log && at == 3 && rotten < 4;
-        let offset = specimen.log[5].header().next_offset();
-        let start = if helps { LogStart { op: first, offset } } else { LogStart::FIRST };
-        assert_eq!(answers.last(), Some(&Completion::LetGo { group: GROUP, start }), "{rotten} {at}");
-        if helps {
-            assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, []);
-            let (mut store, recovered, shown) = reopen(specimen.disk.fork(), options(0));
-            assert_eq!((&recovered[0].problem, recovered[0].hole), (&None, None));
-            assert_eq!(recovered[0].snapshot, Some(snapshot_of(&specimen.log[..6])));
-            assert!(shown == specimen.log[6..]);
-            drop(store.execute(Vec::new()));
-        }
-    }
-}
-
-#[test]
 fn what_is_behind_damage_can_be_read_when_it_was_found() {
     let mut specimen = specimen(0);
     let path = specimen.segments()[0].clone();

@@ -168,6 +168,7 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         | Completion::Scrubbed { .. }
         | Completion::Patched { .. }
         | Completion::CannotLetGo { .. }
+        | Completion::NoneFits { .. }
         | Completion::Mended { .. } => false,
     }
 }
@@ -242,6 +243,7 @@ impl World {
                 | Completion::Scrubbed { .. }
                 | Completion::Patched { .. }
                 | Completion::CannotLetGo { .. }
+                | Completion::NoneFits { .. }
                 | Completion::Mended { .. } => panic!("nobody asked for that"),
             }
         }

@@ -99,6 +99,12 @@ impl RecoveredLog {
 }
 
 impl Replica {
+    /// What its superblock says when all that was handed out is saved.
+    #[must_use]
+    pub fn superblock(&self) -> Superblock {
+        self.requested
+    }
+
     /// A replica that was here before: `superblock` and `log` are what its disk holds, all of it durable. Or one that has lost
     /// its disk, with a superblock of zeros and an empty log: it asks for everything, and has no voice until it is let in.
     ///

@@ -134,3 +134,16 @@ fn of_a_move_that_was_given_up_the_first_holder_stands_there() {
     group.look_who_is_seated();
     assert_eq!(holders(&group), [1, 2, 3].map(n));
 }
+
+#[test]
+fn consumers_are_told_nothing_before_a_replica_that_began_anew_knows_as_much_as_before() {
+    let mut group = group(true, 1, None);
+    for (told, is_told) in [(0, true), (1, true), (2, false)] {
+        group.told = Op::new(told);
+        assert_eq!(
+            (group.reader().is_some(), group.replica().is_some()),
+            (is_told, true),
+            "op{told} was told"
+        );
+    }
+}

@@ -49,6 +49,71 @@ fn ids(prepares: &[Prepare]) -> Vec<PrepareId> {
     prepares.iter().map(Prepare::id).collect()
 }
 
+/// The mending of a log that nothing helps any more.
+fn anew(log: &[Prepare], view: u64) -> Mending {
+    let hole = Hole { after: log[9].id(), last: log[19].id(), head: log[19].id() };
+    let superblock = Superblock { view: View::new(view), ..Superblock::new(GroupId::new(7)) };
+    Mending::anew(superblock, hole, (5, Moment::ZERO))
+}
+
+#[test]
+fn a_rotten_log_is_given_up_when_a_primary_works_without_it_and_not_before() {
+    let log = log(30, b"x");
+    let late = Moment::ZERO.plus(Duration::from_secs(3600));
+    for (view, nonce, is_word) in [(2, 5, false), (3, 4, false), (3, 0, false), (3, 5, true), (4, 5, true)] {
+        let mut mending = anew(&log, 3);
+        let (node, messages) = mending.ask(&PEERS, Moment::ZERO).expect("somebody is asked");
+        assert!(PEERS.contains(&node));
+        assert_eq!(messages, [Message::GetStartView { view: View::new(3), nonce: 5 }]);
+        // Nothing else moves it.
+        assert!(PEERS.iter().all(|peer| mending.note_missing(*peer, log[19].id())));
+        for prepare in log.iter().rev() {
+            mending.take(prepare.clone(), Moment::ZERO);
+        }
+        assert!(matches!(mending.next_step(&PEERS, late), Step::Wait));
+        assert_eq!(mending.note_primary(View::new(view), nonce), is_word);
+        assert_eq!(matches!(mending.next_step(&PEERS, late), Step::GiveUp), is_word);
+        if is_word {
+            mending.note_mended(None, late);
+            assert!(mending.superblock.is_torn && mending.reading.is_some());
+            assert_eq!(mending.ask(&PEERS, late).map(|(node, _)| node), None);
+        }
+    }
+}
+
+#[test]
+fn nobody_is_asked_again_at_once_who_has_answered_that_it_lacks_it() {
+    let log = log(30, b"x");
+    let mut mending = mending(&log, 10, 20);
+    let mut now = Moment::ZERO;
+    let mut asked = 0;
+    for _ in 0..100_000 {
+        // Whatever it is that looks at it all the time.
+        if let Some((node, _)) = mending.ask(&PEERS, now) {
+            asked += 1;
+            mending.note_missing(node, log[19].id());
+            mending.note_let_go_by(node, Op::new(25));
+        }
+        now = now.plus(Duration::from_micros(100));
+    }
+    assert!((2..=12).contains(&asked), "{asked} questions in ten seconds");
+}
+
+#[test]
+fn what_is_missing_is_gone_everywhere_when_each_peer_has_let_go_of_the_oldest_that_is_named() {
+    let log = log(30, b"x");
+    let mut mending = mending(&log, 10, 20);
+    let [one, other] = PEERS;
+    mending.note_let_go_by(one, Op::new(19));
+    assert!(!mending.is_gone_everywhere(&[one]), "the last one of them is not among those");
+    mending.note_let_go_by(one, Op::new(20));
+    assert!(mending.is_gone_everywhere(&[one]) && !mending.is_gone_everywhere(&PEERS));
+    mending.note_let_go_by(other, Op::new(25));
+    assert!(mending.is_gone_everywhere(&PEERS));
+    mending.take(log[19].clone(), Moment::ZERO);
+    assert!(!mending.is_gone_everywhere(&[one]), "there is more to ask for");
+}
+
 #[test]
 fn names_are_learnt_from_the_newest_and_prepares_put_back_from_the_oldest() {
     let log = log(60, b"x");

@@ -193,7 +193,7 @@ impl Node {
         for (session, correlation) in refused {
             self.refuse(session, correlation, Refusal::UnknownGroup { group: deleted });
         }
-        self.refuse_fetches_of(deleted);
+        self.refuse_fetches_of(deleted, &Refusal::UnknownGroup { group: deleted });
         self.refuse_questions_about(deleted);
     }
 

@@ -11,6 +11,7 @@ use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 use varve_storage::{Completion, Job, ReadFrom, StorageError};
 
 use crate::event::Effect;
+use crate::group::State;
 use crate::node::Node;
 use crate::node::fetch::Fetch;
 use crate::node::offsets::Question;
@@ -67,9 +68,8 @@ impl Node {
                 }
             }
             Completion::SuperblockDurable(superblock) => {
-                let is_opening =
-                    self.groups.get(&superblock.group).is_some_and(|group| group.replica().is_none());
-                if is_opening {
+                let group = self.groups.get(&superblock.group);
+                if group.is_some_and(|group| matches!(group.state, State::Opening)) {
                     self.on_group_created(superblock.group);
                 } else {
                     self.drive(superblock.group, Input::SuperblockDurable(superblock));
@@ -91,6 +91,7 @@ impl Node {
             Completion::Scrubbed { group, piece } => self.on_scrubbed(group, piece),
             Completion::Patched { group, left } => self.on_patched(group, left),
             Completion::CannotLetGo { group, op } => self.on_cannot_let_go(group, op),
+            Completion::NoneFits { group } => self.on_none_fits(group),
             Completion::Deleted { group } => self.on_deleted(group),
             Completion::DiskFull { group } => self.on_disk_full(group),
             Completion::DiskHasRoom { group } => self.on_disk_has_room(group),

@@ -69,7 +69,7 @@ impl Node {
             bytes_max: (bytes_max as usize).min(FETCH_BYTES_MAX),
         };
         // One that has no voice yet may hold less than this node did in an earlier stay.
-        let replica = self.groups.get(&fetch.group).and_then(Group::replica);
+        let replica = self.groups.get(&fetch.group).and_then(Group::reader);
         let Some(replica) = replica.filter(|replica| replica.is_admitted()) else {
             let refusal = self.why_no_replica(fetch.group);
             return self.refuse(session, fetch.correlation, refusal);
@@ -122,11 +122,11 @@ impl Node {
         }
     }
 
-    /// Refuses the fetches that wait on a group that was deleted.
-    pub(super) fn refuse_fetches_of(&mut self, group: GroupId) {
+    /// Refuses the fetches that wait on a group whose replica is gone.
+    pub(super) fn refuse_fetches_of(&mut self, group: GroupId, refusal: &Refusal) {
         for id in self.fetches.by_group.get(&group).cloned().unwrap_or_default() {
             if let Some(fetch) = self.unpark(id) {
-                self.refuse(fetch.session, fetch.correlation, Refusal::UnknownGroup { group });
+                self.refuse(fetch.session, fetch.correlation, refusal.clone());
             }
         }
     }

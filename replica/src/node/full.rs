@@ -58,18 +58,24 @@ impl Node {
 
     /// Lets another replica lead a group that this one leads and cannot write: the nearest to its end, if one is up.
     fn give_way_if_full(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get(&id).filter(|_| self.full.contains(&id)) else { return };
-        let Some(replica) = group.replica().filter(|replica| replica.takes_requests()) else { return };
+        if self.full.contains(&id)
+            && let Some(to) = self.nearest_other(id)
+        {
+            Mark::FullGaveWay.hit();
+            self.drive(id, Input::HandOver { to });
+        }
+    }
+
+    /// Who is nearest to the end of a group's log that this node leads, of the others that are up.
+    pub(super) fn nearest_other(&self, id: GroupId) -> Option<ReplicaIndex> {
+        let group = self.groups.get(&id)?;
+        let replica = group.replica().filter(|replica| replica.takes_requests())?;
         let is_up = |place: &ReplicaIndex| {
             let node = group.node(*place);
             node != self.config.node && self.peers.get(&node).is_some_and(|peer| peer.is_alive())
         };
         let others = group.holders().map(|(place, _)| place).filter(is_up);
-        let nearest = others.min_by_key(|place| replica.lag(*place));
-        if let Some(to) = nearest {
-            Mark::FullGaveWay.hit();
-            self.drive(id, Input::HandOver { to });
-        }
+        others.min_by_key(|place| replica.lag(*place))
     }
 
     /// Why this node takes no appends to a group, unless it knows of another that may.

@@ -78,6 +78,10 @@ impl Node {
         match mending.next_step(&peers, now) {
             Step::Wait => {}
             Step::PutBack(prepares) => self.submit(Job::Mend { group: id, prepares }),
+            Step::GiveUp if mending.begins_anew() => {
+                tracing::warn!(group = %id, "a primary works without this replica; its log is given up");
+                self.submit(Job::GiveUpLog { group: id });
+            }
             Step::GiveUp => {
                 tracing::warn!(group = %id, "nobody has what is missing; the log ends before it");
                 self.submit(Job::GiveUpHoles { group: id });
@@ -96,6 +100,11 @@ impl Node {
         let now = self.now;
         let Some(mending) = self.mending(id) else { return };
         mending.note_mended(hole, now);
+        if mending.begins_anew()
+            && let Some(group) = self.groups.get_mut(&id)
+        {
+            group.base = Op::ZERO;
+        }
         match hole {
             Some(_) => self.mend(id),
             None => {
@@ -138,7 +147,7 @@ impl Node {
         let placement = group.placement;
         let State::Mending(mending) = group.state else { return };
         Mark::MendingDone.hit();
-        let base = group.base;
+        let (base, told) = (group.base, group.told);
         let Mending { superblock, reading, .. } = *mending;
         let log = reading.map(|reading| reading.log).unwrap_or_default();
         let is_metadata = id == GroupId::METADATA;
@@ -157,6 +166,9 @@ impl Node {
             },
             tail,
         );
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.told = told;
+        }
         if is_metadata {
             self.note_registered();
             self.reconcile_groups();

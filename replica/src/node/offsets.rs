@@ -54,7 +54,7 @@ impl Node {
     pub(super) fn on_get_offset_at(&mut self, session: Session, header: &FrameHeader, time: Timestamp) {
         let FrameHeader { group, correlation, .. } = *header;
         // One that has no voice yet may hold less than this node did in an earlier stay.
-        let replica = self.groups.get(&group).and_then(Group::replica);
+        let replica = self.groups.get(&group).and_then(Group::reader);
         let Some(replica) = replica.filter(|replica| replica.is_admitted()) else {
             return self.refuse(session, correlation, self.why_no_replica(group));
         };
@@ -109,7 +109,7 @@ impl Node {
     }
 
     fn offsets_of(&self, group: GroupId) -> Result<PartitionOffsets, Refusal> {
-        let found = self.groups.get(&group).and_then(|found| Some((found, found.replica()?)));
+        let found = self.groups.get(&group).and_then(|found| Some((found, found.reader()?)));
         let Some((found, replica)) = found else { return Err(self.why_no_replica(group)) };
         Ok(PartitionOffsets {
             log_start: replica.log_start().offset,

@@ -9,7 +9,10 @@
 //! a consumer is refused and asks elsewhere, or again.
 //!
 //! Where the others have let go of what has rotted here, this replica lets go of it as well when the entry that says so is committed
-//! here, with the snapshot of one of them; until then nothing needs it.
+//! here, with the snapshot of one of them; until then nothing needs it. Should none of them ever fit, it begins anew (`anew`).
+//!
+//! Nobody is asked twice for the same without a pause, which doubles while nothing comes of it, up to two seconds; whoever finds the
+//! same damage again meanwhile has to wait as well.
 
 use varve_consensus::Replica;
 use varve_protocol::client::Refusal;
@@ -99,6 +102,10 @@ impl Node {
     /// What is to be let go cannot be read.
     pub(super) fn on_cannot_let_go(&mut self, id: GroupId, op: Op) {
         self.suspect(id, ReadFrom::Op(op));
+        if self.scrubbing.is_missing(id, op) {
+            // Of one stretch the others have let go of a part only: it cannot be told where the rest begins.
+            self.on_none_fits(id);
+        }
         if self.groups.get(&id).is_some_and(|group| op <= group.base) {
             // It is what the log builds on. Another replica may have one that fits.
             let view = self.groups.get(&id).and_then(Group::replica).map_or(View::ZERO, Replica::view);
@@ -211,7 +218,10 @@ impl Node {
     pub(super) fn is_about_wound(&self, id: GroupId, message: &Message) -> bool {
         let is_missing = |op: Op| self.scrubbing.is_missing(id, op);
         match message {
-            Message::Headers { headers, .. } => headers.first().is_some_and(|first| is_missing(first.op())),
+            Message::Headers { headers, .. } => {
+                headers.first().is_some_and(|first| is_missing(first.op()))
+                    || self.is_asked_for_anew(id, headers)
+            }
             Message::RepairPrepare { prepare, .. } => is_missing(prepare.op()),
             Message::RepairMissing { id, .. } => is_missing(id.op),
             Message::Snapshot { snapshot, .. } => {
@@ -235,16 +245,23 @@ impl Node {
 
     pub(super) fn on_message_about_wound(&mut self, id: GroupId, node: NodeId, message: Message) {
         let now = self.now;
-        if let Message::Snapshot { snapshot, .. } = message {
-            return self.let_go_with(id, *snapshot);
-        }
-        let Some(mending) = self.scrubbing.wound(id).and_then(|wound| wound.mending.as_mut()) else { return };
         let goes_on = match message {
-            Message::Headers { headers, .. } => mending.learn(&headers, now),
-            Message::RepairPrepare { prepare, .. } => mending.take(prepare, now),
-            Message::RepairMissing { id, .. } => mending.note_missing(node, id),
-            Message::Snapshot { .. }
-            | Message::Prepare { .. }
+            Message::Snapshot { snapshot, .. } => {
+                let let_go = snapshot.op();
+                self.with_wound(id, |mending| mending.note_let_go_by(node, let_go));
+                return self.let_go_with(id, *snapshot);
+            }
+            Message::Headers { headers, .. } if self.is_asked_for_anew(id, &headers) => {
+                return self.on_holder(id, node);
+            }
+            Message::Headers { headers, .. } => self.with_wound(id, |mending| mending.learn(&headers, now)),
+            Message::RepairPrepare { prepare, .. } => {
+                self.with_wound(id, |mending| mending.take(prepare, now))
+            }
+            Message::RepairMissing { id: missing, .. } => {
+                self.with_wound(id, |mending| mending.note_missing(node, missing))
+            }
+            Message::Prepare { .. }
             | Message::PrepareOk { .. }
             | Message::Commit { .. }
             | Message::StartViewChange { .. }
@@ -254,11 +271,16 @@ impl Node {
             | Message::GetHeaders { .. }
             | Message::GetPrepares { .. }
             | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. } => false,
+            | Message::ViewConfirmed { .. } => None,
         };
-        if goes_on {
+        if goes_on == Some(true) {
             self.tend(id);
         }
+    }
+
+    /// Tells something to what mends the log of a group, if anything is to be mended.
+    fn with_wound<T>(&mut self, id: GroupId, tell: impl FnOnce(&mut Mending) -> T) -> Option<T> {
+        self.scrubbing.wound(id)?.mending.as_mut().map(tell)
     }
 
     /// Something was given back to a log; the rest is left.
@@ -287,6 +309,6 @@ impl Node {
 }
 
 /// A stretch that cannot be read, as a hole in a log that ends with it. All of it is committed.
-fn hole_of(damage: &Damage) -> Hole {
+pub(super) fn hole_of(damage: &Damage) -> Hole {
     Hole { after: damage.after, last: damage.last, head: damage.last }
 }

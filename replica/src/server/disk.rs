@@ -106,6 +106,7 @@ fn append_bytes(job: &Job) -> usize {
         | Job::SaveFounders(_)
         | Job::Read { .. }
         | Job::GiveUpHoles { .. }
+        | Job::GiveUpLog { .. }
         | Job::LetGo { .. }
         | Job::LetGoWith { .. }
         | Job::TakeSnapshot { .. }

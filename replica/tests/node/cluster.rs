@@ -73,7 +73,7 @@ pub(crate) struct Cluster {
     /// Ticks since time moved on.
     ticks_at_once: u32,
     /// Of the stores that are opened from now on.
-    options: Options,
+    pub(crate) options: Options,
     /// Of the nodes that are started from now on.
     timing: Timing,
 }

@@ -1,5 +1,6 @@
 //! What a cluster of nodes does for its clients, without sockets, threads or luck: nodes, memory disks, a queue.
 
+mod anew;
 mod cluster;
 
 mod appends;

@@ -20,7 +20,7 @@ const SMALL_SEGMENTS: Options =
 const BLOCK: u64 = 4096;
 
 /// Nodes that look at everything all the time.
-fn eager() -> Timing {
+pub(crate) fn eager() -> Timing {
     Timing {
         scrub_bytes_per_second: 1 << 30,
         scrub_pass_every: Duration::from_millis(100),
@@ -29,7 +29,7 @@ fn eager() -> Timing {
 }
 
 /// Nodes that look at nothing that nobody has missed.
-fn lazy() -> Timing {
+pub(crate) fn lazy() -> Timing {
     Timing { scrub_bytes_per_second: 0, ..Timing::default() }
 }
 
@@ -46,7 +46,7 @@ fn fill(cluster: &mut Cluster, group: GroupId, numbers: std::ops::RangeInclusive
     }
 }
 
-fn segments(cluster: &Cluster, id: NodeId, group: GroupId) -> Vec<PathBuf> {
+pub(crate) fn segments(cluster: &Cluster, id: NodeId, group: GroupId) -> Vec<PathBuf> {
     let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));
     let names = cluster.disk(id).list(&dir).expect("the group has files");
     names.iter().filter(|name| name.ends_with(".log")).map(|name| dir.join(name)).collect()
@@ -70,7 +70,7 @@ fn log_of(cluster: &Cluster, id: NodeId, group: GroupId) -> Vec<u8> {
 }
 
 /// Makes prepares of a log unreadable.
-fn rot(cluster: &Cluster, id: NodeId, group: GroupId, ops: &[u64]) {
+pub(crate) fn rot(cluster: &Cluster, id: NodeId, group: GroupId, ops: &[u64]) {
     let mut harmed = 0;
     for path in segments(cluster, id, group) {
         let file = cluster.disk(id).open(&path, OpenMode::Existing).expect("the file is there");
@@ -91,17 +91,17 @@ fn rot(cluster: &Cluster, id: NodeId, group: GroupId, ops: &[u64]) {
     assert_eq!(harmed, ops.len(), "{ops:?} are in the log");
 }
 
-fn problem(cluster: &Cluster, id: NodeId, group: GroupId) -> Option<String> {
+pub(crate) fn problem(cluster: &Cluster, id: NodeId, group: GroupId) -> Option<String> {
     let status = cluster.status(id);
     status.groups.iter().find(|one| one.group == group).and_then(|one| one.problem.clone())
 }
 
-fn damages(cluster: &Cluster, id: NodeId) -> (u64, u64) {
+pub(crate) fn damages(cluster: &Cluster, id: NodeId) -> (u64, u64) {
     let scrub = cluster.status(id).scrub;
     (scrub.damages_found, scrub.damages_mended)
 }
 
-fn view(cluster: &Cluster, id: NodeId, group: GroupId) -> u64 {
+pub(crate) fn view(cluster: &Cluster, id: NodeId, group: GroupId) -> u64 {
     let status = cluster.status(id);
     status.groups.iter().find(|one| one.group == group).expect("it is here").view.as_raw()
 }

@@ -16,7 +16,7 @@ use super::machine::{Clocks, Effect, Ending, Input, Machine, Setup, Work};
 use super::rot::{Harm, rot};
 use super::rot_in_use::{Held, rot_in_use};
 use crate::keys::{all_keys, keys_of};
-use crate::random::{chance, seed_bytes, stream};
+use crate::random::{chance, pick, seed_bytes, stream};
 use crate::scenario::{retention, timing};
 
 /// The sizes that segments may have, so that some universes seal many of them.
@@ -27,6 +27,10 @@ const SMALL_SEGMENT_SIZES: [u64; 3] = [6 << 10, 16 << 10, 64 << 10];
 
 /// The sizes that the journal may have, so that some universes fill it often, and some have none.
 const JOURNAL_SIZES: [u64; 4] = [0, 4 << 10, 64 << 10, 32 << 20];
+
+/// Universes in which each node has a size of its own in each of its lives, as while a setting is rolled out, in a thousand:
+/// segments end with other prepares on each replica then.
+const SIZES_DIFFER_PERMILLE: u32 = 400;
 
 /// The sizes that the reserve may have, so that some universes use it up.
 const RESERVE_SIZES: [u64; 3] = [0, 8 << 10, 256 << 10];
@@ -70,13 +74,12 @@ pub(crate) fn open(
     identity: Identity,
     (seed, life): (u64, u64),
 ) -> Result<(Store<MemoryDisk>, Recovery), StorageError> {
-    let sizes = if retention(seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
-    let size = sizes[stream(seed, "segments").random_range(0..sizes.len())];
     let reserve_bytes = RESERVE_SIZES[stream(seed, "reserve").random_range(0..RESERVE_SIZES.len())];
     let keys = keys_of(seed, identity.node, life);
+    let segment_size_bytes_max = segment_size(seed, identity.node, life);
     let journal_bytes_max = JOURNAL_SIZES[stream(seed, "journal").random_range(0..JOURNAL_SIZES.len())];
     let options =
-        Options { segment_size_bytes_max: size, journal_bytes_max, reserve_bytes, keys, ..Options::DEFAULT };
+        Options { segment_size_bytes_max, journal_bytes_max, reserve_bytes, keys, ..Options::DEFAULT };
     let open = || Recovery::open(disk.clone(), identity, options.clone());
     open().or_else(|error| {
         if error.is_disk_full() {
@@ -86,6 +89,16 @@ pub(crate) fn open(
         }
         Err(error)
     })
+}
+
+/// The size that segments have in one life of a node.
+fn segment_size(seed: u64, node: NodeId, life: u64) -> u64 {
+    let sizes = if retention(seed).is_bounded() { SMALL_SEGMENT_SIZES } else { SEGMENT_SIZES };
+    let size = pick(&mut stream(seed, "segments"), &sizes);
+    if !chance(&mut stream(seed, "segments differ"), SIZES_DIFFER_PERMILLE) {
+        return size;
+    }
+    size + stream(seed, &format!("segments of {node} in life {life}")).random_range(0..=size)
 }
 
 /// Leaves only so much room on a disk; `None`: enough.

@@ -45,7 +45,7 @@ pub(crate) struct Atlas {
     harmed: Option<NodeId>,
     /// The harmed groups of that node that do not take part yet, and what they said is the matter.
     ill: BTreeMap<GroupId, Option<String>>,
-    /// Logs of that node that were harmed while they were in use, and are not whole again.
+    /// Logs of that node that were harmed, and are not whole again.
     wounded: BTreeSet<GroupId>,
     /// When to look at them.
     look_at: Duration,
@@ -125,7 +125,7 @@ impl Atlas {
         done
     }
 
-    /// The logs that were harmed while they were in use, and are not whole again, if it is time to look at them.
+    /// The logs that were harmed, and are not whole again, if it is time to look at them.
     pub(crate) fn wounded(&mut self, now: Duration) -> Option<(NodeId, BTreeSet<GroupId>)> {
         let node = self.harmed.filter(|_| !self.wounded.is_empty() && now >= self.look_at)?;
         self.look_at = now + LOOK_EVERY;
@@ -152,6 +152,8 @@ impl Atlas {
         for Harm { group, .. } in &done {
             self.harmed = Some(node);
             self.ill.insert(*group, None);
+            // A start does not read all of a log: it may work before that is found.
+            self.wounded.insert(*group);
             self.damages += 1;
         }
         done

@@ -62,7 +62,8 @@ impl<M: Machine> Universe<M> {
         let Some(disk) = self.hosts[&node].machine().and_then(Machine::disk) else { return };
         for group in groups {
             let replica = status.groups.iter().find(|replica| replica.group == group);
-            let is_whole = replica.is_none_or(|replica| {
+            // One that is not there is not opened yet, or again.
+            let is_whole = replica.is_some_and(|replica| {
                 let durable = Op::new(replica.durable);
                 works(replica) && M::held(disk, group).is_ok_and(|held| held_up_to(&held) >= durable)
             });

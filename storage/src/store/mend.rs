@@ -15,6 +15,7 @@ use crate::error::StorageError;
 use crate::job::{Completion, Job};
 use crate::resume;
 use crate::round::Round;
+use crate::scrub::Help;
 use crate::superblocks::{Change, Kept};
 use crate::writer::Room;
 
@@ -53,15 +54,11 @@ impl<D: Disk> Store<D> {
     }
 
     pub(super) fn give_up_holes(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
-        let kept =
-            self.superblocks.live().get(&group).copied().ok_or(StorageError::GroupUnknown { group })?;
-        let superblock = Superblock { is_torn: true, ..kept.superblock };
         if open_log(&mut self.groups, group)?.hole().is_none() {
             round.completions.push(Completion::Mended { group, hole: None });
             return Ok(());
         }
-        let saved = self.superblocks.save(&self.disk, &[Change::Save(Kept { superblock, has_log: true })]);
-        if matches!(Room::after(saved)?, Room::Lacking(_)) {
+        if matches!(self.save_as_torn(group)?, Room::Lacking(_)) {
             self.park_first(Job::GiveUpHoles { group }, round);
             return Ok(());
         }
@@ -75,6 +72,35 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// Gives up all of a log that is in use. That nothing is said of it before is durable first.
+    pub(super) fn give_up_log(&mut self, group: GroupId, round: &mut Round) -> Result<(), StorageError> {
+        open_log(&mut self.groups, group)?;
+        // What waits was to stand behind what goes now.
+        self.waiting.forget(group);
+        round.written.remove(&group);
+        let is_unsaved = self.waiting.saves.newest_saves.contains_key(&group);
+        if is_unsaved || matches!(self.save_as_torn(group)?, Room::Lacking(_)) {
+            self.park_first(Job::GiveUpLog { group }, round);
+            return Ok(());
+        }
+        if let Some(Hosted::Open(log)) = self.groups.remove(&group) {
+            Mark::LogGivenUp.hit();
+            let log = log.give_up(&self.disk)?.cut(&self.disk)?;
+            self.groups.insert(group, Hosted::Open(Box::new(log)));
+        }
+        round.completions.push(Completion::Mended { group, hole: None });
+        Ok(())
+    }
+
+    /// Has the superblock of a group say that its log has lost its end.
+    fn save_as_torn(&mut self, group: GroupId) -> Result<Room, StorageError> {
+        let kept =
+            self.superblocks.live().get(&group).copied().ok_or(StorageError::GroupUnknown { group })?;
+        let superblock = Superblock { is_torn: true, ..kept.superblock };
+        let saved = self.superblocks.save(&self.disk, &[Change::Save(Kept { superblock, has_log: true })]);
+        Room::after(saved)
+    }
+
     pub(super) fn let_go(
         &mut self,
         group: GroupId,
@@ -85,12 +111,13 @@ impl<D: Disk> Store<D> {
         let is_replaced_later = self.is_log_replaced_later(group);
         let Ok(log) = open_log(&mut self.groups, group) else { return Ok(()) };
         let result = match snapshot {
-            _ if is_replaced_later => Ok(false),
+            _ if is_replaced_later => Ok(Help::Nothing),
             Some(snapshot) => log.let_go_with(&self.disk, (snapshot, first), summarize),
-            None => log.let_go(&self.disk, first, summarize),
+            None => log.let_go(&self.disk, first, summarize).map(|_| Help::Nothing),
         };
         match result {
-            Ok(_) => {}
+            Ok(Help::NoneFits) => round.completions.push(Completion::NoneFits { group }),
+            Ok(Help::Went | Help::Nothing) => {}
             // What cannot be read now stays until it is mended, and what cannot be summed up until there is room.
             Err(error) if error.is_repairable() || error.is_disk_full() => {
                 Mark::LetGoPutOff.hit();

@@ -222,7 +222,10 @@ impl<D: Disk> Store<D> {
     /// Sees to it that what a job takes from a log does not come back from the journal.
     pub(super) fn prepare_journal(&mut self, job: &Job, round: &mut Round) -> Result<(), StorageError> {
         let takes = match job {
-            Job::Truncate { .. } | Job::TakeSnapshot { .. } | Job::GiveUpHoles { .. } => true,
+            Job::Truncate { .. }
+            | Job::TakeSnapshot { .. }
+            | Job::GiveUpHoles { .. }
+            | Job::GiveUpLog { .. } => true,
             Job::Append { .. }
             | Job::Write { .. }
             | Job::Sync { .. }
