@@ -55,7 +55,9 @@ impl Actor for Balancer {
                     Refusal::NotPrimary { .. }
                     | Refusal::NoPrimary { .. }
                     | Refusal::UnknownGroup { .. }
-                    | Refusal::NotPossible { .. },
+                    | Refusal::NotPossible { .. }
+                    // Of a replica whose log has lost its end, and that has heard the same of others.
+                    | Refusal::Storage { .. },
                 ) => {}
                 answer @ (Answer::Appended(_)
                 | Answer::Fetched { .. }
