@@ -1,8 +1,8 @@
 //! How close a store comes to its disk: each measure beside the same bytes written or read without a store, in turns in one run, so
 //! that what else the machine does hits both alike.
 //!
-//! `cargo bench -p varve-storage --bench store -- DIRECTORY [MIB]`: the directory must be on the disk in question, MIB (512) is the
-//! size of the log that is read. With `sealed` in front of a line the store has a key.
+//! `cargo bench -p varve-storage --bench store -- DIRECTORY [MIB [MEASURE]]`: the directory must be on the disk in question, MIB (512)
+//! is the size of the log that is read, MEASURE the only one that is taken (`reads` for the four that read). With `sealed` in front of a line the store has a key.
 //!
 //! | measure | the store                                       | beside it                                                  |
 //! |---------|-------------------------------------------------|------------------------------------------------------------|
@@ -44,6 +44,8 @@ const GROUPS: u64 = 1000;
 const IDLE_GROUPS: u64 = 10_000;
 /// Each measure is taken so often, in turns.
 const TURNS: usize = 5;
+/// Rounds over all groups: enough to fill the journal a few times.
+const GROUP_ROUNDS: usize = 200;
 
 fn main() -> Outcome {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|one| !one.starts_with("--")).collect();
@@ -51,14 +53,28 @@ fn main() -> Outcome {
     let mib = arguments.get(1).map_or(Ok(512), |count| count.parse())?;
     raise_open_files_max()?;
     create_dir_all(&root)?;
-    println!("{:<14} {:>10} {:>10} {:>10} {:>10} {:>8}", "", "raw p50", "raw p99", "p50", "p99", "raw/p50");
+    println!(
+        "{:<14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>8}",
+        "", "raw p50", "raw p99", "raw mean", "p50", "p99", "mean", "of raw"
+    );
+    let is_wanted = |measure: &str| arguments.get(2).is_none_or(|only| only == measure);
     for keys in [Keys::NONE, Keys::parse(&"5a".repeat(32), [7; 32])?] {
-        rounds("large", &root, &keys, (MIB, 60))?;
-        rounds("small", &root, &keys, (4096, 400))?;
-        many_groups(&root, &keys)?;
-        reads(&root, &keys, mib)?;
+        if is_wanted("large") {
+            rounds("large", &root, &keys, (MIB, 60))?;
+        }
+        if is_wanted("small") {
+            rounds("small", &root, &keys, (4096, 400))?;
+        }
+        if is_wanted("groups") {
+            many_groups(&root, &keys)?;
+        }
+        if is_wanted("reads") {
+            reads(&root, &keys, mib)?;
+        }
     }
-    idle(&root)?;
+    if is_wanted("idle") {
+        idle(&root)?;
+    }
     Ok(remove_dir_all(&root)?)
 }
 
@@ -78,9 +94,13 @@ impl Pair {
         let name = if keys.newest().is_some() { format!("sealed {name}") } else { name.to_owned() };
         let [raw, raw_p99] = [500, 990].map(|at| ms(&mut self.raw, at));
         let [store, store_p99] = [500, 990].map(|at| ms(&mut self.store, at));
+        let mean = |waits: &[Duration]| {
+            waits.iter().sum::<Duration>().as_secs_f64() * 1e3 / waits.len().max(1) as f64
+        };
+        let [raw_mean, store_mean] = [&self.raw, &self.store].map(|waits| mean(waits));
         println!(
-            "{name:<14} {raw:>10.3} {raw_p99:>10.3} {store:>10.3} {store_p99:>10.3} {:>8.2}",
-            raw / store
+            "{name:<14} {raw:>10.3} {raw_p99:>10.3} {raw_mean:>10.3} {store:>10.3} {store_p99:>10.3} {store_mean:>10.3} {:>8.2}",
+            raw_mean / store_mean
         );
     }
 }
@@ -124,11 +144,11 @@ fn many_groups(root: &Path, keys: &Keys) -> Outcome {
     let mut logs: Vec<Log> = (1..=GROUPS).map(Log::new).collect();
     let body = Bytes::from(vec![7; 1024 - PREPARE_HEADER_SIZE]);
     let bytes = 1024 * logs.len();
-    let file = written_file(&root.join("raw"), bytes * TURNS)?;
+    let file = written_file(&root.join("raw"), bytes * GROUP_ROUNDS)?;
     let block = vec![7; bytes];
     let mut pair = Pair::default();
     // The first rounds make files.
-    for turn in 0..2 + TURNS {
+    for turn in 0..2 + GROUP_ROUNDS {
         let jobs = logs.iter_mut().map(|log| log.append(&body)).collect();
         let mut waits = Vec::new();
         timed(&mut waits, || durable(&mut store, jobs, logs.len()))?;
