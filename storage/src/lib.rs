@@ -21,6 +21,7 @@
 //! Applications Recover from fsync Failures?" (ATC 2020): a failed sync is never retried.
 
 mod base;
+mod cut;
 pub mod disk;
 pub mod error;
 mod file;
