@@ -192,6 +192,32 @@ impl Job {
 }
 
 impl Job {
+    /// Whether a log is to lose something of its newer end.
+    pub(crate) fn takes_from_log(&self) -> bool {
+        match self {
+            Self::Truncate { .. }
+            | Self::TakeSnapshot { .. }
+            | Self::GiveUpHoles { .. }
+            | Self::GiveUpLog { .. } => true,
+            Self::Append { .. }
+            | Self::Write { .. }
+            | Self::Sync { .. }
+            | Self::SaveSuperblock(_)
+            | Self::Read { .. }
+            | Self::SaveFounders(_)
+            | Self::Mend { .. }
+            | Self::LetGo { .. }
+            | Self::LetGoWith { .. }
+            | Self::ReadSnapshot { .. }
+            | Self::SaveResumePoint { .. }
+            | Self::Survey { .. }
+            | Self::Scrub { .. }
+            | Self::Patch { .. }
+            | Self::DeleteGroup { .. }
+            | Self::Resume => false,
+        }
+    }
+
     /// Whether no file of a sealed segment is removed, made or written to.
     pub(crate) fn leaves_sealed_files(&self) -> bool {
         match self {

@@ -341,3 +341,25 @@ fn what_is_given_up_does_not_come_back_from_the_journal() {
         assert!(shown == acknowledged[1..] && recovered[0].superblock.is_torn);
     }
 }
+
+#[test]
+fn what_a_failed_sync_of_the_file_system_leaves_in_doubt_stays_in_the_journal() {
+    let disk = MemoryDisk::new();
+    let mut store = new_store(disk.clone(), ROOMY);
+    let groups: Vec<GroupId> = (8..15).map(GroupId::new).collect();
+    store.execute(groups.iter().map(|group| Job::SaveSuperblock(superblock(*group, 1))).collect());
+    let mut branches: Vec<Branch> = groups.iter().map(|group| Branch::new(*group)).collect();
+    let acknowledged = round(&mut store, &mut branches, 100);
+    disk.set_sync_fault(SyncFault::Once);
+    let large = branches[3..].iter_mut().map(|branch| append(branch.group, &branch.seal_many(&[70_000])));
+    let failed = store.execute(large.collect());
+    let is_failed =
+        |group| failed.iter().any(|one| matches!(one, Completion::Failed { group: of, .. } if *of == group));
+    assert!(is_failed(groups[0]) && is_failed(groups[1]) && is_failed(groups[3]), "{failed:?}");
+    // Nothing begins the journal anew.
+    let cut = store.execute(vec![Job::Truncate { group: groups[0], keep: acknowledged[0].op() }]);
+    assert!(matches!(cut[..], [Completion::Failed { .. }]), "{cut:?}");
+    for seed in 0..10 {
+        assert_eq!(torn_after(&disk, &ROOMY, &acknowledged, seed), 0);
+    }
+}

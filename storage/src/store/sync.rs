@@ -49,15 +49,20 @@ struct Split {
     prepares: Vec<Prepare>,
 }
 
+impl Split {
+    fn bytes(&self) -> usize {
+        self.prepares.iter().map(|prepare| prepare.header().total_size()).sum()
+    }
+}
+
 impl<D: Disk> Store<D> {
     /// Makes durable what the round has written to logs.
     pub(super) fn sync_logs(&mut self, round: &mut Round) {
         if !round.created.is_empty() {
             let dir = Path::new(GROUPS_DIR);
             if let Err(error) = self.disk.sync_dir(dir).or_failed_to("sync directory", dir) {
-                for group in std::mem::take(&mut round.created) {
-                    self.fail(group, error.clone(), round);
-                }
+                let created = std::mem::take(&mut round.created);
+                self.fail_all(created, &error, round);
             }
         }
         let dirty: Vec<GroupId> =
@@ -65,9 +70,7 @@ impl<D: Disk> Store<D> {
         let large = if Mutant::LogNotSynced.is_on() { dirty } else { self.save_small(dirty, round) };
         if large.len() < SYNC_ALL_FILES_MIN || Mutant::LogNotSynced.is_on() {
             for group in large {
-                if let Some(Hosted::Open(log)) = self.groups.get_mut(&group)
-                    && let Err(error) = log.sync()
-                {
+                if let Some(Err(error)) = self.open_log(group).map(Log::sync) {
                     self.fail(group, error, round);
                 }
             }
@@ -89,20 +92,23 @@ impl<D: Disk> Store<D> {
 
     /// Makes durable, by means of the journal, what was appended to logs to which little was; returns the others.
     fn save_small(&mut self, mut dirty: Vec<GroupId>, round: &mut Round) -> Vec<GroupId> {
-        let bytes = self.split(&dirty).prepares.iter().map(|prepare| prepare.header().total_size()).sum();
-        if self.journal.may_take(bytes) && !self.journal.has_room_for(bytes) {
+        let mut split = self.split(&dirty);
+        if !self.is_for_journal(&split) {
+            return dirty;
+        }
+        if !self.journal.has_room_for(split.bytes()) {
             if let Err(error) = self.checkpoint(round) {
                 self.fail_all(dirty, &error, round);
                 return Vec::new();
             }
             // Some of them had something in the journal.
             dirty.retain(|group| self.is_dirty(*group));
+            split = self.split(&dirty);
+            if !self.is_for_journal(&split) {
+                return dirty;
+            }
         }
-        let Split { small, large, prepares } = self.split(&dirty);
-        let is_worth_it = small.len() >= JOURNAL_LOGS_MIN && large.len() < SYNC_ALL_FILES_MIN;
-        if !is_worth_it || !self.journal.may_take(bytes) {
-            return dirty;
-        }
+        let Split { small, large, prepares } = split;
         let disk = self.disk.clone();
         match disk.sparing(true, || self.journal.append(&prepares)) {
             Ok(Room::Enough) => {
@@ -121,6 +127,12 @@ impl<D: Disk> Store<D> {
                 large
             }
         }
+    }
+
+    /// Whether the journal saves syncs, and takes that.
+    fn is_for_journal(&self, split: &Split) -> bool {
+        let is_worth_it = split.small.len() >= JOURNAL_LOGS_MIN && split.large.len() < SYNC_ALL_FILES_MIN;
+        is_worth_it && self.journal.may_take(split.bytes())
     }
 
     fn split(&mut self, dirty: &[GroupId]) -> Split {
@@ -221,29 +233,7 @@ impl<D: Disk> Store<D> {
 
     /// Sees to it that what a job takes from a log does not come back from the journal.
     pub(super) fn prepare_journal(&mut self, job: &Job, round: &mut Round) -> Result<(), StorageError> {
-        let takes = match job {
-            Job::Truncate { .. }
-            | Job::TakeSnapshot { .. }
-            | Job::GiveUpHoles { .. }
-            | Job::GiveUpLog { .. } => true,
-            Job::Append { .. }
-            | Job::Write { .. }
-            | Job::Sync { .. }
-            | Job::SaveSuperblock(_)
-            | Job::Read { .. }
-            | Job::SaveFounders(_)
-            | Job::Mend { .. }
-            | Job::LetGo { .. }
-            | Job::LetGoWith { .. }
-            | Job::ReadSnapshot { .. }
-            | Job::SaveResumePoint { .. }
-            | Job::Survey { .. }
-            | Job::Scrub { .. }
-            | Job::Patch { .. }
-            | Job::DeleteGroup { .. }
-            | Job::Resume => false,
-        };
-        if takes && self.journal.holds(job.group()) && !Mutant::JournalNotRenewed.is_on() {
+        if job.takes_from_log() && self.journal.holds(job.group()) && !Mutant::JournalNotRenewed.is_on() {
             self.checkpoint(round)?;
         }
         Ok(())
