@@ -41,6 +41,25 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// What a group that waits for room has durable is where it was, and so is a log that is cut behind it: whoever is told the one in a round
+/// that fails has not been told the other.
+#[test]
+fn the_power_fails_at_a_cut_behind_what_has_waited() {
+    let sizes = vec![0, 1032, 224, 233];
+    let last = vec![Step::Append { pick: 0, sizes }, Step::Free, Step::Truncate { pick: 0, back: 4 }];
+    for (calls, seed) in (0..40).flat_map(|calls| (0..5).map(move |seed| (calls, seed))) {
+        run(&[
+            Event::Round(vec![Step::Create]),
+            Event::Round(vec![Step::Delete { pick: 0 }]),
+            Event::Round(vec![Step::Fill { room: 0 }]),
+            Event::Round(vec![Step::Create]),
+            Event::PowerOffAfter(calls, seed),
+            Event::Round(vec![Step::Truncate { pick: 0, back: 0 }]),
+            Event::Round(last.clone()),
+        ]);
+    }
+}
+
 fn run(events: &[Event]) {
     let mut world = World::new(0);
     let mut next_seed = 0;

@@ -91,12 +91,15 @@ impl Expected {
         self.tried_logs.last().unwrap_or(&self.log)
     }
 
-    /// Takes word that a log with this head is durable: the newest one, or the oldest if later ones are not told of yet.
+    /// Takes word that a log with this head is durable: the newest one, or the oldest if later ones are not told of yet. A log that waits
+    /// for room is told to be durable up to where it was, which a log that is cut behind it may be as well: that counts as no news.
     fn note_durable(&mut self, head: PrepareId, is_newest: bool) {
         let ends_there = |log: &Vec<Prepare>| log.last().map_or(PrepareId::ROOT, Prepare::id) == head;
         assert!(!is_newest || ends_there(self.newest_log()), "the last word is of the newest log");
         let place = if is_newest {
             self.tried_logs.len().checked_sub(1)
+        } else if ends_there(&self.log) {
+            None
         } else {
             self.tried_logs.iter().position(ends_there)
         };

@@ -63,7 +63,9 @@ fn compressed_records_come_back_byte_for_byte_and_take_less_room() {
         let dump = ["dump", "varve-data/node-1", "--group", &number, "--records"];
         let dumped = lines(&cluster.varve(&[&dump[..], &["--output", "json"]].concat()).text());
         let batches: Vec<&Value> = dumped.iter().filter(|line| line["kind"] == "records").collect();
-        assert_eq!(batches[0]["compression"], codec);
+        // A batch that the producer sent early, of few records, may be smaller as it is.
+        let largest = batches.iter().max_by_key(|batch| batch["records"].as_array().unwrap().len()).unwrap();
+        assert_eq!(largest["compression"], codec);
         assert_eq!(batches[0]["records"][0]["headers"]["shift"]["value"], -2);
         let records: usize = batches.iter().map(|batch| batch["records"].as_array().unwrap().len()).sum();
         assert_eq!(records, 20_300);
