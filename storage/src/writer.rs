@@ -1,10 +1,11 @@
 //! The file that a log is appended to: its room, its round slot, and whether it waits for a sync.
 //!
 //! Overwriting blocks that were written before costs a sync no metadata, about half the time for small appends. So when a small
-//! write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling up to 4 MiB, so that an idle
-//! group stays small. Writing zeros ahead of large writes would cost more than it saves; they extend the file themselves, and so do
-//! small ones that the journal makes durable. Blocks
-//! that are only allocated ahead save nothing: what was never written is metadata, too (`benches/preallocation.rs`).
+//! write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling up to 256 KiB. So an idle
+//! group stays small, and the sync that carries the zeros is not much longer than others; with pieces of 4 MiB it was what the slowest
+//! hundredth of all appends waited for. Writing zeros ahead of large writes would cost more than it saves; they extend the file
+//! themselves, and so do small ones that the journal makes durable. Blocks that are only allocated ahead save nothing: what was never
+//! written is metadata, too (`benches/preallocation.rs`).
 //!
 //! When the disk is full the file is cut where the segment ends, so that the log is as before ([`Room`]). Only what may extend a
 //! file counts as that: a failed write to a round slot, which overwrites, is a failure like any other.
@@ -22,7 +23,7 @@ use crate::segment::{BLOCK_SIZE, FIRST_POSITION, RoundSlot, Segment, Slots};
 /// The largest write that zeros are filled ahead for.
 const SMALL_WRITE_BYTES_MAX: u64 = 64 << 10;
 const ROOM_BYTES_MIN: u64 = 4 << 10;
-const ROOM_BYTES_MAX: u64 = 4 << 20;
+const ROOM_BYTES_MAX: u64 = 256 << 10;
 const ZEROS: &[u8] = &[0; 64 << 10];
 
 /// Whether there was room for what was to be written; if not, all is as before.
