@@ -19,9 +19,22 @@ pub(crate) async fn read_frame(stream: &mut RecvStream) -> Result<Option<Frame>,
         Err(error) => return Err(TransportError::Broken(error.to_string())),
     }
     let header = IncomingHeader::decode(&header)?;
-    let mut body = vec![0; header.body_size()];
-    stream.read_exact(&mut body).await.map_err(|error| TransportError::Broken(error.to_string()))?;
-    Ok(Some(header.with_body(Bytes::from(body))?))
+    let body = read_body(stream, header.body_size()).await?;
+    Ok(Some(header.with_body(body)?))
+}
+
+/// Reads so many bytes. They are copied out of the datagrams they came in, so that a small frame that is kept does not keep a large
+/// datagram.
+async fn read_body(stream: &mut RecvStream, size: usize) -> Result<Bytes, TransportError> {
+    let mut body = Vec::with_capacity(size);
+    while body.len() < size {
+        match stream.read_chunk(size - body.len(), true).await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk.bytes),
+            Ok(None) => return Err(TransportError::Broken("the stream ended within a frame".into())),
+            Err(error) => return Err(TransportError::Broken(error.to_string())),
+        }
+    }
+    Ok(Bytes::from(body))
 }
 
 /// Writes one frame.
