@@ -16,6 +16,7 @@ mod headers;
 mod health;
 mod logging;
 mod measure;
+mod memory;
 mod output;
 mod running;
 mod topic_name;
@@ -27,6 +28,7 @@ use clap::Parser;
 use crate::arguments::Arguments;
 
 fn main() -> ExitCode {
+    memory::keep_freed();
     let arguments = Arguments::parse();
     match command::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
