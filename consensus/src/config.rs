@@ -74,9 +74,14 @@ pub struct Timeouts {
     pub view_change: Duration,
     /// Bound of that doubling.
     pub view_change_max: Duration,
-    /// Until an unanswered question for headers or prepares is asked again.
+    /// Until an unanswered question for headers or prepares is asked again; doubles if only the primary can be asked.
     pub repair: Duration,
-    /// Until a primary repeats prepares to a silent backup; doubles while nothing commits.
+    /// Bound of that doubling.
+    pub repair_max: Duration,
+    /// Until a backup that the primary has sent one prepare after the other asks for those that it only hears of.
+    pub follow: Duration,
+    /// Until a primary that commits nothing repeats its prepares, or twice as long as they took to their commit lately, if that is
+    /// longer; doubles while nothing commits.
     pub prepare_resend: Duration,
     /// Bound of that doubling.
     pub prepare_resend_max: Duration,
@@ -100,6 +105,8 @@ impl Default for Timeouts {
             view_change: Duration::from_millis(300),
             view_change_max: Duration::from_secs(5),
             repair: Duration::from_millis(50),
+            repair_max: Duration::from_secs(1),
+            follow: Duration::from_millis(500),
             prepare_resend: Duration::from_millis(100),
             prepare_resend_max: Duration::from_secs(2),
             stall: Duration::from_secs(5),

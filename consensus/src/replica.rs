@@ -142,6 +142,12 @@ struct Leading {
     bytes_in_flight: usize,
     /// Resends since anything was committed.
     resends: u32,
+    /// The last prepare that was repeated to a backup, until it acknowledges that or a later one.
+    repeated: BTreeMap<ReplicaIndex, Op>,
+    /// A prepare whose way to its commit is timed, and since when.
+    timed: Option<(Op, Moment)>,
+    /// How long prepares took to their commit lately; none was timed yet if zero.
+    commit_delay: Duration,
     /// How far it was when it was last looked at.
     seen: Progress,
     /// Whether it was found stuck, and has not moved since.

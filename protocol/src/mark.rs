@@ -59,10 +59,13 @@ marks! {
         LaterViewHeard, "A replica asked for the log of a later view that it had heard of.";
         PrepareAside, "A backup put a prepare aside that came before the one it follows.";
         PreparesRepeated, "A primary repeated prepares that were not acknowledged.";
+        MoreRepeated, "A primary repeated more prepares to a backup that had lost all behind the one repeated before.";
         HeadersLearned, "A replica learned headers that it lacked.";
         PrepareRepaired, "A replica fetched a prepare that it lacked.";
         RepairRefused, "Who was asked for a prepare did not have it, and another was asked.";
         RepairRepeated, "Nobody answered a question for what was missing, and it was asked again.";
+        PrepareAwaited, "A backup waited for a prepare that it had only heard of, for the primary had sent all before it.";
+        StreamEnded, "A backup waited for such a prepare in vain, and asked for it.";
         FactsDistrusted, "What was learned of a view's log did not fit together.";
         DiskOutrun, "A replica stopped taking prepares until its disk had caught up.";
         BackupRestarted, "A backup restarted in a view that goes on.";

@@ -75,6 +75,11 @@ pub(super) struct Catchup {
     pub(super) rotation: usize,
     /// Refusals since anything came.
     pub(super) misses: usize,
+    /// Questions that nobody answered in time since anything came.
+    pub(super) repeats: u32,
+    /// The last prepare that the primary sent was the next one, so what is only heard of may be on its way: word of a commit overtakes
+    /// the prepares, and to have those sent twice makes a network that is slow slower.
+    is_following: bool,
 }
 
 impl Catchup {
@@ -134,6 +139,22 @@ impl Catchup {
         }
     }
 
+    /// Takes note that the primary has sent the very next prepare; says whether its stream is to be waited for now. Whoever has asked for
+    /// something waits for that.
+    pub(super) fn follow(&mut self) -> bool {
+        self.is_following |= self.asked.is_none();
+        self.is_following
+    }
+
+    /// Takes note that something is missing in what the primary sends, or that nothing comes.
+    pub(super) fn lose_track(&mut self) {
+        self.is_following = false;
+    }
+
+    pub(super) fn is_following(&self) -> bool {
+        self.is_following
+    }
+
     /// Takes note of a header of the view's log.
     pub(super) fn learn(&mut self, header: PrepareHeader) {
         if header.op() > self.verified {
@@ -153,6 +174,9 @@ impl Catchup {
             is_news |= self.header(header.op()).is_none();
             self.learn(*header);
         }
+        if is_news {
+            self.repeats = 0;
+        }
         is_news
     }
 
@@ -162,7 +186,7 @@ impl Catchup {
         match self.known.get_mut(&prepare.op()) {
             Some(fact) if (fact.header() == prepare.header() || is_any) && fact.prepare().is_none() => {
                 *fact = Fact::Whole(prepare);
-                self.misses = 0;
+                (self.misses, self.repeats) = (0, 0);
                 true
             }
             Some(_) | None => false,
@@ -193,6 +217,7 @@ impl Catchup {
     pub(super) fn distrust(&mut self) {
         self.known.clear();
         self.asked = None;
+        self.is_following = false;
     }
 
     /// Whether a question is out whose answer would help with `next`.
@@ -222,15 +247,27 @@ impl Catchup {
         (!ids.is_empty()).then_some(Want::Prepares(ids))
     }
 
-    /// Hashes all of it; of `rotation` only what decides whom of at most `places` less one replicas it names.
+    /// Hashes all of it but how long the next wait is; of `rotation` only what decides whom of at most `places` less one replicas it
+    /// names.
     pub(super) fn fingerprint<H: Hasher>(&self, places: u8, state: &mut H) {
-        let Self { known, verified, announced, target, commit, asked, rotation, misses } = self;
+        let Self {
+            known,
+            verified,
+            announced,
+            target,
+            commit,
+            asked,
+            rotation,
+            misses,
+            repeats: _,
+            is_following,
+        } = self;
         known.len().hash(state);
         for fact in known.values() {
             hash_header(fact.header(), state);
             fact.prepare().is_some().hash(state);
         }
-        (verified, announced, target, commit, asked).hash(state);
+        (verified, announced, target, commit, asked, is_following).hash(state);
         // Divided by every number of replicas there can be to choose from.
         let whole_turn = match places {
             0..=3 => 2,

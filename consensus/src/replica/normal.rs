@@ -13,6 +13,7 @@ use varve_protocol::prepare::{Prepare, PrepareId};
 use super::Replica;
 use crate::event::Output;
 use crate::status::Status;
+use crate::timeout::Timer;
 
 impl Replica {
     pub(super) fn on_prepare(&mut self, from: ReplicaIndex, view: View, commit: PrepareId, prepare: Prepare) {
@@ -29,6 +30,9 @@ impl Replica {
         if prepare.op() > self.log.head().op {
             if prepare.op() > self.log.head().op.next() {
                 Mark::PrepareAside.hit();
+                self.catchup.lose_track();
+            } else if self.catchup.follow() {
+                self.timers.disarm(Timer::Repair);
             }
             self.catchup.offer(prepare, self.log.head().op);
             self.hear_commit(commit);

@@ -146,6 +146,7 @@ impl Replica {
         if !self.timers.is_armed(Timer::PrepareResend) {
             self.arm_prepare_resend();
         }
+        self.leading.timed.get_or_insert((self.log.head().op, self.now));
         self.watch_for_stall();
         self.acknowledge_appended();
     }
@@ -164,13 +165,16 @@ impl Replica {
         let acknowledged = self.leading.acknowledged.entry(from).or_default();
         *acknowledged = id.op.max(*acknowledged);
         self.commit_acknowledged();
+        self.repeat_more(from);
     }
 
     /// Commits what a quorum holds, durably or as the group wants it, this replica counted like any other.
     pub(super) fn commit_acknowledged(&mut self) {
         if let Some(op) = self.next_commit() {
             self.leading.resends = 0;
+            self.note_commit_delay(op);
             self.commit_to(op);
+            self.arm_prepare_resend();
         }
         if self.commit == self.log.head().op {
             self.timers.disarm(Timer::PrepareResend);
@@ -267,8 +271,8 @@ impl Replica {
         self.uncommitted().map(PrepareHeader::body_size).sum()
     }
 
-    /// Repeats uncommitted prepares to backups that have not acknowledged them. One that was not heard in this view, or whose
-    /// next prepare is here without its body, is told the view's log instead and fetches what it lacks.
+    /// Repeats to each backup the first prepare that is neither committed nor acknowledged by it. If that was lost, so is what was sent
+    /// behind it, most likely: its acknowledgement brings more ([`Self::repeat_more`]). If it was only slow, little was sent twice.
     pub(super) fn resend_prepares(&mut self) {
         let head = self.log.head().op;
         if !self.is_primary() || self.commit == head || Mutant::PreparesNotRepeated.is_on() {
@@ -276,30 +280,61 @@ impl Replica {
         }
         Mark::PreparesRepeated.hit();
         for to in self.peers() {
-            let next = self.acknowledged_by(to).max(self.commit).next();
-            let was_heard = self.leading.acknowledged.contains_key(&to);
-            if next > head {
-                continue;
-            }
-            if !was_heard || self.log.prepare(next).is_none() {
-                self.send_start_view(to, 0);
-                continue;
-            }
-            let last = next.plus(REPAIR_PREPARES_MAX - 1).min(head);
-            let ops = (next.as_raw()..=last.as_raw()).map(Op::new);
-            let prepares: Vec<_> = ops.filter_map(|op| self.log.prepare(op).cloned()).collect();
-            for prepare in prepares {
-                self.send(to, Message::Prepare { view: self.view, commit: self.commit(), prepare });
-            }
+            self.repeat(to, 1);
         }
         self.leading.resends += 1;
         self.arm_prepare_resend();
     }
 
+    /// A backup that has acknowledged what was repeated to it, and nothing behind that, although it arrived behind all that had been sent
+    /// before, has lost the rest.
+    fn repeat_more(&mut self, to: ReplicaIndex) {
+        let acknowledged = self.acknowledged_by(to);
+        let Some(repeated) = self.leading.repeated.get(&to).copied() else { return };
+        if acknowledged < repeated {
+            return;
+        }
+        self.leading.repeated.remove(&to);
+        if acknowledged == repeated && self.is_primary() && acknowledged < self.log.head().op {
+            Mark::MoreRepeated.hit();
+            self.repeat(to, REPAIR_PREPARES_MAX);
+        }
+    }
+
+    /// Repeats to a backup so many uncommitted prepares at most. One that was not heard in this view, or whose next prepare is here
+    /// without its body, is told the view's log instead and fetches what it lacks.
+    fn repeat(&mut self, to: ReplicaIndex, count: u64) {
+        let head = self.log.head().op;
+        let next = self.acknowledged_by(to).max(self.commit).next();
+        let was_heard = self.leading.acknowledged.contains_key(&to);
+        if next > head {
+            return;
+        }
+        if !was_heard || self.log.prepare(next).is_none() {
+            return self.send_start_view(to, 0);
+        }
+        let last = next.plus(count - 1).min(head);
+        self.leading.repeated.insert(to, last);
+        let ops = (next.as_raw()..=last.as_raw()).map(Op::new);
+        let prepares: Vec<_> = ops.filter_map(|op| self.log.prepare(op).cloned()).collect();
+        for prepare in prepares {
+            self.send(to, Message::Prepare { view: self.view, commit: self.commit(), prepare });
+        }
+    }
+
+    /// Waits for the next commit, twice as long as one takes: what is only slow must not be sent twice, which would make it slower.
     fn arm_prepare_resend(&mut self) {
         let timeouts = self.config.timeouts;
-        let wait = backed_off(timeouts.prepare_resend, self.leading.resends, timeouts.prepare_resend_max);
-        self.arm(Timer::PrepareResend, wait);
+        let wait = timeouts.prepare_resend.max(self.leading.commit_delay * 2);
+        self.arm(Timer::PrepareResend, backed_off(wait, self.leading.resends, timeouts.prepare_resend_max));
+    }
+
+    /// Notes how long the prepare that is timed took, if everything up to `op` is committed now. Longer ones count at once, shorter
+    /// ones by halves.
+    fn note_commit_delay(&mut self, op: Op) {
+        if let Some((_, since)) = self.leading.timed.take_if(|(timed, _)| *timed <= op) {
+            self.leading.commit_delay = self.now.since(since).max(self.leading.commit_delay / 2);
+        }
     }
 
     fn reply(&mut self, handle: RequestHandle, outcome: Outcome) {

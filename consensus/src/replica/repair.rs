@@ -5,6 +5,8 @@
 //! anybody at any time.
 //! Headers are served up to the own commit, which no later view changes; beyond it only by a normal primary.
 
+use std::time::Duration;
+
 use varve_protocol::id::{Op, ReplicaIndex, View};
 use varve_protocol::limits::{HEADERS_PER_MESSAGE_MAX, PREPARES_IN_FLIGHT_MAX, REPAIR_PREPARES_MAX};
 use varve_protocol::mark::Mark;
@@ -12,8 +14,8 @@ use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
 
-use super::Replica;
 use super::catchup::Want;
+use super::{Replica, backed_off};
 use crate::event::Output;
 use crate::status::Status;
 use crate::timeout::Timer;
@@ -71,8 +73,16 @@ impl Replica {
         if self.catchup.is_asked(next) {
             return;
         }
+        if self.catchup.is_following() && self.status == Status::Normal {
+            Mark::PrepareAwaited.hit();
+            if !self.timers.is_armed(Timer::Repair) {
+                self.arm(Timer::Repair, self.config.timeouts.follow);
+            }
+            return;
+        }
         let Some(want) = self.catchup.want(next) else { return };
-        self.arm(Timer::Repair, self.config.timeouts.repair);
+        self.catchup.lose_track();
+        self.arm(Timer::Repair, self.repair_wait());
         self.catchup.set_asked(Some(want.clone()));
         let Some(source) = self.source(&want) else { return };
         let view = self.view;
@@ -97,10 +107,24 @@ impl Replica {
         (!holders.is_empty()).then(|| holders[self.catchup.rotation % holders.len()])
     }
 
-    /// Nobody answered in time: asks the next one.
+    /// How long an answer is waited for. Who can ask only the primary asks ever more rarely: an answer that is slow to come is not sped
+    /// up by another one behind it.
+    fn repair_wait(&self) -> Duration {
+        let timeouts = self.config.timeouts;
+        let repeats = if self.leads_view() { 0 } else { self.catchup.repeats };
+        backed_off(timeouts.repair, repeats, timeouts.repair_max)
+    }
+
+    /// Nobody answered in time: asks the next one. Or the primary, in whose stream this replica was, sends nothing more: asks for it.
     pub(super) fn ask_again(&mut self) {
+        if self.catchup.is_following() {
+            Mark::StreamEnded.hit();
+            self.catchup.lose_track();
+            return self.fetch_missing();
+        }
         Mark::RepairRepeated.hit();
         self.catchup.rotation += 1;
+        self.catchup.repeats += 1;
         self.catchup.misses = 0;
         self.catchup.set_asked(None);
         self.fetch_missing();

@@ -34,6 +34,8 @@ const TIMEOUTS: Timeouts = Timeouts {
     view_change: Duration::from_secs(50_000),
     view_change_max: Duration::from_secs(50_000),
     repair: Duration::from_millis(1),
+    repair_max: Duration::from_millis(1),
+    follow: Duration::from_millis(1),
     prepare_resend: Duration::from_millis(1),
     prepare_resend_max: Duration::from_millis(1),
     stall: Duration::from_secs(50_000),

@@ -252,6 +252,7 @@ fn repair_with_another_prepare_is_not_taken() {
         cluster.pulse(0);
         cluster.lose(0, 1);
         cluster.pass(0, 2);
+        cluster.elapse(Duration::from_millis(800));
         cluster.pass(2, 0);
         cluster.pass(0, 2);
         let message = Message::RepairPrepare { view: View::ZERO, prepare: another_history().remove(1) };
@@ -261,4 +262,85 @@ fn repair_with_another_prepare_is_not_taken() {
         cluster.settle();
         assert_eq!(cluster.replica(2).head(), cluster.replica(0).head());
     });
+}
+
+#[test]
+fn what_is_heard_of_before_it_comes_is_waited_for() {
+    claim("what_is_heard_of_before_it_comes_is_waited_for", 3, |cluster| {
+        quietly(
+            cluster,
+            "op1 is stored by all, op2 and op3 by r0 and r1; they are on their way to r2",
+            |cluster| {
+                cluster.request(0);
+                cluster.settle();
+                cluster.request(0);
+                cluster.request(0);
+                let late: Vec<_> = cluster.network.extract_if(.., |sent| sent.to == 2).collect();
+                cluster.settle();
+                cluster.network.extend(late);
+            },
+        );
+        cluster.pulse(0);
+        cluster.lose(0, 1);
+        let word = cluster.network.pop().unwrap();
+        cluster.network.insert(0, word);
+        cluster.pass(0, 2);
+        cluster.elapse(Duration::from_millis(400));
+        assert!(cluster.network.iter().all(|sent| sent.from != 2), "it asks for nothing");
+        cluster.pass(0, 2);
+        cluster.elapse(Duration::from_millis(400));
+        assert!(cluster.network.iter().all(|sent| is_prepare_ok(sent) || sent.from != 2), "one came lately");
+        cluster.lose(0, 2);
+        cluster.elapse(Duration::from_millis(400));
+        assert!(
+            cluster.network.iter().any(|sent| sent.from == 2 && !is_prepare_ok(sent)),
+            "nothing more comes"
+        );
+        cluster.settle();
+        assert_eq!(cluster.replica(2).head(), cluster.replica(0).head());
+    });
+}
+
+#[test]
+fn commits_that_are_slow_are_waited_for() {
+    claim("commits_that_are_slow_are_waited_for", 3, |cluster| {
+        quietly(cluster, "op1 takes a second", |cluster| {
+            cluster.request(0);
+            cluster.network.clear();
+            cluster.elapse(Duration::from_secs(1));
+            cluster.settle();
+        });
+        assert_eq!(cluster.replica(0).commit().op, Op::new(1));
+        cluster.request(0);
+        cluster.network.clear();
+        cluster.elapse(Duration::from_millis(1900));
+        assert!(cluster.network.is_empty(), "op2 may take as long");
+        cluster.elapse(Duration::from_millis(1200));
+        cluster.settle();
+        assert_eq!(cluster.replica(0).commit().op, Op::new(2));
+    });
+}
+
+#[test]
+fn what_was_lost_is_repeated_until_all_is_there() {
+    claim("what_was_lost_is_repeated_until_all_is_there", 3, |cluster| {
+        quietly(cluster, "op1 to op20 are lost on the way to r1 and r2", |cluster| {
+            for _ in 0..20 {
+                cluster.request(0);
+            }
+            cluster.network.clear();
+            cluster.sync(0);
+        });
+        cluster.elapse(Duration::from_millis(150));
+        assert_eq!(cluster.network.len(), 2, "one to each: it may have been only slow");
+        quietly(cluster, "the first one arrives, and is acknowledged", |cluster| {
+            cluster.settle_until(&[], |cluster| cluster.network.len() > 4);
+        });
+        cluster.settle();
+        assert_eq!(cluster.replica(0).commit().op, Op::new(20), "no time passes");
+    });
+}
+
+fn is_prepare_ok(sent: &Envelope) -> bool {
+    matches!(sent.message, Message::PrepareOk { .. })
 }

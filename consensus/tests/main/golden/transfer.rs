@@ -36,11 +36,12 @@ fn until_snapshot(cluster: &mut Cluster) {
     cluster.network.retain(|sent| matches!(sent.message, Message::Snapshot { .. }));
 }
 
-/// The primary tells r2 its commit, which is far from what r2 has.
+/// The primary tells r2 its commit, which is far from what r2 has, and sends it nothing more.
 fn wake(cluster: &mut Cluster) {
     cluster.pulse(0);
     cluster.lose(0, 1);
     cluster.pass(0, 2);
+    cluster.elapse(Duration::from_millis(800));
 }
 
 #[test]
