@@ -92,6 +92,7 @@ mutants! {
     HandOverUnready, "hand-over-unready", "V8", "A primary hands over before its successor holds what it has sealed.";
     RepairUnverified, "repair-unverified", "R2", "A repaired prepare is taken by its op, without comparing its checksum.";
     NoRepair, "no-repair", "R1", "Nothing that is missing is ever asked for.";
+    AwaitsForEver, "awaits-for-ever", "R1", "A backup that was sent prepares in order waits for ever for one that it only hears of.";
     PrimaryResumes, "primary-resumes", "S1", "A restarted primary goes on in the view that it led.";
     RecoveryTrustsLog, "recovery-trusts-log", "S1", "A restarted replica takes its whole log for committed.";
     RecoveryFloorTooHigh, "recovery-floor-too-high", "S1", "A restarted replica takes all but its last eight prepares for committed.";

@@ -46,6 +46,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::SnapshotNotAwaited, CONSENSUS, &["golden"]),
     (Mutant::KeepsTooLittle, REPLICA, &["retention"]),
     (Mutant::PreparesNotRepeated, CONSENSUS, &["golden"]),
+    (Mutant::AwaitsForEver, CONSENSUS, &["golden"]),
     (Mutant::TornTellsLog, CONSENSUS, &["golden"]),
     (Mutant::CutNotOnDisk, STORAGE, &["crash"]),
     (Mutant::FormerHeard, REPLICA, &["group"]),

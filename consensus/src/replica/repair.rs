@@ -118,6 +118,9 @@ impl Replica {
     /// Nobody answered in time: asks the next one. Or the primary, in whose stream this replica was, sends nothing more: asks for it.
     pub(super) fn ask_again(&mut self) {
         if self.catchup.is_following() {
+            if Mutant::AwaitsForEver.is_on() {
+                return;
+            }
             Mark::StreamEnded.hit();
             self.catchup.lose_track();
             return self.fetch_missing();
