@@ -26,6 +26,7 @@ use crate::status::Status;
 use crate::timeout::{TIMERS, Timer, Timers};
 
 mod catchup;
+mod commit_delay;
 pub(crate) mod fingerprint;
 mod handover;
 mod install;
@@ -144,10 +145,8 @@ struct Leading {
     resends: u32,
     /// The last prepare that was repeated to a backup, until it acknowledges that or a later one.
     repeated: BTreeMap<ReplicaIndex, Op>,
-    /// A prepare whose way to its commit is timed, and since when.
-    timed: Option<(Op, Moment)>,
-    /// How long prepares took to their commit lately; none was timed yet if zero.
-    commit_delay: Duration,
+    /// How long prepares take to their commit lately.
+    commit_delay: commit_delay::CommitDelay,
     /// How far it was when it was last looked at.
     seen: Progress,
     /// Whether it was found stuck, and has not moved since.

@@ -6,7 +6,7 @@
 //! |-----------------------------|---------------------------|----------------------------------------------------------|
 //! | random numbers              | nothing                   | how long a timer waits                                   |
 //! | `resends`, `attempts`       | nothing                   | how long a timer waits                                   |
-//! | `timed`, `commit_delay`     | nothing                   | how long a timer waits                                   |
+//! | `commit_delay`              | nothing                   | how long a timer waits                                   |
 //! | the clock, when timers fire | which timers are armed    | which of them a `Tick` finds due                         |
 //! | when `StartView` was asked  | whether that was lately   | whether it is asked again                                |
 //! | `bytes_in_flight`           | the log and the commit    | nothing: it is their sum                                 |
@@ -96,7 +96,6 @@ impl Leading {
             bytes_in_flight: _,
             resends: _,
             repeated,
-            timed: _,
             commit_delay: _,
             seen,
             is_stuck,

@@ -146,7 +146,7 @@ impl Replica {
         if !self.timers.is_armed(Timer::PrepareResend) {
             self.arm_prepare_resend();
         }
-        self.leading.timed.get_or_insert((self.log.head().op, self.now));
+        self.leading.commit_delay.begin(self.log.head().op, self.now);
         self.watch_for_stall();
         self.acknowledge_appended();
     }
@@ -172,7 +172,7 @@ impl Replica {
     pub(super) fn commit_acknowledged(&mut self) {
         if let Some(op) = self.next_commit() {
             self.leading.resends = 0;
-            self.note_commit_delay(op);
+            self.leading.commit_delay.end(op, self.now);
             self.commit_to(op);
             self.arm_prepare_resend();
         }
@@ -325,16 +325,8 @@ impl Replica {
     /// Waits for the next commit, twice as long as one takes: what is only slow must not be sent twice, which would make it slower.
     fn arm_prepare_resend(&mut self) {
         let timeouts = self.config.timeouts;
-        let wait = timeouts.prepare_resend.max(self.leading.commit_delay * 2);
+        let wait = timeouts.prepare_resend.max(self.leading.commit_delay.lately() * 2);
         self.arm(Timer::PrepareResend, backed_off(wait, self.leading.resends, timeouts.prepare_resend_max));
-    }
-
-    /// Notes how long the prepare that is timed took, if everything up to `op` is committed now. Longer ones count at once, shorter
-    /// ones by halves.
-    fn note_commit_delay(&mut self, op: Op) {
-        if let Some((_, since)) = self.leading.timed.take_if(|(timed, _)| *timed <= op) {
-            self.leading.commit_delay = self.now.since(since).max(self.leading.commit_delay / 2);
-        }
     }
 
     fn reply(&mut self, handle: RequestHandle, outcome: Outcome) {
