@@ -1,8 +1,8 @@
 //! How much memory that was given back this process keeps for the next that asks.
 //!
 //! Batches come and go, each up to some MiB. The C library of GNU gives such blocks back to the system as soon as they are free, and the
-//! system hands out others, page by page, each cleared. A cluster that takes batches of 1 MiB
-//! takes a seventh more of them where that is not so.
+//! system hands out others, page by page, each cleared. A cluster that takes batches of 1 MiB takes a
+//! seventh more of them where that is not so.
 
 #![allow(unsafe_code, reason = "the C library's allocator has no safe form of this")]
 

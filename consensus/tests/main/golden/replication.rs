@@ -324,7 +324,9 @@ fn commits_that_are_slow_are_waited_for() {
 #[test]
 fn what_was_lost_is_repeated_until_all_is_there() {
     claim("what_was_lost_is_repeated_until_all_is_there", 3, |cluster| {
-        quietly(cluster, "op1 to op20 are lost on the way to r1 and r2", |cluster| {
+        quietly(cluster, "op1 is stored by all, op2 to op21 are lost on the way to r1 and r2", |cluster| {
+            cluster.request(0);
+            cluster.settle();
             for _ in 0..20 {
                 cluster.request(0);
             }
@@ -333,11 +335,34 @@ fn what_was_lost_is_repeated_until_all_is_there() {
         });
         cluster.elapse(Duration::from_millis(150));
         assert_eq!(cluster.network.len(), 2, "one to each: it may have been only slow");
-        quietly(cluster, "the first one arrives, and is acknowledged", |cluster| {
-            cluster.settle_until(&[], |cluster| cluster.network.len() > 4);
-        });
         cluster.settle();
-        assert_eq!(cluster.replica(0).commit().op, Op::new(20), "no time passes");
+        assert_eq!(cluster.replica(0).commit().op, Op::new(21), "no time passes");
+    });
+}
+
+#[test]
+fn a_primary_that_does_not_answer_is_asked_ever_more_rarely() {
+    claim("a_primary_that_does_not_answer_is_asked_ever_more_rarely", 3, |cluster| {
+        quietly(cluster, "op1 and op2 are committed, op1 is stored by r2", |cluster| {
+            cluster.request(0);
+            cluster.settle();
+            cluster.request(0);
+            cluster.settle_without(&[2]);
+        });
+        cluster.pulse(0);
+        cluster.lose(0, 1);
+        cluster.pass(0, 2);
+        cluster.elapse(Duration::from_millis(800));
+        let mut questions = 0;
+        for _ in 0..20 {
+            questions += cluster.network.iter().filter(|sent| sent.from == 2).count();
+            cluster.lose(2, 0);
+            cluster.elapse(Duration::from_millis(80));
+        }
+        assert!((3..=6).contains(&questions), "{questions} questions in 1.6 s");
+        cluster.settle();
+        cluster.heal();
+        assert_eq!(cluster.replica(2).head(), cluster.replica(0).head());
     });
 }
 
