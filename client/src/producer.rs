@@ -69,6 +69,12 @@ pub struct Ack {
 }
 
 impl Ack {
+    /// Whether two records are in one batch, so that what becomes of them is known at the same moment.
+    #[must_use]
+    pub fn is_with(&self, other: &Self) -> bool {
+        self.fate.same_channel(&other.fate)
+    }
+
     /// Waits for the record's offset: it is then durable on a quorum of its partition's replicas.
     ///
     /// # Errors

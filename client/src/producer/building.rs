@@ -100,6 +100,10 @@ impl Slot {
 
     /// Adds a record to the open batch; waits while too many full ones wait.
     pub(crate) async fn push(&self, record: &Record) -> Result<Ack, ClientError> {
+        // Almost always there is room, and then nothing needs to be awaited.
+        if let Some(ack) = self.try_push(record)? {
+            return Ok(ack);
+        }
         loop {
             let room = self.room.notified();
             tokio::pin!(room);

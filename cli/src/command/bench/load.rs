@@ -8,6 +8,8 @@
 //! A producer has a thread, because the timers of the runtime have a resolution of a millisecond, which is more than an append
 //! may take. One task per partition waits for acknowledgements, so that a slow partition does not make others look slow.
 
+use std::future::ready;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +23,8 @@ use super::schedule::Share;
 use crate::measure::clock::Clock;
 use crate::measure::payload::{Payloads, read_stamp};
 
-/// Records of one partition and one producer whose acknowledgements are awaited at most: more than its window holds.
-const RECORDS_AWAITED_MAX: usize = 1 << 17;
+/// What is awaited of one partition and one producer at most: more than its window holds.
+const AWAITED_MAX: usize = 1 << 17;
 
 /// How long after the end what was due before it is still sent. A load far above what the cluster can take would go on for many
 /// times its duration.
@@ -55,25 +57,27 @@ pub(super) struct Sending {
     pub(super) recorder: Shared,
 }
 
-/// A record on its way.
+/// Records on their way together. To await each for itself costs more than to send it: the acknowledgements would be counted late.
 struct Awaited {
     ack: Ack,
-    due: Duration,
+    /// When each was due.
+    due: Vec<Duration>,
     bytes: u64,
 }
 
 /// Sends one producer's share of the load from a thread of its own; ends when all of it is acknowledged or has failed.
 pub(super) async fn produce(producer: Producer, share: Share, sending: Sending) {
     let mut waiters = JoinSet::new();
-    let mut await_ack = Vec::new();
+    let mut together = Vec::new();
     for _ in 0..sending.partitions {
-        let (give, awaited) = mpsc::channel(RECORDS_AWAITED_MAX);
-        await_ack.push(give);
+        let (give, awaited) = mpsc::channel(AWAITED_MAX);
+        together.push(Together { awaited: None, give });
         waiters.spawn(wait_for_acks(awaited, sending.clock.clone(), sending.recorder.clone()));
     }
     let runtime = Handle::current();
     let sender = tokio::task::spawn_blocking(move || {
-        let sent = send_all(&runtime, &producer, share, &sending, &await_ack);
+        // It may sleep on this thread until a record is due, for nobody else is on it.
+        let sent = runtime.block_on(send_all(&producer, share, &sending, together));
         if let Err(error) = sent {
             sending.recorder.lock().failed(1, &error);
         }
@@ -85,40 +89,87 @@ pub(super) async fn produce(producer: Producer, share: Share, sending: Sending) 
     drop(producer);
 }
 
-fn send_all(
-    runtime: &Handle,
+async fn send_all(
     producer: &Producer,
     share: Share,
     sending: &Sending,
-    await_ack: &[mpsc::Sender<Awaited>],
+    mut together: Vec<Together>,
 ) -> Result<(), ClientError> {
     let Sending { clock, end, payloads, run, partitions, .. } = sending;
-    for turn in 0.. {
-        let record = share.record(turn);
-        let due = share.due(record);
-        let is_over = due.unwrap_or_else(|| clock.now()) >= *end;
-        if is_over || !clock.sleep_until(due.unwrap_or_default()) {
-            break;
+    let sent = async {
+        for turn in 0.. {
+            let record = share.record(turn);
+            let now = clock.now();
+            let due = share.due(record).unwrap_or(now);
+            if due < *end && now > *end + CATCH_UP_MAX {
+                sending.recorder.lock().not_sent(share.left(turn, *end));
+                break;
+            }
+            if due > now {
+                hand_over_all(&mut together).await;
+            }
+            if due >= *end || !clock.sleep_until(due) {
+                break;
+            }
+            let payload = match run {
+                Some(run) => payloads.stamped(record, *run, nanos(due)),
+                None => payloads.plain(record),
+            };
+            let bytes = payload.len() as u64;
+            let partition = u32::try_from(record % u64::from(*partitions)).expect("a remainder fits");
+            let record = Record { payload, ..Record::default() };
+            let mut taken = pin!(producer.send(Target::Partition(partition), record));
+            let ack = tokio::select! {
+                biased;
+                taken = &mut taken => taken,
+                // There is no room: nothing waits for more while this does.
+                () = ready(()) => {
+                    hand_over_all(&mut together).await;
+                    taken.await
+                }
+            }?;
+            together[partition as usize].add(ack, due, bytes).await;
         }
-        if clock.now() > *end + CATCH_UP_MAX {
-            sending.recorder.lock().not_sent(share.left(turn, *end));
-            break;
-        }
-        let due = due.unwrap_or_else(|| clock.now());
-        let payload = match run {
-            Some(run) => payloads.stamped(record, *run, nanos(due)),
-            None => payloads.plain(record),
-        };
-        let bytes = payload.len() as u64;
-        let partition = u32::try_from(record % u64::from(*partitions)).expect("a remainder fits");
-        let record = Record { payload, ..Record::default() };
-        let ack = runtime.block_on(producer.send(Target::Partition(partition), record))?;
-        let awaited = Awaited { ack, due, bytes };
-        if runtime.block_on(await_ack[partition as usize].send(awaited)).is_err() {
-            break;
+        Ok(())
+    };
+    let sent = sent.await;
+    hand_over_all(&mut together).await;
+    sent
+}
+
+/// The records of one partition, as long as they go into one batch.
+struct Together {
+    awaited: Option<Awaited>,
+    give: mpsc::Sender<Awaited>,
+}
+
+impl Together {
+    async fn add(&mut self, ack: Ack, due: Duration, bytes: u64) {
+        match &mut self.awaited {
+            Some(awaited) if awaited.ack.is_with(&ack) => {
+                awaited.due.push(due);
+                awaited.bytes += bytes;
+            }
+            Some(_) | None => {
+                self.hand_over().await;
+                self.awaited = Some(Awaited { ack, due: vec![due], bytes });
+            }
         }
     }
-    Ok(())
+
+    /// Has somebody wait for what there is.
+    async fn hand_over(&mut self) {
+        if let Some(awaited) = self.awaited.take() {
+            // Who waits ends only when nothing can come any more.
+            let _ = self.give.send(awaited).await;
+        }
+    }
+}
+
+async fn hand_over_all(together: &mut [Together]) {
+    for one in together {
+        one.hand_over().await;
+    }
 }
 
 /// What a payload is stamped with: when it was due, after the start.
@@ -129,14 +180,14 @@ fn nanos(due: Duration) -> u64 {
 async fn wait_for_acks(mut awaited: mpsc::Receiver<Awaited>, clock: Clock, recorder: Shared) {
     while let Some(Awaited { ack, due, bytes }) = awaited.recv().await {
         let fate = ack.wait().await;
-        let now = clock.now();
+        let (now, count) = (clock.now(), due.len() as u64);
         let mut recorder = recorder.lock();
         match fate {
             Ok(_) => {
-                recorder.done(1, bytes, now);
-                recorder.took(due, now.saturating_sub(due));
+                recorder.done(count, bytes, now);
+                due.iter().for_each(|due| recorder.took(*due, now.saturating_sub(*due)));
             }
-            Err(error) => recorder.failed(1, &error),
+            Err(error) => recorder.failed(count, &error),
         }
     }
 }
