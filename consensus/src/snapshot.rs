@@ -11,6 +11,8 @@
 //! |   24 | request        | for each: number, op, offset of the first record (8 bytes each)  |
 //! |    4 | replacements   | number of entries that follow                                    |
 //! |   32 | replacement    | for each: op (8 bytes), body of the prepare (24 bytes)           |
+//! |    4 | size           | bytes that follow; absent if none do                             |
+//! | size | beside         | what the driver keeps beside it: the metadata have no other state |
 //!
 //! A snapshot is a function of the prepares up to its op: two replicas that make one at the same op make the same.
 
@@ -63,7 +65,12 @@ impl State {
     }
 
     /// `None` if the bytes are no state.
-    pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        Self::split(bytes).map(|(state, _)| state)
+    }
+
+    /// The state, and what the driver keeps beside it.
+    fn split(mut bytes: &[u8]) -> Option<(Self, &[u8])> {
         let mut state = Self::default();
         for _ in 0..bytes.try_get_u32_le().ok()? {
             let producer = ProducerId::new(bytes.try_get_u64_le().ok()?);
@@ -85,12 +92,23 @@ impl State {
             state.replacements.push(op, Replacement::decode(body)?);
             bytes = rest;
         }
-        bytes.is_empty().then_some(state)
+        if bytes.is_empty() {
+            return Some((state, bytes));
+        }
+        let size = bytes.try_get_u32_le().ok()? as usize;
+        (size > 0 && size == bytes.len()).then_some((state, bytes))
     }
 }
 
 fn count(len: usize) -> u32 {
     u32::try_from(len).expect("tables are bounded")
+}
+
+/// What the driver keeps in a snapshot beside the state of the group; empty if there is none. `None` if the snapshot's state cannot be
+/// read.
+#[must_use]
+pub fn beside(snapshot: &Snapshot) -> Option<&[u8]> {
+    State::split(&snapshot.state).map(|(_, beside)| beside)
 }
 
 /// Makes a snapshot of the prepares that are let go.
@@ -127,10 +145,15 @@ impl SnapshotBuilder {
         self.last = Some(*header);
     }
 
-    /// The snapshot; `None` if nothing was taken.
+    /// The snapshot, with what the driver keeps beside it; `None` if nothing was taken.
     #[must_use]
-    pub fn finish(&self) -> Option<Snapshot> {
-        Some(Snapshot { header: self.last?, state: self.state.encode() })
+    pub fn finish(&self, beside: &[u8]) -> Option<Snapshot> {
+        let mut state = BytesMut::from(self.state.encode());
+        if !beside.is_empty() {
+            state.put_u32_le(count(beside.len()));
+            state.extend_from_slice(beside);
+        }
+        Some(Snapshot { header: self.last?, state: state.freeze() })
     }
 }
 

@@ -120,7 +120,9 @@ fn state(bytes: &[u8]) {
     }
     let _ = RecoveredLog::from_snapshot(&snapshot);
     if let Some(builder) = SnapshotBuilder::new(Some(&snapshot)) {
-        let again = builder.finish().expect("it has the state it began with");
+        let again = builder
+            .finish(varve_consensus::snapshot::beside(&snapshot).expect("it was read"))
+            .expect("it has the state it began with");
         assert!(SnapshotBuilder::new(Some(&again)).is_some(), "a state that was read is written readably");
     }
 }

@@ -36,7 +36,7 @@ pub const FRAME_HEADER_SIZE: usize = 96;
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVF");
 
 /// The version of frames and messages that this build speaks.
-pub const FRAME_VERSION: u8 = 4;
+pub const FRAME_VERSION: u8 = 5;
 
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {

@@ -86,6 +86,7 @@ marks! {
         RequestOutOfOrder, "A request was refused because one before it was missing.";
         WindowFull, "A primary took no request because its window was full.";
         SnapshotTaken, "A replica took another one's snapshot in place of its log.";
+        MetadataTaken, "A node took the metadata from another one's snapshot.";
         SnapshotPutOff, "A replica could not take a snapshot before its disk had caught up.";
         TornSilent, "A torn replica asked for the log instead of telling its own.";
         TornRecovered, "A torn replica worked again.";
@@ -176,6 +177,7 @@ marks! {
         BegunAnew, "A replica whose log nothing makes whole left its group until a primary works without it.";
         WoundGivenUp, "What was fetched for damage could not be put back.";
         OldestLetGo, "A log let go of its oldest segments.";
+        MetadataLetGo, "The log of the metadata let go of its oldest segments.";
         AllLetGo, "A log let go of all that was before the entry that says so.";
         SnapshotServed, "A replica sent its snapshot to one that lacked what was let go.";
         GroupDeleted, "The files of a group that is no longer here were deleted.";

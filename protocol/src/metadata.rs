@@ -229,6 +229,38 @@ pub struct ClusterMap {
     pub primaries: Vec<(GroupId, View, NodeId)>,
 }
 
+/// All of the metadata as of one op: what a snapshot of group 0 holds.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct MetadataState {
+    /// Nodes, streams and topics, and the op; without primaries, which are not metadata.
+    pub map: ClusterMap,
+    /// The data directories of the nodes of the map, in its order.
+    pub directories: Vec<NodeDirectories>,
+    /// The first producer id not given out yet.
+    pub next_producer: ProducerId,
+    /// The first group id not given out yet.
+    pub next_group: GroupId,
+    /// How often partitions came or went.
+    pub placement_version: u64,
+    /// How often a node had another data directory.
+    pub directories_version: u64,
+    /// Where the first partition of the next topic starts, as a place in the list of nodes.
+    pub placement_cursor: u64,
+    /// Outcomes by op, oldest first: the answers to retries.
+    pub outcomes: Vec<(Op, MetadataOutcome)>,
+}
+
+/// The data directories that a node has had.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct NodeDirectories {
+    /// The present one.
+    pub directory: DirectoryId,
+    /// The op that made it known.
+    pub known_at: Op,
+    /// Those before, oldest first.
+    pub former: Vec<DirectoryId>,
+}
+
 /// A node.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct NodeEntry {

@@ -17,7 +17,7 @@ use varve_storage::{
 };
 
 use crate::metadata::Metadata;
-use crate::recovery::decode_operation;
+use crate::recovery::{decode_operation, take_metadata};
 
 /// What is in a data directory.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Inspection {
     pub node: NodeId,
     /// Its groups, by id.
     pub groups: Vec<GroupInspection>,
-    /// Streams, topics and partitions as the metadata's log here tells, committed or not.
+    /// Streams, topics and partitions as the metadata's log here tells, committed or not; none if another release has summed it up.
     pub map: ClusterMap,
 }
 
@@ -94,6 +94,7 @@ pub fn inspect(dir: &Path, keys: Keys, visit: &mut dyn FnMut(&Prepare)) -> Resul
     let identity = Identity::of(&OverlayDisk::over(dir.to_owned()))?;
     let mut counts: BTreeMap<GroupId, Count> = BTreeMap::new();
     let mut metadata = Metadata::default();
+    let mut is_readable = true;
     let disk = OverlayDisk::over(dir.to_owned());
     let options = Options { reserve_bytes: 0, extent: Extent::Whole, keys, ..Options::DEFAULT };
     let (_, groups) = Store::open(disk, identity, options, &mut |group, piece| match piece {
@@ -101,10 +102,11 @@ pub fn inspect(dir: &Path, keys: Keys, visit: &mut dyn FnMut(&Prepare)) -> Resul
         Piece::Root | Piece::ResumePoint(_) => {}
         Piece::Snapshot(snapshot) => {
             counts.entry(group).or_default().next_offset = snapshot.next_offset();
+            is_readable &= take_metadata(&mut metadata, snapshot);
         }
         Piece::Prepare(prepare) => {
             counts.entry(group).or_default().add(prepare);
-            if group == GroupId::METADATA {
+            if group == GroupId::METADATA && is_readable {
                 metadata.apply(prepare.op(), decode_operation(prepare));
             }
             visit(prepare);

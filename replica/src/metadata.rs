@@ -4,9 +4,12 @@
 //! committed facts only: partition `p` of a new topic starts at the node after the one where the last topic stopped, and
 //! its other replicas follow in node order. So the first primaries, which lead each member list, spread evenly.
 //!
+//! The log is summed up when there is much of it ([`Metadata::encode`]), and a node may get that from another one instead of the log.
+//!
 //! Group ids count up and are never given out twice, also not after a topic is deleted.
 
 mod moves;
+mod state;
 
 use std::collections::BTreeMap;
 

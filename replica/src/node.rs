@@ -75,6 +75,9 @@ use crate::scrubbing::Scrubbing;
 use crate::timers::{Due, Timers};
 use crate::timing::Timing;
 
+/// Bytes of the metadata's log that are kept in full segments: enough for a node that was away for a while. The rest is summed up.
+pub const METADATA_BYTES_KEPT: u64 = 4 << 20;
+
 /// Who a node is and how it beats.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -88,6 +91,8 @@ pub struct NodeConfig {
     pub members: BTreeMap<NodeId, String>,
     /// The clockwork.
     pub timing: Timing,
+    /// Bytes of the metadata's log that are kept in full segments, if it has so many; [`METADATA_BYTES_KEPT`] but in tests.
+    pub metadata_bytes_kept: u64,
     /// The root of all that is drawn by lot in this node.
     pub seed: [u8; 32],
 }

@@ -63,7 +63,10 @@ impl Recovery {
         let mut logs: BTreeMap<GroupId, Option<RecoveredLog>> = BTreeMap::new();
         let (store, groups) = Store::open(disk, identity, options, &mut |group, piece| match piece {
             Piece::Root => drop(logs.insert(group, Some(RecoveredLog::new()))),
-            Piece::Snapshot(snapshot) => drop(logs.insert(group, RecoveredLog::from_snapshot(snapshot))),
+            Piece::Snapshot(snapshot) => {
+                let log = RecoveredLog::from_snapshot(snapshot);
+                logs.insert(group, log.filter(|_| take_metadata(&mut recovery.metadata, snapshot)));
+            }
             Piece::ResumePoint(point) => drop(logs.insert(group, RecoveredLog::from_resume_point(point))),
             Piece::Prepare(prepare) => {
                 if let Some(Some(log)) = logs.get_mut(&group) {
@@ -100,6 +103,17 @@ impl Recovery {
         }
         Ok((store, recovery))
     }
+}
+
+/// Takes the metadata from what their log builds on; false if they cannot be read.
+pub(crate) fn take_metadata(metadata: &mut Metadata, snapshot: &Snapshot) -> bool {
+    if snapshot.header.group() != GroupId::METADATA {
+        return true;
+    }
+    let taken = Metadata::from_snapshot(snapshot);
+    let is_sound = taken.is_some();
+    *metadata = taken.unwrap_or_default();
+    is_sound
 }
 
 /// Takes the next prepare of a log that is read from its start, and applies what is surely committed of the metadata, if it

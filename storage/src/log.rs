@@ -38,6 +38,10 @@ pub(crate) const GROUPS_DIR: &str = "groups";
 pub(crate) const WALK_BYTES: usize = 64 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes after which a segment of the metadata's log is sealed at the latest: nothing of it is let go before, and all of it is read at
+/// a start.
+const METADATA_SEGMENT_BYTES_MAX: u64 = 4 << 20;
+
 /// The directory of one group.
 pub(crate) fn group_dir(group: GroupId) -> PathBuf {
     Path::new(GROUPS_DIR).join(format!("{:010}", group.as_raw()))
@@ -155,10 +159,14 @@ impl<F: DiskFile> Log<F> {
             let age_us = prepare.header().timestamp().as_raw().saturating_sub(oldest.as_raw());
             age_us / 1000 > options.segment_age_ms_max
         };
+        let size_max = match self.chain.group {
+            GroupId::METADATA => options.segment_size_bytes_max.min(METADATA_SEGMENT_BYTES_MAX),
+            _ => options.segment_size_bytes_max,
+        };
         let fitting = prepares.iter().take_while(|prepare| {
             let is_first = end == FIRST_POSITION;
             end += prepare.header().total_size() as u64;
-            let fits = end <= options.segment_size_bytes_max && !is_too_late(prepare);
+            let fits = end <= size_max && !is_too_late(prepare);
             is_first || (fits && !lets_go_of_all_before(prepare))
         });
         fitting.count()

@@ -53,7 +53,7 @@ impl Journal {
         for prepare in self.prepares.drain(..count) {
             builder.push(prepare.header(), Some(&prepare));
         }
-        self.snapshot = builder.finish();
+        self.snapshot = builder.finish(&[]);
     }
 
     pub(crate) fn take(&mut self, snapshot: Snapshot) {

@@ -87,7 +87,7 @@ impl Oracle {
         for header in &self.committed[..=index] {
             builder.push(header, Some(&self.prepare(header.op())));
         }
-        assert_eq!(builder.finish().as_ref(), Some(snapshot), "a snapshot is a function of the log");
+        assert_eq!(builder.finish(&[]).as_ref(), Some(snapshot), "a snapshot is a function of the log");
     }
 
     /// Offset of the first record at or behind an op that is committed, or is the next one.

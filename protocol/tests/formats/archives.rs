@@ -13,7 +13,7 @@ use varve_protocol::retention::Retention;
 
 use crate::single_bit_flips;
 
-fn sample_map() -> ClusterMap {
+pub(crate) fn sample_map() -> ClusterMap {
     let partition = PartitionEntry {
         group: GroupId::new(3),
         places: vec![NodeId::new(1), NodeId::new(2)],

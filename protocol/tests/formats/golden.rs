@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use varve_protocol::client::{PeerDistance, PeerRate, Request, Response, encode_archive};
+use varve_protocol::client::{PeerDistance, PeerRate, Request, Response, decode_archive, encode_archive};
 use varve_protocol::compression::Compression;
-use varve_protocol::frame::Voice;
+use varve_protocol::frame::{Command, Voice};
 use varve_protocol::id::{
-    ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Op, ReplicaIndex, Timestamp, View,
+    ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Op, ProducerId, ReplicaIndex, Timestamp, View,
 };
 use varve_protocol::message::Message;
+use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOutcome, MetadataState, NodeDirectories};
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::pulse::{Pulse, PulseEntry, PulseMoving, Stage};
 use varve_protocol::record::{BATCH_HEADER_SIZE, Batch, BatchBuilder, HeaderValue, Headers, Record};
 
+use crate::archives::sample_map;
 use crate::{hex, sample_prepare, unhex};
 
 #[test]
@@ -74,6 +76,32 @@ fn what_is_told_of_peers_is_these_bytes() {
     ];
     let lines: Vec<String> = archives.iter().map(|archive| hex(archive)).collect();
     assert_golden(&lines.join("\n"), include_str!("golden/peers.hex"));
+}
+
+#[test]
+fn all_of_the_metadata_are_these_bytes() {
+    let directories = NodeDirectories {
+        directory: DirectoryId::new(0x72),
+        known_at: Op::new(5),
+        former: vec![DirectoryId::new(0x71)],
+    };
+    let refused = MetadataOutcome::Refused(MetadataError::BadPartitions(0x0304));
+    let state = MetadataState {
+        map: ClusterMap { primaries: Vec::new(), ..sample_map() },
+        directories: vec![directories],
+        next_producer: ProducerId::new(0x0102),
+        next_group: GroupId::new(4),
+        placement_version: 6,
+        directories_version: 2,
+        placement_cursor: 1,
+        outcomes: vec![
+            (Op::new(7), MetadataOutcome::Producer(ProducerId::new(0x0101))),
+            (Op::new(9), refused),
+        ],
+    };
+    let bytes = encode_archive(&state);
+    assert_golden(&hex(&bytes), include_str!("golden/metadata.hex"));
+    assert_eq!(decode_archive(Command::Snapshot, &bytes), Ok(state));
 }
 
 #[test]

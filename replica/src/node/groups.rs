@@ -47,7 +47,7 @@ impl Node {
             nodes: members,
             directories,
             moving: None,
-            retention: Retention::FOREVER,
+            retention: Retention { bytes: Some(self.config.metadata_bytes_kept), age_ms: None },
             durability: Durability::QuorumDisk,
         };
         if self.founders.is_none() {
@@ -224,7 +224,7 @@ impl Node {
         while let Some(output) =
             self.groups.get_mut(&id).and_then(Group::replica_mut).and_then(Replica::poll_output)
         {
-            has_applied |= matches!(output, Output::Apply(_));
+            has_applied |= matches!(output, Output::Apply(_) | Output::TakeSnapshot(_));
             self.perform(id, output);
         }
         if has_applied {
@@ -304,7 +304,8 @@ impl Node {
 
     fn apply(&mut self, id: GroupId, header: &PrepareHeader) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if id == GroupId::METADATA {
+        // A replica that began anew comes again to what this node knows already.
+        if id == GroupId::METADATA && header.op() > self.metadata.applied() {
             let prepare =
                 group.tail.get(header.op()).expect("a metadata prepare is in memory until it is applied");
             assert!(prepare.id() == header.id(), "the prepare in memory is the one that is committed");

@@ -9,7 +9,7 @@ use varve_protocol::frame::Voice;
 use varve_protocol::id::{GroupId, NodeId, Op, ReplicaIndex};
 use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
-use varve_protocol::prepare::Prepare;
+use varve_protocol::prepare::PrepareHeader;
 use varve_transport::Lane;
 
 use crate::event::Effect;
@@ -24,13 +24,13 @@ impl Node {
             tracing::debug!(peer = %node, group = %id, "message for a group that is not here");
             return;
         };
-        let is_of_group = |prepare: &Prepare| {
-            prepare.header().group() == id && prepare.header().cluster() == self.config.cluster
-        };
+        let is_of_group =
+            |header: &PrepareHeader| header.group() == id && header.cluster() == self.config.cluster;
         let is_misdirected = match &message {
             Message::Prepare { prepare, .. } | Message::RepairPrepare { prepare, .. } => {
-                !is_of_group(prepare)
+                !is_of_group(prepare.header())
             }
+            Message::Snapshot { snapshot, .. } => !is_of_group(&snapshot.header),
             Message::PrepareOk { .. }
             | Message::Commit { .. }
             | Message::StartViewChange { .. }
@@ -43,8 +43,6 @@ impl Node {
             | Message::RepairMissing { .. }
             | Message::ConfirmView { .. }
             | Message::ViewConfirmed { .. } => false,
-            // The log of the metadata begins with op 1.
-            Message::Snapshot { .. } => id == GroupId::METADATA,
         };
         let standing = group.standing(node, voice);
         match standing {

@@ -1,7 +1,7 @@
 //! Resume points: once the end of a full segment is committed, what the log up to the commit has brought about is kept, so that the
 //! next start need not read that segment and those before it.
 //!
-//! The metadata has none: what its log has brought about is more than a resume point holds, and it is small.
+//! The metadata have none: what their log has brought about is more than a resume point holds, and little of it is kept.
 
 use varve_protocol::id::{GroupId, Op};
 use varve_storage::Job;

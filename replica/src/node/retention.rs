@@ -7,25 +7,33 @@
 //! Only the primary looks at the clock and at sizes; all replicas let go of the same records. Where all there is has become too
 //! old, the entry lets go of everything before itself, and begins a segment on every disk. A group that nothing was appended
 //! to since its last survey is not asked again before the next of its segments gets too old.
+//!
+//! The metadata are kept by their size: what they are is in the snapshot, however they came to be so.
 
 use varve_consensus::Replica;
-use varve_consensus::snapshot::SnapshotBuilder;
 use varve_protocol::id::{GroupId, NodeId, Op, ProducerId, RequestNumber, Timestamp, View};
+use varve_protocol::limits::FRAME_BODY_BYTES_MAX;
 use varve_protocol::log_start::LogStart;
 use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
-use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareKind};
+use varve_protocol::prepare::PrepareKind;
 use varve_protocol::retention::Retention;
 use varve_protocol::snapshot::Snapshot;
-use varve_storage::{ActiveSegment, Job, SealedSegment, StorageError, Summary};
+use varve_storage::{ActiveSegment, Job, SealedSegment, StorageError};
 
+use crate::event::Effect;
 use crate::group::Group;
+use crate::metadata::Metadata;
 use crate::node::Node;
 use crate::node::clients::Waiting;
 use crate::node::disk::PendingRead;
+use crate::summary::summary_of;
 use crate::tail::Tail;
 use crate::timers::Due;
+
+/// Bytes of state that fit a message. Only the metadata of tens of thousands of topics with long names come near.
+const SNAPSHOT_BYTES_SENT_MAX: usize = FRAME_BODY_BYTES_MAX - 1024;
 
 /// What the last survey of a group's segments has shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +83,8 @@ impl Node {
         // If something goes, its entry makes the log another one; should the entry be refused, it is tried again.
         group.surveyed = start.is_none().then_some(Surveyed { head, expires });
         if let Some(start) = start {
-            Mark::OldestLetGo.hit();
+            let mark = if id == GroupId::METADATA { Mark::MetadataLetGo } else { Mark::OldestLetGo };
+            mark.hit();
             tracing::info!(group = %id, first_op = %start.op, first_offset = %start.offset, "let go of old records");
             let handle = self.new_handle(Waiting::Nobody);
             let body = (PrepareKind::LogStart, 0, start.encode());
@@ -88,7 +97,7 @@ impl Node {
         let Some(group) = self.groups.get(&id) else { return };
         let Some(start) = group.replica().map(Replica::log_start) else { return };
         if start.op > group.base.next() {
-            self.submit(Job::LetGo { group: id, first: start.op, summarize });
+            self.submit(Job::LetGo { group: id, first: start.op, summarize: summary_of(id) });
         }
     }
 
@@ -98,7 +107,7 @@ impl Node {
         else {
             return;
         };
-        self.submit(Job::LetGoWith { group: id, first, snapshot, summarize });
+        self.submit(Job::LetGoWith { group: id, first, snapshot, summarize: summary_of(id) });
     }
 
     /// Segments have gone.
@@ -113,8 +122,19 @@ impl Node {
 
     /// A replica goes on behind a snapshot.
     pub(super) fn take_snapshot(&mut self, id: GroupId, snapshot: Snapshot) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        if !self.groups.contains_key(&id) {
+            return;
+        }
         tracing::info!(group = %id, op = %snapshot.op(), "the others have let go of what is missing here; take their snapshot");
+        if id == GroupId::METADATA && snapshot.op() > self.metadata.applied() {
+            Mark::MetadataTaken.hit();
+            let Some(metadata) = Metadata::from_snapshot(&snapshot) else {
+                let reason = "the metadata that another node sent were written by another release; start the same one on all nodes";
+                return self.effects.push_back(Effect::Halt { reason: reason.to_owned() });
+            };
+            self.metadata = metadata;
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return };
         self.tail_bytes -= group.tail.bytes();
         group.tail = Tail::new(snapshot.op());
         group.base = snapshot.op();
@@ -132,6 +152,10 @@ impl Node {
     pub(super) fn on_snapshot_read(&mut self, token: u64, result: Result<Option<Snapshot>, StorageError>) {
         let Some((group, PendingRead::Snapshot { to, view })) = self.take_read(token) else { return };
         match result {
+            Ok(Some(snapshot)) if snapshot.state.len() > SNAPSHOT_BYTES_SENT_MAX => {
+                let bytes = snapshot.state.len();
+                tracing::error!(%group, %to, bytes, "what was summed up is larger than a message may be, and cannot be sent");
+            }
             Ok(Some(snapshot)) => {
                 Mark::SnapshotServed.hit();
                 self.send_to(group, to, &Message::Snapshot { view, snapshot: Box::new(snapshot) });
@@ -172,23 +196,6 @@ fn first_to_keep(
         start = Some(segment.next);
     }
     start
-}
-
-/// How the disk makes a snapshot of what it lets go.
-fn summarize(before: Option<&Snapshot>) -> Option<Box<dyn Summary>> {
-    Some(Box::new(Builder(SnapshotBuilder::new(before)?)))
-}
-
-struct Builder(SnapshotBuilder);
-
-impl Summary for Builder {
-    fn push(&mut self, header: &PrepareHeader, prepare: Option<&Prepare>) {
-        self.0.push(header, prepare);
-    }
-
-    fn finish(&self) -> Option<Snapshot> {
-        self.0.finish()
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use varve_transport::{Resolve, SystemResolver, Transport, TransportConfig, Tunin
 use crate::config::{ClusterConfig, NodeSettings};
 use crate::error::ServerError;
 use crate::key_file;
-use crate::node::{Node, NodeConfig};
+use crate::node::{METADATA_BYTES_KEPT, Node, NodeConfig};
 use crate::recovery::Recovery;
 use crate::server::{Clock, Parts, disk, run};
 use crate::timing::Timing;
@@ -89,6 +89,7 @@ pub async fn run_node(
         incarnation,
         members,
         timing: timing_of(config),
+        metadata_bytes_kept: METADATA_BYTES_KEPT,
         seed: draw()?,
     };
     let (disk, disk_thread) = disk::spawn(store).map_err(ServerError::DiskThread)?;

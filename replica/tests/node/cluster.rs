@@ -15,12 +15,13 @@ use varve_protocol::id::{
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
-use varve_replica::{Effect, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
+use varve_replica::{Effect, METADATA_BYTES_KEPT, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
 use varve_storage::{Identity, Job, MemoryDisk, Options, Store};
 
 mod disks;
 mod frames;
 mod links;
+mod start;
 
 pub(crate) use self::frames::{append, append_batch, fetch, payloads, refusal, request, response};
 
@@ -76,6 +77,7 @@ pub(crate) struct Cluster {
     pub(crate) options: Options,
     /// Of the nodes that are started from now on.
     timing: Timing,
+    metadata_bytes_kept: u64,
 }
 
 /// Disks in memory are not full, and need no reserve.
@@ -98,6 +100,7 @@ impl Cluster {
             ticks_at_once: 0,
             options: OPTIONS,
             timing: Timing::default(),
+            metadata_bytes_kept: METADATA_BYTES_KEPT,
         };
         for id in (1..=nodes).map(NodeId::new) {
             let disk = MemoryDisk::new();
@@ -120,39 +123,6 @@ impl Cluster {
                 },
             );
         }
-        cluster
-    }
-
-    /// A cluster whose nodes are all up and registered.
-    pub(crate) fn start(nodes: u8) -> Self {
-        Self::start_with(nodes, OPTIONS)
-    }
-
-    /// The same, with stores of other options.
-    pub(crate) fn start_with(nodes: u8, options: Options) -> Self {
-        Self { options, ..Self::unfounded(nodes) }.started()
-    }
-
-    /// The same, with nodes of another clockwork.
-    pub(crate) fn start_timed(nodes: u8, timing: Timing) -> Self {
-        Self { timing, ..Self::unfounded(nodes) }.started()
-    }
-
-    /// The same, with both.
-    pub(crate) fn start_timed_with(nodes: u8, timing: Timing, options: Options) -> Self {
-        Self { timing, options, ..Self::unfounded(nodes) }.started()
-    }
-
-    fn started(self) -> Self {
-        let mut cluster = self;
-        let nodes = u8::try_from(cluster.machines.len()).expect("there are few");
-        for id in (1..=nodes).map(NodeId::new) {
-            cluster.boot(id);
-        }
-        let all = usize::from(nodes);
-        cluster.run_until("all nodes are registered", |cluster| {
-            cluster.node(n(1)).metadata().map().nodes.len() == all
-        });
         cluster
     }
 
@@ -197,6 +167,7 @@ impl Cluster {
             incarnation: Incarnation::new(machine.lives),
             members,
             timing: self.timing.clone(),
+            metadata_bytes_kept: self.metadata_bytes_kept,
             seed: [id.as_raw(); 32],
         };
         machine.store = Some(store);

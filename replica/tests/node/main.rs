@@ -19,3 +19,4 @@ mod reads;
 mod restarts;
 mod retention;
 mod scrub;
+mod summing_up;

@@ -17,7 +17,7 @@ use super::rot::{Harm, rot};
 use super::rot_in_use::{Held, rot_in_use};
 use crate::keys::{all_keys, keys_of};
 use crate::random::{chance, pick, seed_bytes, stream};
-use crate::scenario::{retention, timing};
+use crate::scenario::{metadata_bytes_kept, retention, timing};
 
 /// The sizes that segments may have, so that some universes seal many of them.
 const SEGMENT_SIZES: [u64; 3] = [32 << 10, 512 << 10, 16 << 20];
@@ -132,6 +132,7 @@ impl Machine for RealNode {
             incarnation,
             members,
             timing: timing(setup.seed),
+            metadata_bytes_kept: metadata_bytes_kept(setup.seed),
             seed: seed_bytes(setup.seed, &format!("node {} {incarnation}", setup.node)),
         };
         let wall = Timestamp::new(1);

@@ -25,7 +25,7 @@ use super::socket::{OnPacket, SharedWeather, SimulatedRuntime, SimulatedSocket};
 use crate::fast::machine::{Ending, Work};
 use crate::fast::real;
 use crate::random::{chance, duration_between, long_tail, nanos, seed_bytes, stream};
-use crate::scenario::{Disk, Scenario, timing};
+use crate::scenario::{Disk, Scenario, metadata_bytes_kept, timing};
 use crate::trace::{Endpoint, Event};
 
 /// The port of every node.
@@ -188,6 +188,7 @@ impl Host {
             incarnation,
             members: members.clone(),
             timing: timing(self.scenario.seed),
+            metadata_bytes_kept: metadata_bytes_kept(self.scenario.seed),
             seed: seed("node"),
         };
         let transport_config = self.transport_config(incarnation, members, seed("transport"))?;

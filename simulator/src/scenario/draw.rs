@@ -8,7 +8,7 @@ use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
-use varve_replica::Timing;
+use varve_replica::{METADATA_BYTES_KEPT, Timing};
 
 use super::fault::{Death, Fault, Reach, Strike, Victim};
 use super::weather::{draw_strikes, draw_victim};
@@ -73,6 +73,12 @@ fn draw_durability(seed: u64, replication_factor: u8) -> Durability {
 /// Drawn apart. A group of fewer than three replicas has no majority of others to learn from.
 fn draw_rot(seed: u64, replication_factor: u8) -> Rot {
     if replication_factor >= 3 { Rot::draw(&mut stream(seed, "rot")) } else { Rot::NONE }
+}
+
+/// How much is kept of the log of the metadata: little, so that it is let go often. Drawn apart.
+#[must_use]
+pub fn metadata_bytes_kept(seed: u64) -> u64 {
+    pick(&mut stream(seed, "metadata kept"), &[0, 0, 10_000, METADATA_BYTES_KEPT])
 }
 
 /// How long the records of a universe are kept. Drawn apart.
