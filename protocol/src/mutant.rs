@@ -121,6 +121,7 @@ mutants! {
     ScrubTrustsHeaders, "scrub-trusts-headers", "R4", "A look at a log passes over bodies that have rotted.";
     PatchNotWritten, "patch-not-written", "R4", "What has rotted is called mended and not written.";
     SnapshotUnlinked, "snapshot-unlinked", "R4", "A snapshot is gone on from without comparing the prepare behind it.";
+    AnswersNotSummedUp, "answers-not-summed-up", "S1", "What metadata operations were answered is forgotten when their log is summed up.";
     RottenLeavesAlone, "rotten-leaves-alone", "R4", "A replica gives up a rotten log before a primary has said that it works.";
     MendingVotes, "mending-votes", "R2", "A replica whose log has a hole takes part with what is before it.";
     ReadsAboveCommit, "reads-above-commit", "D1", "Consumers are given what is not committed.";

@@ -80,6 +80,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::ScrubTrustsHeaders, STORAGE, &["scrub"]),
     (Mutant::PatchNotWritten, STORAGE, &["scrub"]),
     (Mutant::SnapshotUnlinked, STORAGE, &["let_go_with"]),
+    (Mutant::AnswersNotSummedUp, REPLICA, &["summing_up"]),
     (Mutant::RottenLeavesAlone, REPLICA, &["mending"]),
     (Mutant::RotTakenForTear, STORAGE, &["recovery"]),
     (Mutant::BombTaken, PROTOCOL, &["compressed"]),

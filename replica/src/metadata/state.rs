@@ -6,6 +6,7 @@ use varve_protocol::frame::Command;
 use varve_protocol::metadata::{
     ClusterMap, MetadataState, NodeDirectories, NodeEntry, StreamEntry, TopicEntry,
 };
+use varve_protocol::mutant::Mutant;
 use varve_protocol::snapshot::Snapshot;
 
 use super::{Metadata, Registered, Topic};
@@ -26,6 +27,7 @@ impl Metadata {
             known_at: registered.known_at,
             former: registered.former.clone(),
         };
+        let outcomes = self.outcomes.iter().filter(|_| !Mutant::AnswersNotSummedUp.is_on());
         let state = MetadataState {
             map: self.map(),
             directories: self.nodes.values().map(directories).collect(),
@@ -34,7 +36,7 @@ impl Metadata {
             placement_version: self.placement_version,
             directories_version: self.directories_version,
             placement_cursor: self.placement_cursor as u64,
-            outcomes: self.outcomes.iter().map(|(op, outcome)| (*op, outcome.clone())).collect(),
+            outcomes: outcomes.map(|(op, outcome)| (*op, outcome.clone())).collect(),
         };
         encode_archive(&state).into()
     }

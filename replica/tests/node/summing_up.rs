@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use varve_protocol::client::Role;
-use varve_protocol::id::{GroupId, NodeId, ProducerId};
+use varve_protocol::client::{Request, Response, Role};
+use varve_protocol::id::{GroupId, NodeId, Op, ProducerId};
 use varve_protocol::metadata::{MetadataError, MetadataOp, MetadataOutcome};
 use varve_replica::Timing;
 use varve_storage::{Disk, Options};
 
-use crate::cluster::{Cluster, n};
+use crate::cluster::{Cluster, n, request, response};
 use crate::scrub::{damages, eager, problem, rot, segments};
 
 const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
@@ -77,6 +77,29 @@ fn what_was_summed_up_is_there_after_a_restart_of_all() {
     ALL.into_iter().for_each(|id| cluster.kill(id));
     ALL.into_iter().for_each(|id| cluster.boot(id));
     assert_eq!(cluster.register_producer(), newest.next());
+}
+
+#[test]
+fn a_retry_is_answered_from_what_was_summed_up() {
+    let mut cluster = start();
+    let producer = cluster.register_producer();
+    let create = |cluster: &mut Cluster| {
+        let mut frame = request(GroupId::METADATA, &Request::Change(stream("once")));
+        (frame.header.op, frame.header.commit) = (Op::new(1), producer.as_raw());
+        let primary = cluster.primary(GroupId::METADATA);
+        response(&cluster.call(primary, frame))
+    };
+    let done = Response::Changed(MetadataOutcome::Done);
+    assert_eq!(create(&mut cluster), done);
+    change_much(&mut cluster);
+    assert_eq!(create(&mut cluster), done);
+    ALL.into_iter().for_each(|id| cluster.kill(id));
+    ALL.into_iter().for_each(|id| cluster.boot(id));
+    assert_eq!(
+        create(&mut cluster),
+        done,
+        "it is the same request, and is not refused because the stream exists"
+    );
 }
 
 #[test]
