@@ -5,9 +5,6 @@ use varve_protocol::prepare::Prepare;
 /// Bytes of prepares that are kept here. What is more is better synced where it is than written twice.
 const BYTES_MAX: usize = 64 << 10;
 
-/// A log with so many bytes in the journal is synced where it is, so that a checkpoint has little to do.
-const IN_JOURNAL_BYTES_MAX: usize = 1 << 20;
-
 /// See the module's text.
 #[derive(Default)]
 pub(crate) struct Fresh {
@@ -38,9 +35,9 @@ impl Fresh {
         self.in_journal > 0
     }
 
-    /// So much of this log is in the journal that its file is better synced before there is more.
-    pub(crate) fn is_much_in_journal(&self) -> bool {
-        self.in_journal >= IN_JOURNAL_BYTES_MAX
+    /// Bytes of this log that are in the journal.
+    pub(crate) fn in_journal(&self) -> usize {
+        self.in_journal
     }
 
     /// Nothing is left to be made durable, and the journal is what made it so.

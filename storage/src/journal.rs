@@ -73,6 +73,10 @@ pub(crate) const JOURNAL_NAME: &str = "journal";
 /// Bytes of all frames together, unless an operator chooses. The larger, the rarer a checkpoint; and the more there is to be synced
 /// then, and to be read at a start.
 pub(crate) const JOURNAL_BYTES_MAX: u64 = 32 << 20;
+/// A log with so many bytes in the journal is synced where it is, so that a checkpoint has little to do.
+const BYTES_OF_A_LOG_MAX: u64 = 1 << 20;
+/// The same, in parts of the journal.
+const PART_OF_A_LOG_MAX: u64 = 4;
 /// Bytes of prepares in a frame: what takes longer to write than to sync is better written once.
 const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Overwriting what was written costs a sync less than extending a file: so much is filled with zeros ahead, doubling.
@@ -212,6 +216,11 @@ impl<F: DiskFile> Journal<F> {
     /// Whether it takes a frame with so many bytes of prepares, as it is or when it has begun anew.
     pub(crate) fn may_take(&self, bytes: usize) -> bool {
         bytes <= FRAME_BYTES_MAX && frame_size_max(bytes) <= self.bytes_max && self.failure.is_none()
+    }
+
+    /// Whether so much of a log is in it that the log's file is better synced before there is more.
+    pub(crate) fn is_much(&self, bytes: usize) -> bool {
+        bytes as u64 >= BYTES_OF_A_LOG_MAX.min(self.bytes_max / PART_OF_A_LOG_MAX)
     }
 
     /// Whether it takes that as it is.

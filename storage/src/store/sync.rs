@@ -5,7 +5,7 @@
 //! | little to each of several logs          | the journal, with one sync                                      |
 //! | much to a log, or to that one only      | a sync of its file                                              |
 //! | much to many logs                       | a sync of the file system                                       |
-//! | a MiB of a log is in the journal        | a sync of its file, of one log in a round                       |
+//! | much of the journal is of one log        | a sync of its file, of one log in a round                       |
 //! | the journal is full                     | a checkpoint: what is in it is synced where it is, and it begins anew |
 //! | there is no room for the journal        | as if there were none                                           |
 
@@ -152,11 +152,12 @@ impl<D: Disk> Store<D> {
     /// Syncs one of the logs that have much in the journal, where it is.
     fn sync_one_of(&mut self, groups: &[GroupId], round: &mut Round) {
         for group in groups {
-            let Some(log) = self.open_log(*group).filter(|log| log.fresh.is_much_in_journal()) else {
+            let bytes = self.open_log(*group).map_or(0, |log| log.fresh.in_journal());
+            if !self.journal.is_much(bytes) {
                 continue;
-            };
+            }
             Mark::JournalRelieved.hit();
-            if let Err(error) = log.sync() {
+            if let Some(Err(error)) = self.open_log(*group).map(Log::sync) {
                 self.fail(*group, error, round);
             }
             return;
