@@ -14,6 +14,7 @@ use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, ProducerId, Request
 use varve_protocol::metadata::{ClusterMap, MetadataError, PartitionEntry, TopicEntry};
 use varve_transport::ClientEndpoint;
 
+use crate::ends::Ends;
 use crate::error::ClientError;
 use crate::nodes::Nodes;
 
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     map: Mutex<Arc<ClusterMap>>,
     /// When the map was last asked for by one of many; held meanwhile.
     map_asked: tokio::sync::Mutex<Option<Instant>>,
+    /// How far partitions are known to go.
+    pub(crate) ends: Ends,
     /// One for each group whose leader is being looked for.
     looking: Semaphore,
     rng: Mutex<ChaCha8Rng>,
@@ -75,6 +78,7 @@ impl Shared {
             servers,
             map: Mutex::default(),
             map_asked: tokio::sync::Mutex::default(),
+            ends: Ends::default(),
             looking: Semaphore::new(LOOKING_MAX),
             rng: Mutex::new(rng),
             admin: tokio::sync::Mutex::default(),

@@ -51,7 +51,7 @@ pub enum From {
 pub struct Fetched {
     /// Offsets are dense; never empty.
     pub records: Vec<(Offset, Record)>,
-    /// First offset that could not be read yet.
+    /// First offset that could not be read yet, as far as the client knows; it never goes back, whichever node serves.
     pub high_watermark: Offset,
 }
 
@@ -164,7 +164,6 @@ impl Consumer {
         };
         let frame = Frame { header, body: encode_archive(&options).into() };
         let answer = self.shared.nodes.call(&address, frame, WAIT + ANSWER_MAX).await?;
-        self.address = Some(address);
         if answer.header.command != Command::FetchOk {
             let refusal = read_refusal(&answer);
             if let Refusal::OffsetOutOfRange { earliest, .. } = refusal
@@ -177,7 +176,10 @@ impl Consumer {
             }
             return Err(refusal.into());
         }
-        let high_watermark = Offset::new(answer.header.commit);
+        let told = Offset::new(answer.header.commit);
+        let high_watermark = self.shared.ends.note(self.group, told);
+        // Who is behind is asked no more if there is anybody better.
+        self.address = (told == high_watermark).then_some(address);
         Ok(Some(Unread { prepares: answer.body.to_bytes(), expected: None, high_watermark }))
     }
 

@@ -38,6 +38,7 @@ mod cluster;
 mod config;
 mod connection_string;
 mod consumer;
+mod ends;
 mod error;
 mod link;
 mod nodes;
