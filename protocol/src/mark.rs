@@ -133,6 +133,7 @@ marks! {
         JournalCheckpoint, "What the journal held was synced where it was, and the journal began anew.";
         JournalReplayed, "A start appended to a log what the journal held beyond it.";
         JournalDamaged, "A start could not tell what the journal had held.";
+        SuperblocksMended, "The superblocks had rotted while a node ran, and were written anew.";
         SuperblocksDiffered, "A start found that the two copies of the superblocks differ.";
         RemainsRemoved, "A start removed what was left of a group's files.";
         LogWaits, "What is appended to a log waited for room on the disk.";

@@ -105,6 +105,8 @@ pub(crate) struct Scrubbing {
     /// The job on its way to the disk.
     under_way: Option<(GroupId, Why)>,
     pass: Option<Pass>,
+    /// It is new, and nobody has asked yet.
+    has_begun: bool,
     next_pass: Moment,
     suspects: BTreeMap<GroupId, (ScrubFrom, u64)>,
     wounds: BTreeMap<GroupId, VecDeque<Wound>>,
@@ -127,6 +129,7 @@ impl Scrubbing {
             rng,
             under_way: None,
             pass: None,
+            has_begun: false,
             next_pass: now.plus(pass_every.min(FIRST_PASS_AFTER_MAX)),
             suspects: BTreeMap::new(),
             wounds: BTreeMap::new(),
@@ -174,6 +177,12 @@ impl Scrubbing {
         let from = ScrubFrom::Read(ReadFrom::Op(op));
         let origin = (group, op);
         self.pass = Some(Pass { began: now, origin, group, from, has_wrapped: false });
+        self.has_begun = true;
+    }
+
+    /// Whether a pass has begun since this was asked last.
+    pub(crate) fn has_begun_pass(&mut self) -> bool {
+        std::mem::take(&mut self.has_begun)
     }
 
     /// Passes over groups that are not here any more, have no log, or are mended as a whole.

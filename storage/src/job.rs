@@ -145,6 +145,9 @@ pub enum Job {
         /// The newest op to look at: committed, and durable here.
         last: Op,
     },
+    /// Looks at what all groups share: superblocks that do not say what they said are written anew, and the journal begins anew, so
+    /// that nothing in it gets old. Answered with the metadata's group if it fails.
+    ScrubShared,
     /// Gives back prepares that cannot be read any more, to a log that is in use.
     Patch {
         /// Whose log.
@@ -186,7 +189,7 @@ impl Job {
             | Self::Patch { group, .. }
             | Self::DeleteGroup { group } => *group,
             Self::SaveSuperblock(superblock) => superblock.group,
-            Self::SaveFounders(_) | Self::Resume => GroupId::METADATA,
+            Self::SaveFounders(_) | Self::ScrubShared | Self::Resume => GroupId::METADATA,
         }
     }
 }
@@ -212,6 +215,7 @@ impl Job {
             | Self::SaveResumePoint { .. }
             | Self::Survey { .. }
             | Self::Scrub { .. }
+            | Self::ScrubShared
             | Self::Patch { .. }
             | Self::DeleteGroup { .. }
             | Self::Resume => false,
@@ -229,7 +233,8 @@ impl Job {
             | Self::Read { .. }
             | Self::ReadSnapshot { .. }
             | Self::SaveResumePoint { .. }
-            | Self::Survey { .. } => true,
+            | Self::Survey { .. }
+            | Self::ScrubShared => true,
             Self::Truncate { .. }
             | Self::Mend { .. }
             | Self::GiveUpHoles { .. }
@@ -348,6 +353,11 @@ pub enum Completion {
         group: GroupId,
         /// What was seen.
         piece: Scrubbed,
+    },
+    /// What all groups share was looked at.
+    SharedScrubbed {
+        /// Whether nothing had rotted.
+        was_sound: bool,
     },
     /// What was given back is durable.
     Patched {

@@ -73,6 +73,7 @@ impl Round {
             | Job::SaveResumePoint { .. }
             | Job::Survey { .. }
             | Job::Scrub { .. }
+            | Job::ScrubShared
             | Job::Patch { .. }
             | Job::DeleteGroup { .. }
             | Job::Resume => false,

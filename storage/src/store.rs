@@ -242,6 +242,7 @@ impl<D: Disk> Store<D> {
             Job::Scrub { group, from, bytes_max, last } => {
                 self.scrub(group, from, ReadLimit { bytes_max, last }, round)
             }
+            Job::ScrubShared => self.scrub_shared(round),
             Job::Patch { group, damage, prepares } => self.patch(group, damage, &prepares, round),
             Job::Survey { group } => {
                 if let Some(Hosted::Open(log)) = self.groups.get(&group) {

@@ -74,13 +74,7 @@ impl<F: DiskFile> Superblocks<F> {
         let paths = COPY_NAMES.map(PathBuf::from);
         let bytes = [read_copy(disk, &paths[0])?, read_copy(disk, &paths[1])?];
         let merged = merge::merge(bytes.each_ref().map(|bytes| &bytes[..]), identity)?;
-        let mut live = BTreeMap::new();
-        for entry in &merged.entries {
-            match entry.content {
-                Content::Start(_) => {}
-                Content::Change(change) => apply(&mut live, change),
-            }
-        }
+        let live = live_of(&merged.entries);
         if !merged.are_equal {
             Mark::SuperblocksDiffered.hit();
             tracing::warn!(entries = merged.entries.len(), "superblock copies differ; rewriting both");
@@ -156,6 +150,40 @@ impl<F: DiskFile> Superblocks<F> {
         Ok(())
     }
 
+    /// Looks whether both copies say on the disk what is kept. Should one not, or both, they are written anew: what is kept is known.
+    /// Says whether they did; where there is no room now, the next save does that.
+    pub(crate) fn look<D: Disk<File = F>>(&mut self, disk: &D) -> Result<bool, StorageError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if self.is_half_rewritten || self.are_sound(disk) {
+            return Ok(true);
+        }
+        Mark::SuperblocksMended.hit();
+        tracing::warn!("the superblocks had rotted on the disk; writing both copies anew");
+        self.generation += 1;
+        self.is_half_rewritten = true;
+        match Self::rewritten(disk, self.identity, self.generation, self.live.clone()) {
+            Ok(anew) => *self = anew,
+            Err(error) if error.is_disk_full() => {}
+            Err(error) => {
+                self.failure = Some(error.clone());
+                return Err(error);
+            }
+        }
+        Ok(false)
+    }
+
+    fn are_sound<D: Disk<File = F>>(&self, disk: &D) -> bool {
+        for file in &self.files {
+            file.drop_cached(0, self.entries * ENTRY_SIZE as u64);
+        }
+        let [a, b] = COPY_NAMES.map(|name| read_copy(disk, Path::new(name)));
+        let (Ok(a), Ok(b)) = (a, b) else { return false };
+        let merged = merge::merge([&a, &b], self.identity);
+        merged.is_ok_and(|merged| merged.are_equal && live_of(&merged.entries) == self.live)
+    }
+
     /// Takes back what was written of entries for which there is no room: nothing of them may be taken for newer than the
     /// entries that will be there instead. Copy b first: what copy a does not have, it must not have in pieces, or it is taken for
     /// rot that no copy can mend.
@@ -170,6 +198,18 @@ impl<F: DiskFile> Superblocks<F> {
         }
         Ok(())
     }
+}
+
+/// What is kept according to all entries.
+fn live_of(entries: &[Entry]) -> BTreeMap<GroupId, Kept> {
+    let mut live = BTreeMap::new();
+    for entry in entries {
+        match entry.content {
+            Content::Start(_) => {}
+            Content::Change(change) => apply(&mut live, change),
+        }
+    }
+    live
 }
 
 fn apply(live: &mut BTreeMap<GroupId, Kept>, change: Change) {

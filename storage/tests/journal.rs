@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::GroupId;
@@ -327,6 +328,33 @@ fn a_log_with_much_in_the_journal_is_synced_where_it_is() {
     assert!(synced >= 2, "each of them has been: {synced}");
     for seed in 0..5 {
         assert_eq!(torn_after(&disk, &ROOMY, &acknowledged, seed), 0);
+    }
+}
+
+#[test]
+fn a_look_at_what_groups_share_begins_the_journal_anew_and_loses_nothing() {
+    let mut calls = 0;
+    loop {
+        let disk = MemoryDisk::new();
+        let (mut store, mut branches) = with_groups(&disk, ROOMY);
+        let acknowledged = round(&mut store, &mut branches, 100);
+        let copy = disk.open(Path::new("superblocks-a"), OpenMode::Existing).unwrap();
+        copy.write_at(&[Bytes::from_static(b"rot")], 70).unwrap();
+        copy.sync().unwrap();
+        let (_, generation, _) = newest_slot(&bytes_of_journal(&disk));
+        disk.power_off_after(disk.calls() + calls);
+        let told = store.execute(vec![Job::ScrubShared]);
+        drop(store);
+        let disk = disk.crash(&mut ChaCha8Rng::seed_from_u64(calls));
+        let renewed = newest_slot(&bytes_of_journal(&disk)).1 > generation;
+        let (_, recovered, shown) = reopen(disk, ROOMY);
+        assert!(acknowledged.iter().all(|prepare| shown.contains(prepare)), "after {calls} calls");
+        assert!(recovered.iter().all(|found| found.superblock.view.as_raw() == 1), "after {calls} calls");
+        if told == [Completion::SharedScrubbed { was_sound: false }] {
+            assert!(renewed && calls > 10, "{calls} calls");
+            return;
+        }
+        calls += 1;
     }
 }
 

@@ -362,6 +362,39 @@ fn one_copy_of_the_superblocks_is_enough() {
 }
 
 #[test]
+fn superblocks_that_rot_in_use_are_written_anew_whatever_is_left_of_them() {
+    let specimen = specimen(0);
+    let copies = ["superblocks-a", "superblocks-b"].map(Path::new);
+    let look = |store: &mut Store<_>| {
+        let told = store.execute(vec![Job::ScrubShared]);
+        let [Completion::SharedScrubbed { was_sound }] = told[..] else { panic!("{told:?}") };
+        was_sound
+    };
+    for harmed in [&copies[..1], &copies[1..], &copies[..]] {
+        for way in 0..4 {
+            let disk = specimen.disk.fork();
+            let (mut store, found, _) = reopen(disk.clone(), options(0));
+            assert!(look(&mut store), "nothing has rotted yet");
+            for path in harmed {
+                let file = disk.open(path, OpenMode::Existing).unwrap();
+                let size = file.size().unwrap();
+                match way {
+                    0 => file.write_at(&[Bytes::from_static(b"rot")], 41).unwrap(),
+                    1 => file.write_at(&[Bytes::from_static(b"rot")], size - 20).unwrap(),
+                    2 => file.set_size(size - 64).unwrap(),
+                    _ => disk.remove(path).unwrap(),
+                }
+            }
+            assert!(!look(&mut store), "{harmed:?}, way {way}");
+            assert!(look(&mut store), "it was written anew");
+            drop(store);
+            let again = reopen(disk.crash(&mut ChaCha8Rng::seed_from_u64(way)), options(0)).1;
+            assert_eq!(again[0].superblock, found[0].superblock, "{harmed:?}, way {way}");
+        }
+    }
+}
+
+#[test]
 fn an_entry_that_is_rotten_in_both_copies_is_an_error() {
     let specimen = specimen(0);
     let entries = specimen.size(Path::new("superblocks-a")) / 64;

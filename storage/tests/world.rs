@@ -169,6 +169,7 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         | Completion::Snapshot { .. }
         | Completion::Surveyed { .. }
         | Completion::Scrubbed { .. }
+        | Completion::SharedScrubbed { .. }
         | Completion::Patched { .. }
         | Completion::CannotLetGo { .. }
         | Completion::NoneFits { .. }
@@ -244,6 +245,7 @@ impl World {
                 | Completion::Snapshot { .. }
                 | Completion::Surveyed { .. }
                 | Completion::Scrubbed { .. }
+                | Completion::SharedScrubbed { .. }
                 | Completion::Patched { .. }
                 | Completion::CannotLetGo { .. }
                 | Completion::NoneFits { .. }

@@ -89,6 +89,7 @@ impl Node {
             Completion::Snapshot { token, result, .. } => self.on_snapshot_read(token, result),
             Completion::Surveyed { group, sealed, active } => self.on_surveyed(group, &sealed, active),
             Completion::Scrubbed { group, piece } => self.on_scrubbed(group, piece),
+            Completion::SharedScrubbed { was_sound } => self.on_shared_scrubbed(was_sound),
             Completion::Patched { group, left } => self.on_patched(group, left),
             Completion::CannotLetGo { group, op } => self.on_cannot_let_go(group, op),
             Completion::NoneFits { group } => self.on_none_fits(group),

@@ -42,6 +42,9 @@ impl Node {
         let now = self.now;
         match self.scrubbing.next(&self.groups, (now, self.wall)) {
             Some(Piece { group, from, last }) => {
+                if self.scrubbing.has_begun_pass() {
+                    self.submit(Job::ScrubShared);
+                }
                 self.submit(Job::Scrub { group, from, bytes_max: PIECE_BYTES, last });
             }
             None => self.arm_scrub(self.scrubbing.idle_until(now)),
@@ -74,6 +77,15 @@ impl Node {
         let times = (self.now, self.wall);
         let due = self.scrubbing.note_looked(looked, has_found, &self.groups, times);
         self.arm_scrub(Some(due));
+    }
+
+    /// What all groups share was looked at.
+    pub(super) fn on_shared_scrubbed(&mut self, was_sound: bool) {
+        if !was_sound {
+            // It was written anew at once.
+            self.scrubbing.status.damages_found += 1;
+            self.scrubbing.status.damages_mended += 1;
+        }
     }
 
     fn note_finding(&mut self, id: GroupId, finding: Finding) {

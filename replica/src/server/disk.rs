@@ -114,6 +114,7 @@ fn append_bytes(job: &Job) -> usize {
         | Job::SaveResumePoint { .. }
         | Job::Survey { .. }
         | Job::Scrub { .. }
+        | Job::ScrubShared
         | Job::DeleteGroup { .. }
         | Job::Resume => 0,
     }

@@ -5,7 +5,7 @@
 //! has to hold all that the replica says is durable.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +21,10 @@ use super::universe::Universe;
 use super::watch::takes_part;
 use crate::actor::Placement;
 use crate::oracle::Violation;
-use crate::random::pick;
+use crate::random::{chance, pick};
+
+/// Harms to disks in use that harm a copy of the superblocks as well, in a thousand.
+const SUPERBLOCKS_PERMILLE: u32 = 300;
 
 /// What a disk holds of a log: its prepares by op.
 pub type Held = BTreeMap<Op, PrepareId>;
@@ -125,8 +128,30 @@ pub(crate) fn held_up_to(held: &Held) -> Op {
     held.last_key_value().map_or(Op::ZERO, |(op, _)| *op)
 }
 
-/// Harms a log on a disk that is in use.
+/// Harms one copy of the superblocks on a disk that is in use, if both are sound: a crash finds the other one.
+fn harm_superblocks(disk: &MemoryDisk, rng: &mut ChaCha8Rng) -> Option<String> {
+    let copies = ["superblocks-a", "superblocks-b"];
+    let [a, b] = copies.map(|copy| bytes_of(disk, Path::new(copy)));
+    let size = a.as_ref()?.len() as u64;
+    if a != b { None } else { flip(disk, PathBuf::from(pick(rng, &copies)), (0, size), rng) }
+}
+
+fn bytes_of(disk: &MemoryDisk, path: &Path) -> Option<Vec<u8>> {
+    let file = disk.open(path, OpenMode::Existing).ok()?;
+    let mut bytes = vec![0; usize::try_from(file.size().ok()?).ok()?];
+    let read = file.read_at(&mut bytes, 0).ok()?;
+    bytes.truncate(read);
+    Some(bytes)
+}
+
+/// Harms a log on a disk that is in use; or the superblocks, which are mended without the others.
 pub(crate) fn rot_in_use(disk: &MemoryDisk, groups: &[GroupId], rng: &mut ChaCha8Rng) -> Vec<Harm> {
+    // Drawn aside: what becomes of logs is as it was before superblocks were harmed.
+    let mut aside = rng.clone();
+    aside.set_stream(1);
+    if chance(&mut aside, SUPERBLOCKS_PERMILLE) {
+        harm_superblocks(disk, &mut aside);
+    }
     let group = groups[rng.random_range(0..groups.len())];
     let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));
     let mut files = disk.list(&dir).unwrap_or_default();

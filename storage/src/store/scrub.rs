@@ -42,6 +42,17 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// What is in the journal is in the logs as well; there it is looked at as all that is in them.
+    pub(super) fn scrub_shared(&mut self, round: &mut Round) -> Result<(), StorageError> {
+        let disk = self.disk.clone();
+        let was_sound = self.superblocks.look(&disk)?;
+        if !self.journal.groups().is_empty() {
+            self.checkpoint(round)?;
+        }
+        round.completions.push(Completion::SharedScrubbed { was_sound });
+        Ok(())
+    }
+
     pub(super) fn patch(
         &mut self,
         group: GroupId,

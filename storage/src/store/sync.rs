@@ -202,7 +202,7 @@ impl<D: Disk> Store<D> {
 
     /// Has all that the journal holds durable where it is, and begins it anew. A log that was closed may lack it for good: its
     /// superblock says that it has lost its end. Where a sync fails, what the journal holds stays there.
-    fn checkpoint(&mut self, round: &mut Round) -> Result<(), StorageError> {
+    pub(super) fn checkpoint(&mut self, round: &mut Round) -> Result<(), StorageError> {
         self.journal.check()?;
         let groups: Vec<GroupId> = self.journal.groups().iter().copied().collect();
         let written = self.written_in_journal();
