@@ -24,7 +24,7 @@ use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
 
-pub use draw::{metadata_bytes_kept, retention, timing};
+pub use draw::{is_metadata_summed_up, metadata_bytes_kept, retention, timing};
 pub use fault::{Death, Fault, Reach, Strike, Victim};
 pub use soundness::Unsound;
 

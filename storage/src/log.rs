@@ -38,10 +38,6 @@ pub(crate) const GROUPS_DIR: &str = "groups";
 pub(crate) const WALK_BYTES: usize = 64 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes after which a segment of the metadata's log is sealed at the latest: nothing of it is let go before, and all of it is read at
-/// a start.
-const METADATA_SEGMENT_BYTES_MAX: u64 = 4 << 20;
-
 /// The directory of one group.
 pub(crate) fn group_dir(group: GroupId) -> PathBuf {
     Path::new(GROUPS_DIR).join(format!("{:010}", group.as_raw()))
@@ -160,7 +156,7 @@ impl<F: DiskFile> Log<F> {
             age_us / 1000 > options.segment_age_ms_max
         };
         let size_max = match self.chain.group {
-            GroupId::METADATA => options.segment_size_bytes_max.min(METADATA_SEGMENT_BYTES_MAX),
+            GroupId::METADATA => options.segment_size_bytes_max.min(options.metadata_segment_bytes_max),
             _ => options.segment_size_bytes_max,
         };
         let fitting = prepares.iter().take_while(|prepare| {

@@ -57,6 +57,8 @@ use full::Waiting;
 pub struct Options {
     /// Bytes after which a segment is sealed and the next one is made; a larger prepare gets one for itself.
     pub segment_size_bytes_max: u64,
+    /// The same for the metadata's log, if that is less: nothing of it is let go before, and all of it is read at a start.
+    pub metadata_segment_bytes_max: u64,
     /// Milliseconds between the first and the last prepare of a segment; a later one begins the next segment.
     pub segment_age_ms_max: u64,
     /// Bytes of the journal; the larger, the rarer a checkpoint, and the longer one takes. Zero: none is used.
@@ -73,6 +75,7 @@ impl Options {
     /// What an operator gets who chooses nothing.
     pub const DEFAULT: Self = Self {
         segment_size_bytes_max: 256 << 20,
+        metadata_segment_bytes_max: 4 << 20,
         segment_age_ms_max: 7 * 24 * 60 * 60 * 1000,
         journal_bytes_max: JOURNAL_BYTES_MAX,
         reserve_bytes: RESERVE_BYTES,

@@ -17,7 +17,7 @@ use super::rot::{Harm, rot};
 use super::rot_in_use::{Held, rot_in_use};
 use crate::keys::{all_keys, keys_of};
 use crate::random::{chance, pick, seed_bytes, stream};
-use crate::scenario::{metadata_bytes_kept, retention, timing};
+use crate::scenario::{is_metadata_summed_up, metadata_bytes_kept, retention, timing};
 
 /// The sizes that segments may have, so that some universes seal many of them.
 const SEGMENT_SIZES: [u64; 3] = [32 << 10, 512 << 10, 16 << 20];
@@ -78,8 +78,11 @@ pub(crate) fn open(
     let keys = keys_of(seed, identity.node, life);
     let segment_size_bytes_max = segment_size(seed, identity.node, life);
     let journal_bytes_max = JOURNAL_SIZES[stream(seed, "journal").random_range(0..JOURNAL_SIZES.len())];
-    let options =
+    let mut options =
         Options { segment_size_bytes_max, journal_bytes_max, reserve_bytes, keys, ..Options::DEFAULT };
+    if is_metadata_summed_up(seed) {
+        options.metadata_segment_bytes_max = segment_size_bytes_max.min(SMALL_SEGMENT_SIZES[0]);
+    }
     let open = || Recovery::open(disk.clone(), identity, options.clone());
     open().or_else(|error| {
         if error.is_disk_full() {

@@ -51,7 +51,7 @@ const COMPRESSIONS: [Compression; 5] =
 pub fn timing(seed: u64) -> Timing {
     let rng = &mut stream(seed, "timing");
     let restore_primaries_after = Duration::from_millis(pick(rng, &[0, 300, 1000, 3000]));
-    let is_bounded = retention(seed).is_bounded();
+    let is_bounded = retention(seed).is_bounded() || is_metadata_summed_up(seed);
     let retention_check = Duration::from_millis(if is_bounded { 200 } else { 10_000 });
     let mut timing = Timing { restore_primaries_after, retention_check, ..Timing::default() };
     let rng = &mut stream(seed, "memory timing");
@@ -79,6 +79,12 @@ fn draw_rot(seed: u64, replication_factor: u8) -> Rot {
 #[must_use]
 pub fn metadata_bytes_kept(seed: u64) -> u64 {
     pick(&mut stream(seed, "metadata kept"), &[0, 0, 10_000, METADATA_BYTES_KEPT])
+}
+
+/// Whether so little of it is kept that something is let go in a universe's time.
+#[must_use]
+pub fn is_metadata_summed_up(seed: u64) -> bool {
+    metadata_bytes_kept(seed) < METADATA_BYTES_KEPT
 }
 
 /// How long the records of a universe are kept. Drawn apart.
