@@ -8,6 +8,9 @@
 //!                            └──────▶ unknown ──▶ acked may be there, once
 //! ```
 //!
+//! An acknowledged one is *lost* if the power of everybody failed, its group acknowledges from memory, and an operator had the group
+//! go on with less ([`Oracle::forced`]): then it must not be there.
+//!
 //! and the one log that all acknowledgements and all reads must be pieces of. A batch is placed in that log as soon as one
 //! of its records is seen or its acknowledgement comes; whatever is seen later has to fit. Checked at once, with every
 //! event:
@@ -23,6 +26,7 @@
 //! of a session stand in order and none is skipped.
 
 mod end;
+mod loss;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +35,9 @@ use varve_protocol::prepare::PrepareId;
 use varve_protocol::retention::Retention;
 
 use crate::workload::Value;
+
+pub use loss::LogEnd;
+use loss::Loss;
 
 /// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -60,6 +67,8 @@ pub struct EndQuestion {
     group: GroupId,
     /// What anybody knew to be there when it was asked.
     floor: u64,
+    /// How often something had been lost by then.
+    losses: u64,
 }
 
 /// What a client is about to append.
@@ -81,6 +90,7 @@ enum State {
     Acked,
     Refused,
     Unknown,
+    Lost,
 }
 
 #[derive(Debug)]
@@ -118,6 +128,7 @@ struct Log {
     possible_end: u64,
     /// The prepares by op.
     prepares: BTreeMap<u64, PrepareId>,
+    loss: Loss,
 }
 
 /// How many appends ended how.
@@ -131,6 +142,8 @@ pub struct Tally {
     pub refused: u64,
     /// Never answered.
     pub unknown: u64,
+    /// Acknowledged, and given up by an operator.
+    pub lost: u64,
 }
 
 /// The histories of all partitions.
@@ -317,7 +330,8 @@ impl Oracle {
     /// A client is about to ask for the latest end of a partition.
     #[must_use]
     pub fn end_asked(&self, group: GroupId) -> EndQuestion {
-        EndQuestion { group, floor: self.logs.get(&group).map_or(0, |log| log.known_end) }
+        let known_end = self.logs.get(&group).map_or(0, |log| log.known_end);
+        EndQuestion { group, floor: known_end, losses: self.losses(group) }
     }
 
     /// A node told the latest end of a partition.
@@ -325,7 +339,8 @@ impl Oracle {
     /// # Errors
     /// When it told less than was known when it was asked, or more than can be there.
     pub fn end_told(&mut self, question: EndQuestion, node: NodeId, end: u64) -> Result<(), Violation> {
-        let EndQuestion { group, floor } = question;
+        let EndQuestion { group, floor, losses } = question;
+        let floor = if losses == self.losses(group) { floor } else { 0 };
         let possible = self.logs.get(&group).map_or(0, |log| log.possible_end);
         if end < floor {
             let detail =
@@ -382,6 +397,7 @@ impl Oracle {
                 }
                 State::Refused => tally.refused += 1,
                 State::Pending | State::Unknown => tally.unknown += 1,
+                State::Lost => tally.lost += 1,
             }
         }
         tally
@@ -400,8 +416,10 @@ impl Oracle {
             }
             None => {}
         }
-        if append.state == State::Refused {
-            return fail("refused append stored", format!("at offset {base_offset}"));
+        match append.state {
+            State::Refused => return fail("refused append stored", format!("at offset {base_offset}")),
+            State::Lost => return fail("lost record came back", format!("at offset {base_offset}")),
+            State::Pending | State::Acked | State::Unknown => {}
         }
         if base_offset < append.floor {
             let floor = append.floor;
