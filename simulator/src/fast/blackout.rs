@@ -95,10 +95,15 @@ impl Vigil {
             if 2 * (members.len() - in_doubt.len()) > members.len() {
                 continue;
             }
+            let replica_of = |node: &NodeId| {
+                let mut replicas = statuses.get(node)?.groups.iter();
+                replicas.find(|replica| replica.group == *group)
+            };
+            // One that opens its replica late takes itself for the primary of the first view until it hears of the others.
+            let newest = members.iter().filter_map(replica_of).map(|replica| replica.view).max();
             let leads = |node: &&NodeId| {
-                let replicas = statuses.get(node).map(|status| status.groups.iter());
-                let replica = replicas.and_then(|mut all| all.find(|replica| replica.group == *group));
-                replica.is_some_and(|replica| replica.role == Role::Primary)
+                replica_of(node)
+                    .is_some_and(|replica| replica.role == Role::Primary && Some(replica.view) == newest)
             };
             if let Some(node) = members.iter().find(leads) {
                 let detail = format!("{node} leads {group}; {in_doubt:?} of {members:?} are in doubt");
