@@ -44,6 +44,7 @@ mod link;
 mod nodes;
 mod pipeline;
 mod producer;
+pub mod recovery;
 
 pub use admin::{Admin, TopicOptions};
 pub use client::Client;

@@ -63,6 +63,7 @@ mutants! {
     CommitOfLaterView, "commit-of-later-view", "N6", "A commit told in a later view is applied to the log at hand.";
     CommitFloorTooHigh, "commit-floor-too-high", "N2", "A log's last prepare is taken to prove all before it committed.";
     PreparesNotRepeated, "prepares-not-repeated", "N7", "A primary never repeats a prepare.";
+    RepeatsOneOnly, "repeats-one-only", "N7", "A primary repeats one prepare in a time-out, also to a backup that has lost all behind it.";
     TimestampsGoBack, "timestamps-go-back", "N2", "A prepare has its primary's time, even if its parent has a later one.";
     OffsetsMintedTwice, "offsets-minted-twice", "N2", "A prepare continues the offsets of the last committed one.";
     TakesRequestsAlone, "takes-requests-alone", "N8", "A primary that hears no quorum goes on taking requests.";
@@ -93,6 +94,7 @@ mutants! {
     RepairUnverified, "repair-unverified", "R2", "A repaired prepare is taken by its op, without comparing its checksum.";
     NoRepair, "no-repair", "R1", "Nothing that is missing is ever asked for.";
     AwaitsForEver, "awaits-for-ever", "R1", "A backup that was sent prepares in order waits for ever for one that it only hears of.";
+    AsksInStep, "asks-in-step", "R1", "Who can ask only the primary goes on asking as often as at first.";
     PrimaryResumes, "primary-resumes", "S1", "A restarted primary goes on in the view that it led.";
     RecoveryTrustsLog, "recovery-trusts-log", "S1", "A restarted replica takes its whole log for committed.";
     RecoveryFloorTooHigh, "recovery-floor-too-high", "S1", "A restarted replica takes all but its last eight prepares for committed.";

@@ -8,6 +8,7 @@ pub(crate) mod mover;
 pub(crate) mod operator;
 pub(crate) mod producer;
 pub(crate) mod reader;
+pub(crate) mod rescuer;
 pub(crate) mod scout;
 pub(crate) mod surveyor;
 pub(crate) mod tinkerer;
@@ -73,6 +74,10 @@ pub(crate) struct Orders<'a> {
     pub(crate) moves: u64,
     /// Latest ends of partitions that were told.
     pub(crate) ends_confirmed: u64,
+    /// Sessions that were begun anew because the group had lost what it had acknowledged.
+    pub(crate) sessions_lost: u64,
+    /// Groups that an operator has forced.
+    pub(crate) forced: u64,
     /// How nodes said they are.
     pub(crate) statuses: Vec<NodeStatus>,
 }
@@ -92,6 +97,8 @@ impl<'a> Orders<'a> {
             handovers: 0,
             moves: 0,
             ends_confirmed: 0,
+            sessions_lost: 0,
+            forced: 0,
             statuses: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! What a group that acknowledges from memory is promised to survive: unclean stops of a minority of its replicas, each of
-//! which counts as stopped until it has recovered. More would be no test: the group would wait for an operator, rightly.
+//! which counts as stopped until it has recovered. With more the group waits for an operator, rightly: that is what a blackout
+//! is there for ([`crate::scenario::Fault::Blackout`]).
 
 use varve_protocol::client::{GroupStatus, NodeStatus};
 use varve_protocol::id::{GroupId, NodeId};

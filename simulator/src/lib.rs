@@ -12,6 +12,10 @@
 //! network partitions loses no acknowledged record, doubles none, reorders none, and the cluster works again when the
 //! faults end.
 //!
+//! A topic that acknowledges from memory may lose the end of its log, and only if the power of everybody has failed (a *blackout*, in the
+//! fast world) and an operator has had its groups go on with what was left. Before he has spoken they wait and say so; and what one
+//! of them knew to be committed, and had synced, is never lost.
+//!
 //! A scenario is a value: it can be written to a file, edited, and played again (a [`case`]). [`minimize`] takes away what a failing
 //! one fails without and tells the rest as a story, and [`visualize`] draws a universe as a page.
 //!

@@ -17,7 +17,7 @@ const QUIC: &[World] = &[World::Quic];
 /// today does not get there.
 const NO_GAP: &str = "nobody tells a log with a gap: who has lost something is silent";
 const SAME_LOG: &str = "a broken promise: what is told of one view is of one log";
-const MINORITY: &str = "no more than a minority of a group is stopped uncleanly at once";
+const MINORITY: &str = "no more than a minority of a group is stopped uncleanly at once in this world";
 const NOT_LOST: &str = "simulated disks lose no write that they have synced";
 const NOT_FORGED: &str = "simulated disks write nothing that nobody handed in";
 
@@ -28,8 +28,8 @@ pub const BEYOND: &[(&[World], Mark, &str)] = &[
     (BOTH, Mark::ConflictFound, SAME_LOG),
     (BOTH, Mark::FactsDistrusted, SAME_LOG),
     (BOTH, Mark::RequestForgotten, "a session remembers as many requests as a client has under way"),
-    (BOTH, Mark::RestartUnsafe, MINORITY),
-    (BOTH, Mark::ForcedOn, MINORITY),
+    (QUIC, Mark::RestartUnsafe, MINORITY),
+    (QUIC, Mark::ForcedOn, MINORITY),
     (BOTH, Mark::SlotContradicted, NOT_FORGED),
     (BOTH, Mark::ReplicaClosed, NOT_FORGED),
     (BOTH, Mark::BranchFound, NOT_LOST),

@@ -8,6 +8,9 @@
 //!                            └──────▶ unknown ──▶ acked may be there, once
 //! ```
 //!
+//! An acknowledged one is *lost* if the power of everybody failed, its group acknowledges from memory, and an operator had the group
+//! go on with less ([`Oracle::forced`]): then it must not be there.
+//!
 //! and the one log that all acknowledgements and all reads must be pieces of. A batch is placed in that log as soon as one
 //! of its records is seen or its acknowledgement comes; whatever is seen later has to fit. Checked at once, with every
 //! event:
@@ -22,6 +25,9 @@
 //! Checked at the end: every acknowledged record is there, the log has no holes, all replicas hold the same, the requests
 //! of a session stand in order and none is skipped.
 
+mod end;
+mod loss;
+
 use std::collections::BTreeMap;
 
 use varve_protocol::id::{GroupId, NodeId, ProducerId};
@@ -29,6 +35,9 @@ use varve_protocol::prepare::PrepareId;
 use varve_protocol::retention::Retention;
 
 use crate::workload::Value;
+
+pub use loss::LogEnd;
+use loss::Loss;
 
 /// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -58,6 +67,8 @@ pub struct EndQuestion {
     group: GroupId,
     /// What anybody knew to be there when it was asked.
     floor: u64,
+    /// How often something had been lost by then.
+    losses: u64,
 }
 
 /// What a client is about to append.
@@ -79,6 +90,7 @@ enum State {
     Acked,
     Refused,
     Unknown,
+    Lost,
 }
 
 #[derive(Debug)]
@@ -116,6 +128,7 @@ struct Log {
     possible_end: u64,
     /// The prepares by op.
     prepares: BTreeMap<u64, PrepareId>,
+    loss: Loss,
 }
 
 /// How many appends ended how.
@@ -129,6 +142,8 @@ pub struct Tally {
     pub refused: u64,
     /// Never answered.
     pub unknown: u64,
+    /// Acknowledged, and given up by an operator.
+    pub lost: u64,
 }
 
 /// The histories of all partitions.
@@ -315,7 +330,8 @@ impl Oracle {
     /// A client is about to ask for the latest end of a partition.
     #[must_use]
     pub fn end_asked(&self, group: GroupId) -> EndQuestion {
-        EndQuestion { group, floor: self.logs.get(&group).map_or(0, |log| log.known_end) }
+        let known_end = self.logs.get(&group).map_or(0, |log| log.known_end);
+        EndQuestion { group, floor: known_end, losses: self.losses(group) }
     }
 
     /// A node told the latest end of a partition.
@@ -323,7 +339,8 @@ impl Oracle {
     /// # Errors
     /// When it told less than was known when it was asked, or more than can be there.
     pub fn end_told(&mut self, question: EndQuestion, node: NodeId, end: u64) -> Result<(), Violation> {
-        let EndQuestion { group, floor } = question;
+        let EndQuestion { group, floor, losses } = question;
+        let floor = if losses == self.losses(group) { floor } else { 0 };
         let possible = self.logs.get(&group).map_or(0, |log| log.possible_end);
         if end < floor {
             let detail =
@@ -380,86 +397,10 @@ impl Oracle {
                 }
                 State::Refused => tally.refused += 1,
                 State::Pending | State::Unknown => tally.unknown += 1,
+                State::Lost => tally.lost += 1,
             }
         }
         tally
-    }
-
-    /// The last word, after every replica of `group` has been read from start to end: `ends` says where each one ended.
-    /// Every record of those reads must have gone through [`Oracle::observed`], in order and without gaps.
-    ///
-    /// # Errors
-    /// When a promise was broken.
-    pub fn verify_end(&self, group: GroupId, ends: &BTreeMap<NodeId, u64>) -> Result<(), Violation> {
-        let Some(log) = self.logs.get(&group) else { return Ok(()) };
-        let longest = ends.values().copied().max().unwrap_or_default();
-        if let Some((node, end)) = ends.iter().find(|(_, end)| **end != longest) {
-            let detail = format!("{group} ends at {end} on {node} and at {longest} elsewhere");
-            return Err(Violation::new("replicas disagree", detail));
-        }
-        let mut next = 0;
-        for (base_offset, id) in &log.slots {
-            let append = &self.appends[id.0];
-            let end = base_offset + append.count();
-            if end > longest && append.state == State::Acked {
-                let detail =
-                    format!("{} at offset {base_offset}; {group} ends at {longest}", append.describe());
-                return Err(Violation::new("acknowledged record lost", detail));
-            }
-            if end > longest {
-                let detail = format!("{} was read at offset {base_offset}", append.describe());
-                return Err(Violation::new("committed record lost", detail));
-            }
-            let is_kept = *base_offset >= log.start;
-            if is_kept && *base_offset != next.max(log.start) {
-                let detail = format!("{group} holds nothing known from offset {next} to {base_offset}");
-                return Err(Violation::new("hole in the log", detail));
-            }
-            next = end;
-        }
-        let next = next.max(log.start);
-        if next != longest {
-            let detail = format!("{group} ends at {longest}, and the last known record before {next}");
-            return Err(Violation::new("hole in the log", detail));
-        }
-        if log.known_end > longest {
-            let detail = format!("{group} ends at {longest}; {} was told to be there", log.known_end);
-            return Err(Violation::new("committed record lost", detail));
-        }
-        self.verify_sessions(group)
-    }
-
-    /// The requests of each session stand in order, and none is missing before one that is there.
-    fn verify_sessions(&self, group: GroupId) -> Result<(), Violation> {
-        let mut sessions: BTreeMap<(ProducerId, u64), &Append> = BTreeMap::new();
-        for append in self.appends.iter().filter(|append| append.invocation.group == group) {
-            if let Some(session) = append.invocation.session {
-                sessions.insert(session, append);
-            }
-        }
-        let mut before: Option<((ProducerId, u64), Option<u64>)> = None;
-        for (session, append) in sessions {
-            let same = before.filter(|(other, _)| other.0 == session.0);
-            if let (Some((_, earlier)), Some(offset)) = (same, append.placed) {
-                match earlier {
-                    // It may have been let go before anybody read it.
-                    None if self.logs.get(&group).is_some_and(|log| log.start > 0) => {}
-                    None => {
-                        let detail =
-                            format!("{} stands at {offset}, the one before nowhere", append.describe());
-                        return Err(Violation::new("request skipped", detail));
-                    }
-                    Some(earlier) if earlier > offset => {
-                        let detail =
-                            format!("{} stands at {offset}, the one before at {earlier}", append.describe());
-                        return Err(Violation::new("records reordered", detail));
-                    }
-                    Some(_) => {}
-                }
-            }
-            before = Some((session, append.placed));
-        }
-        Ok(())
     }
 
     /// Notes where an append stands, or checks that it stands where it should.
@@ -475,8 +416,10 @@ impl Oracle {
             }
             None => {}
         }
-        if append.state == State::Refused {
-            return fail("refused append stored", format!("at offset {base_offset}"));
+        match append.state {
+            State::Refused => return fail("refused append stored", format!("at offset {base_offset}")),
+            State::Lost => return fail("lost record came back", format!("at offset {base_offset}")),
+            State::Pending | State::Acked | State::Unknown => {}
         }
         if base_offset < append.floor {
             let floor = append.floor;

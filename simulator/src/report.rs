@@ -114,6 +114,10 @@ pub struct Statistics {
     pub ends_recovered: u64,
     /// Replicas that stopped before all they had acknowledged from memory was synced, and have a voice again.
     pub doubts_resolved: u64,
+    /// Groups that an operator had go on with what was left.
+    pub forced: u64,
+    /// Sessions that were begun anew because such a group had lost what it had acknowledged.
+    pub sessions_lost: u64,
 }
 
 impl Statistics {
@@ -125,6 +129,8 @@ impl Statistics {
         self.handovers += orders.handovers;
         self.moves += orders.moves;
         self.ends_confirmed += orders.ends_confirmed;
+        self.forced += orders.forced;
+        self.sessions_lost += orders.sessions_lost;
     }
 }
 
@@ -137,6 +143,7 @@ impl AddAssign for Statistics {
         self.tally.records_acked += other.tally.records_acked;
         self.tally.refused += other.tally.refused;
         self.tally.unknown += other.tally.unknown;
+        self.tally.lost += other.tally.lost;
         self.acked_under_faults += other.acked_under_faults;
         self.records_read += other.records_read;
         self.changes_made += other.changes_made;
@@ -163,6 +170,8 @@ impl AddAssign for Statistics {
         self.damages_in_use += other.damages_in_use;
         self.ends_recovered += other.ends_recovered;
         self.doubts_resolved += other.doubts_resolved;
+        self.forced += other.forced;
+        self.sessions_lost += other.sessions_lost;
     }
 }
 
@@ -197,7 +206,8 @@ impl fmt::Display for Statistics {
             " damages={} (holes mended {}, ends recovered {}, in use {})",
             self.damages, self.holes_mended, self.ends_recovered, self.damages_in_use
         )?;
-        write!(f, " doubts_resolved={}", self.doubts_resolved)
+        write!(f, " doubts_resolved={}", self.doubts_resolved)?;
+        write!(f, " forced={} (appends lost {}, sessions {})", self.forced, tally.lost, self.sessions_lost)
     }
 }
 

@@ -77,7 +77,7 @@ pub struct Scenario {
     /// Replicas of each partition, at most `nodes`.
     pub replication_factor: u8,
     /// When an append to it counts as done. From memory: then no more than a minority of a group's replicas is stopped
-    /// uncleanly at once.
+    /// uncleanly at once, but in a blackout.
     #[serde(with = "format::durability")]
     pub durability: Durability,
     /// What the clients do.
@@ -205,10 +205,26 @@ pub struct Disk {
 
 impl Scenario {
     /// The longest the cluster may take, once the faults are over, until everything works again: connections have to
-    /// time out and be made anew, and every group may need several view changes, each longer than the one before.
+    /// time out and be made anew, and every group may need several view changes, each longer than the one before. Where an
+    /// operator is needed, he takes his time as well.
     #[must_use]
     pub fn recovery_max(&self) -> Duration {
-        2 * self.link.idle_timeout + Duration::from_secs(20)
+        let operator = if self.has_rescuer() { 2 * self.reaction() } else { Duration::ZERO };
+        2 * self.link.idle_timeout + Duration::from_secs(20) + operator
+    }
+
+    /// Whether groups may come to wait for an operator.
+    #[must_use]
+    pub fn has_rescuer(&self) -> bool {
+        let is_memory = self.durability == Durability::QuorumMemory && self.world == World::Fast;
+        is_memory && self.strikes.iter().any(|strike| strike.fault == Fault::Blackout)
+    }
+
+    /// How long the operator looks on before he has a group go on: by then nothing arrives any more that was said before the power
+    /// failed.
+    #[must_use]
+    pub fn reaction(&self) -> Duration {
+        self.link.idle_timeout + Duration::from_millis(500)
     }
 
     /// The scenario in a few words.

@@ -1,5 +1,6 @@
 //! Tests of the simulator and, by it, of everything else.
 
+mod blackout;
 mod determinism;
 mod explore;
 mod minimize;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use simulator::oracle::{AppendId, Invocation, Oracle, Violation};
+use simulator::oracle::{AppendId, Invocation, LogEnd, Oracle, Violation};
 use simulator::workload::Value;
 use varve_protocol::id::{GroupId, NodeId, Op, ProducerId, View};
 use varve_protocol::prepare::PrepareId;
@@ -266,4 +266,82 @@ fn odd_but_good_histories_are_accepted() {
 #[test]
 fn an_empty_partition_is_fine() {
     History::new().end(&[0, 0, 0]).expect("nothing was promised");
+}
+
+/// A group that acknowledges from memory: one record is acknowledged and synced, another one acknowledged only. Then the power of
+/// everybody fails.
+fn in_the_dark() -> (History, AppendId, Value) {
+    let mut history = History::new();
+    let (synced, value) = history.append(Some(1), 1);
+    history.oracle.acked(synced, 0).expect("first news");
+    history.read(1, 0, value).expect("it is there");
+    let (unsynced, value) = history.append(Some(2), 2);
+    history.oracle.acked(unsynced, 1).expect("first news");
+    history.oracle.power_failed(GROUP, LogEnd { op: 1, offset: 1 });
+    (history, unsynced, value)
+}
+
+#[test]
+fn what_is_acknowledged_from_memory_is_lost_by_an_operators_word_only() {
+    let (history, ..) = in_the_dark();
+    assert_eq!(property(history.end(&[1])), "acknowledged record lost");
+    let (mut history, ..) = in_the_dark();
+    history.oracle.forced(GROUP, LogEnd { op: 1, offset: 1 }).expect("what was synced is left");
+    history.end(&[1, 1, 1]).expect("the second record is given up");
+    assert_eq!((history.oracle.tally().acked, history.oracle.tally().lost), (1, 1));
+    assert_eq!(property(history.end(&[0])), "acknowledged record lost");
+}
+
+#[test]
+fn what_was_synced_is_never_given_up() {
+    let (mut history, ..) = in_the_dark();
+    let forced = history.oracle.forced(GROUP, LogEnd { op: 0, offset: 0 });
+    assert_eq!(property(forced), "synced record given up");
+}
+
+#[test]
+fn an_operators_word_counts_once_after_a_failure_of_everybodys_power() {
+    let left = LogEnd { op: 1, offset: 1 };
+    let mut history = History::new();
+    let (append, _) = history.append(None, 2);
+    history.oracle.acked(append, 0).expect("first news");
+    history.oracle.forced(GROUP, LogEnd::default()).expect("nothing comes of it");
+    assert_eq!(property(history.end(&[0])), "acknowledged record lost");
+    let (mut history, ..) = in_the_dark();
+    history.oracle.forced(GROUP, left).expect("what was synced is left");
+    let (after, _) = history.append(None, 1);
+    history.oracle.acked(after, 1).expect("the offset is given again");
+    history.oracle.forced(GROUP, left).expect("nothing comes of it");
+    assert_eq!(property(history.end(&[1])), "acknowledged record lost");
+}
+
+#[test]
+fn what_was_given_up_does_not_come_back_and_makes_room() {
+    let left = LogEnd { op: 1, offset: 1 };
+    let (mut history, lost, value) = in_the_dark();
+    let asked = history.oracle.end_asked(GROUP);
+    let id = |checksum| PrepareId { op: Op::new(2), view: View::ZERO, checksum };
+    history.oracle.observed_prepare((GROUP, NodeId::new(1)), id(1)).expect("first news");
+    history.oracle.forced(GROUP, left).expect("what was synced is left");
+    history.oracle.end_told(asked, NodeId::new(1), 1).expect("it was asked before the loss");
+    let (after, other) = history.append(None, 1);
+    history.oracle.acked(after, 1).expect("the offset is given again");
+    history.read(1, 1, other).expect("it is there");
+    history.oracle.observed_prepare((GROUP, NodeId::new(1)), id(2)).expect("the op is given again");
+    assert_eq!(property(history.read(1, 2, value)), "lost record came back");
+    assert_eq!(property(history.oracle.acked(lost, 2)), "lost record came back");
+    history.end(&[2]).expect("everything is where it should be");
+}
+
+#[test]
+fn a_request_that_was_lost_unanswered_may_be_stored_again() {
+    let mut history = History::new();
+    let (pending, value) = history.append(Some(1), 1);
+    history.read(1, 0, value).expect("it may be there before the answer");
+    history.oracle.power_failed(GROUP, LogEnd::default());
+    history.oracle.forced(GROUP, LogEnd::default()).expect("nothing was synced");
+    let (other, _) = history.append(None, 1);
+    history.oracle.acked(other, 0).expect("the offset is given again");
+    history.oracle.acked(pending, 1).expect("its retry");
+    history.end(&[2]).expect("everything is where it should be");
 }

@@ -291,7 +291,7 @@ impl Replica {
     fn repeat_more(&mut self, to: ReplicaIndex) {
         let acknowledged = self.acknowledged_by(to);
         let Some(repeated) = self.leading.repeated.get(&to).copied() else { return };
-        if acknowledged < repeated {
+        if acknowledged < repeated || Mutant::RepeatsOneOnly.is_on() {
             return;
         }
         self.leading.repeated.remove(&to);

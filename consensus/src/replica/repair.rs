@@ -111,7 +111,8 @@ impl Replica {
     /// up by another one behind it.
     fn repair_wait(&self) -> Duration {
         let timeouts = self.config.timeouts;
-        let repeats = if self.leads_view() { 0 } else { self.catchup.repeats };
+        let is_in_step = self.leads_view() || Mutant::AsksInStep.is_on();
+        let repeats = if is_in_step { 0 } else { self.catchup.repeats };
         backed_off(timeouts.repair, repeats, timeouts.repair_max)
     }
 

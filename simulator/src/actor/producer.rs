@@ -2,7 +2,9 @@
 //!
 //! With a session it goes back to the oldest unanswered append whenever anything is unclear, and sends everything from
 //! there on again with the same request numbers, wherever the primary may be: the outcome becomes known in the end, and
-//! nothing is doubled. Without a session (an amnesiac) it sends each append once: a refusal means that it was not done, and
+//! nothing is doubled. Only where an operator had a group go on with less than was acknowledged it may be that the session is
+//! refused for good, because an acknowledged append is missing: then it begins a new one there, and what was on its way stays
+//! unknown. Without a session (an amnesiac) it sends each append once: a refusal means that it was not done, and
 //! silence means that nobody knows.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -48,6 +50,10 @@ struct Lane {
     group: GroupId,
     replicas: Vec<NodeId>,
     target: NodeId,
+    /// Whose session this is; `None` until there is one.
+    producer: Option<ProducerId>,
+    /// The number of the last append before this session. Only nodes and the oracle know numbers in it.
+    session_begin: u64,
     next_request: u64,
     flights: VecDeque<Flight>,
     /// Counts the times everything was sent anew, so that answers to earlier tries can be told.
@@ -56,7 +62,7 @@ struct Lane {
     resend_at: Option<Duration>,
     deadline: Duration,
     acked_after_heal: u64,
-    /// Appends of an amnesiac that it has given up, whose answers may still come.
+    /// Appends that were given up, whose answers may still come.
     late: BTreeMap<u64, AppendId>,
 }
 
@@ -66,8 +72,8 @@ enum Session {
     None,
     /// It asks for one.
     Wanted,
-    /// It has one.
-    Registered(ProducerId),
+    /// It has one, wherever it writes.
+    Registered,
 }
 
 /// A producer.
@@ -126,6 +132,8 @@ impl Producer {
             group,
             target: replicas[0],
             replicas,
+            producer: None,
+            session_begin: 0,
             next_request: 1,
             flights: VecDeque::new(),
             attempt: 0,
@@ -156,7 +164,10 @@ impl Producer {
             Answer::Response(Response::Changed(MetadataOutcome::Producer(producer))) => {
                 orders.oracle.registered(producer, self.client)?;
                 if self.session == Session::Wanted {
-                    self.session = Session::Registered(producer);
+                    self.session = Session::Registered;
+                    for lane in self.lanes.iter_mut().filter(|lane| lane.producer.is_none()) {
+                        lane.producer = Some(producer);
+                    }
                 }
                 Ok(())
             }
@@ -192,6 +203,12 @@ impl Producer {
             }
             Answer::Refused(refusal) if has_session => {
                 if attempt == lane.attempt & ATTEMPT_MASK {
+                    if lane.has_lost_session(&refusal, orders) {
+                        lane.end_session(orders);
+                        self.session = Session::Wanted;
+                        self.register_at = orders.now;
+                        return Ok(());
+                    }
                     let elsewhere = self.rng.random_range(0..lane.replicas.len());
                     lane.on_refused(&refusal, (elsewhere, orders.now + pause), orders)?;
                 }
@@ -224,12 +241,14 @@ impl Producer {
     }
 
     fn pump(&mut self, orders: &mut Orders<'_>) {
-        let producer = match self.session {
-            Session::None => ProducerId::ZERO,
-            Session::Registered(producer) => producer,
-            Session::Wanted => return,
-        };
         for index in 0..self.lanes.len() {
+            let producer = match self.session {
+                Session::None => ProducerId::ZERO,
+                Session::Wanted | Session::Registered => match self.lanes[index].producer {
+                    Some(producer) => producer,
+                    None => continue,
+                },
+            };
             self.check_patience(index, orders);
             self.append_more(index, producer, orders);
             let lane = &mut self.lanes[index];
@@ -238,7 +257,8 @@ impl Producer {
             if lane.resend_at.is_none() {
                 for flight in lane.flights.iter_mut().filter(|flight| !flight.is_sent) {
                     flight.is_sent = true;
-                    let request = if producer == ProducerId::ZERO { 0 } else { flight.request };
+                    let is_numbered = producer != ProducerId::ZERO;
+                    let request = if is_numbered { flight.request - lane.session_begin } else { 0 };
                     let correlation = join_correlation(index, flight.request, attempt);
                     let session = (producer, RequestNumber::new(request));
                     let batch = flight.batch.clone();
@@ -289,11 +309,11 @@ impl Producer {
         self.counter += u64::from(count);
         let request = lane.next_request;
         lane.next_request += 1;
-        let session = (producer != ProducerId::ZERO).then_some((producer, request));
+        let session = (producer != ProducerId::ZERO).then_some((producer, request - lane.session_begin));
         // Who has no session does not look what the topic's compression is.
         let compression = match self.session {
             Session::None => compression_of(self.load.compression, first),
-            Session::Wanted | Session::Registered(_) => self.load.compression,
+            Session::Wanted | Session::Registered => self.load.compression,
         };
         let append = orders.oracle.invoked(Invocation { group: lane.group, session, first, count });
         lane.flights.push_back(Flight {
@@ -363,6 +383,24 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether the group lacks something that it had acknowledged, because an operator had it go on with less.
+    fn has_lost_session(&self, refusal: &Refusal, orders: &Orders<'_>) -> bool {
+        let Refusal::OutOfOrder { expected } = refusal else { return false };
+        let oldest = self.flights.iter().find(|flight| !flight.is_acked);
+        let is_gap = oldest.is_some_and(|flight| flight.request > self.session_begin + expected.as_raw());
+        is_gap && orders.oracle.losses(self.group) > 0
+    }
+
+    /// Begins a new session as soon as there is a producer id for it.
+    fn end_session(&mut self, orders: &mut Orders<'_>) {
+        orders.sessions_lost += 1;
+        self.producer = None;
+        self.session_begin = self.next_request - 1;
+        self.attempt += 1;
+        self.resend_at = None;
+        self.give_up(orders);
+    }
+
     fn on_refused_for_good(
         &mut self,
         request: u64,
@@ -416,9 +454,9 @@ impl Lane {
         }
     }
 
-    /// An amnesiac stops waiting.
+    /// Stops waiting for what is on its way.
     fn give_up(&mut self, orders: &mut Orders<'_>) {
-        for flight in self.flights.drain(..) {
+        for flight in self.flights.drain(..).filter(|flight| !flight.is_acked) {
             orders.oracle.unknown(flight.append);
             self.late.insert(flight.request, flight.append);
         }

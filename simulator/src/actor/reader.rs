@@ -91,6 +91,13 @@ impl Wanderer {
                 self.next[index] = self.next[index].max(earliest);
                 Ok(())
             }
+            Answer::Refused(Refusal::OffsetOutOfRange { next, .. })
+                if next.as_raw() < offset && orders.oracle.losses(group) > 0 =>
+            {
+                // It may have been beyond the end that is left: it goes on there.
+                self.next[index] = next.as_raw();
+                Ok(())
+            }
             Answer::Refused(Refusal::OffsetOutOfRange { next, .. }) if next.as_raw() >= offset => {
                 let detail = format!("{node} refused offset {offset} of {group}, which ends at {next}");
                 Err(Violation::new("sound request refused", detail))

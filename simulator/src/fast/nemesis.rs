@@ -30,6 +30,13 @@ pub(crate) struct Undo {
     filled: Vec<NodeId>,
 }
 
+impl Undo {
+    /// Has a node start again.
+    pub(super) fn of_crash(node: NodeId) -> Self {
+        Self { crashed: vec![node], ..Self::default() }
+    }
+}
+
 impl<M: Machine> Universe<M> {
     /// A strike of the schedule begins.
     pub(crate) fn strike(&mut self, index: usize) -> Result<(), Violation> {
@@ -85,10 +92,15 @@ impl<M: Machine> Universe<M> {
         let ending = if doom.death == Death::Process { Ending::Process } else { Ending::Power };
         self.apply(&undo, ending);
         self.statistics.power_failures += u64::from(doom.death == Death::Everybody);
+        self.undo_later(undo, doom.lasts);
+    }
+
+    /// Takes something back later that is no strike of the schedule.
+    pub(super) fn undo_later(&mut self, undo: Undo, wait: Duration) {
         let index = self.scenario.strikes.len() + self.dooms;
         self.dooms += 1;
         self.undo.insert(index, undo);
-        self.heap.push_after(doom.lasts, Event::Relief(index));
+        self.heap.push_after(wait, Event::Relief(index));
     }
 
     /// All strikes are over, and the network and the disks are well.
@@ -177,6 +189,7 @@ impl<M: Machine> Universe<M> {
                 undo.crashed = self.scenario.node_ids().collect();
                 self.statistics.power_failures += 1;
             }
+            Fault::Blackout => self.black_out(lasts),
             Fault::DieInWrites { victim, rounds, death } => {
                 let node = self.find(victim);
                 self.host(node).doom = Some(Doom { rounds, death, lasts });
@@ -291,16 +304,23 @@ impl<M: Machine> Universe<M> {
         }
     }
 
-    fn crash(&mut self, node: NodeId, ending: Ending) {
+    pub(super) fn crash(&mut self, node: NodeId, ending: Ending) {
+        if self.stop(node, ending) {
+            self.let_rot(node);
+        }
+    }
+
+    /// The same, and the disk remembers. Gives whether it ran.
+    pub(super) fn stop(&mut self, node: NodeId, ending: Ending) -> bool {
         let host = self.host(node);
         host.down += 1;
         // A process that is killed while it is frozen starts anew without being frozen.
         host.frozen = 0;
-        let Some(in_round) = host.crash(ending) else { return };
+        let Some(in_round) = host.crash(ending) else { return false };
         self.statistics.crashes += 1;
         self.statistics.crashes_in_writes += u64::from(in_round);
         self.wire.set_presence(Endpoint::Node(node), Presence::Absent, &mut self.heap);
-        self.let_rot(node);
+        true
     }
 
     fn freeze(&mut self, node: NodeId) {

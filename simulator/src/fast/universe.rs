@@ -13,6 +13,7 @@ use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
 use varve_protocol::mark;
 
+use super::blackout::Vigil;
 use super::chronicle::Chronicle;
 use super::heap::EventHeap;
 use super::host::Host;
@@ -55,7 +56,7 @@ pub(crate) struct Universe<M: Machine> {
     pub(crate) statistics: Statistics,
     pub(crate) placement: Placement,
     pub(crate) undo: BTreeMap<usize, Undo>,
-    /// Deaths in writes that have come about.
+    /// What has come about that is no strike of the schedule, and has to be taken back.
     pub(crate) dooms: usize,
     /// What the disks have forgotten.
     pub(crate) atlas: Atlas,
@@ -66,6 +67,7 @@ pub(crate) struct Universe<M: Machine> {
     rng: ChaCha8Rng,
     trace: Trace,
     watch: Watch,
+    pub(super) vigil: Vigil,
     phase: Phase,
     auditor: Option<u32>,
     cluster: ClusterId,
@@ -106,6 +108,7 @@ impl<M: Machine> Universe<M> {
             rng: stream(seed, "universe"),
             trace: Trace::new(printing),
             watch: Watch::over(scenario.replication_factor, scenario.load.moves),
+            vigil: Vigil::default(),
             phase: Phase::Safety,
             auditor: None,
             cluster,

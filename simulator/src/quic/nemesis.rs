@@ -247,7 +247,7 @@ impl Nemesis {
             Fault::LoseDisk(victim) => {
                 undo.crashed.extend(self.choose_disk_to_lose(find(victim), sim.elapsed(), board));
             }
-            Fault::PowerFailure => {
+            Fault::PowerFailure | Fault::Blackout => {
                 undo.crashed = self.nodes.clone();
                 board.lock().statistics.power_failures += 1;
             }

@@ -39,6 +39,10 @@ const FULL_PERMILLE: u32 = 300;
 /// Universes in which disks forget while their nodes run, in a thousand of those in which that is possible.
 const ROT_IN_USE_PERMILLE: u32 = 400;
 
+/// Universes of the fast world that know blackouts, in a thousand: of those whose topic acknowledges from memory, and of the
+/// others, which know power failures anyway.
+const BLACKOUTS_PERMILLE: [u32; 2] = [500, 100];
+
 /// Universes whose topic acknowledges from memory, in a thousand.
 const FROM_MEMORY_PERMILLE: u32 = 300;
 
@@ -149,6 +153,26 @@ impl Scenario {
         .with_moves()
         .with_full_disks()
         .with_rot_in_use()
+        .with_blackouts()
+    }
+
+    /// Lets everybody's power fail now and then, in some universes, whatever is acknowledged from memory. Drawn apart.
+    fn with_blackouts(mut self) -> Self {
+        let rng = &mut stream(self.seed, "blackouts");
+        let share = BLACKOUTS_PERMILLE[usize::from(self.durability != Durability::QuorumMemory)];
+        if self.world != World::Fast || !chance(rng, share) {
+            return self;
+        }
+        let pause_max = Duration::from_millis(pick(rng, &[1_000, 10_000, 30_000]));
+        let lasts_max = Duration::from_millis(pick(rng, &[30, 500, 3_000]));
+        let mut at = duration_between(rng, Duration::from_millis(500), pause_max);
+        while at < self.safety {
+            let lasts = duration_between(rng, Duration::from_millis(5), lasts_max);
+            self.strikes.push(Strike { at, lasts, fault: Fault::Blackout });
+            at += lasts + duration_between(rng, Duration::from_millis(20), pause_max);
+        }
+        self.strikes.sort_by_key(|strike| strike.at);
+        self
     }
 
     /// Lets disks forget while their nodes run, in some universes. Drawn apart.

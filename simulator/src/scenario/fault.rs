@@ -67,8 +67,12 @@ pub enum Fault {
     /// The disk of a computer that runs forgets something that it had synced. Nothing happens while another one's log is not
     /// whole again.
     RotDisk(Victim),
-    /// Stops every computer at once.
+    /// Stops every computer at once; but no more than a minority of the replicas of a group that acknowledges from memory.
     PowerFailure,
+    /// Stops every computer at once, whatever acknowledges from memory; they come back one by one, the last when the fault ends.
+    /// In the fast world an operator has the groups go on that wait for him. In the QUIC world there is none, and it is a
+    /// [`Fault::PowerFailure`].
+    Blackout,
     /// Lets the victim get through some more rounds of writes and stops it, or everybody, in the middle of the next one.
     DieInWrites {
         /// Whose writes.
@@ -140,6 +144,7 @@ impl Fault {
             Self::LoseDisk(_) => "lost disk",
             Self::RotDisk(_) => "rot in use",
             Self::PowerFailure => "power failure",
+            Self::Blackout => "blackout",
             Self::DieInWrites { .. } => "death in writes",
             Self::Pause(_) => "pause",
             Self::ResetConnections => "reset of connections",
@@ -160,7 +165,11 @@ impl Fault {
                 return Err(Unsound::Mask(mask));
             }
             Self::OneWay { from, to } => vec![from, to],
-            Self::Halves { .. } | Self::Ring | Self::PowerFailure | Self::ResetConnections => Vec::new(),
+            Self::Halves { .. }
+            | Self::Ring
+            | Self::PowerFailure
+            | Self::Blackout
+            | Self::ResetConnections => Vec::new(),
             Self::Isolate(victim, _)
             | Self::Mute(victim)
             | Self::Deafen(victim)

@@ -1,12 +1,12 @@
 //! `varve cluster force-recover`: an operator lets a group go on with what its replicas hold, although more of them than a
 //! minority may lack what they acknowledged.
 //!
-//! Of the replicas in doubt no more are forced than the group needs for a majority, those with the newest logs first: the
-//! latest log view, and the longest log in it. So nothing is lost that any of them holds; the others take the log from these.
+//! Who is forced, and what is left then, is decided by [`Recovery`].
 
 use anyhow::anyhow;
 use serde::Serialize;
 use varve_client::Client;
+use varve_client::recovery::Recovery;
 use varve_protocol::client::Doubt;
 use varve_protocol::id::{GroupId, NodeId};
 use varve_protocol::metadata::NodeEntry;
@@ -15,7 +15,7 @@ use crate::cluster_state;
 use crate::connection::connect;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{self, counted};
+use crate::output;
 
 /// What the operator takes upon himself.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -52,10 +52,10 @@ pub(super) async fn force_recover(context: &Context, name: &str, risk: Risk) -> 
     };
     let found = look(&client, GroupId::new(group.group), risk).await?;
     let doubts: Vec<Doubt> = found.iter().map(|(_, doubt)| *doubt).collect();
-    let chosen =
-        choose(&doubts, group.replicas.len()).map_err(|why| Failure::refused(anyhow!("{name}: {why}")))?;
-    let log_end = chosen.iter().map(|place| doubts[*place].log_end.as_raw()).max().unwrap_or_default();
-    let nodes: Vec<u8> = chosen.iter().map(|place| found[*place].0.node.as_raw()).collect();
+    let Recovery { forced, log_end, .. } = Recovery::plan(&doubts, group.replicas.len())
+        .map_err(|why| Failure::refused(anyhow!("{name}: {why}")))?;
+    let log_end = log_end.as_raw();
+    let nodes: Vec<u8> = forced.iter().map(|place| found[*place].0.node.as_raw()).collect();
     if !risk.accept_loss {
         return Err(Failure::refused(anyhow!(
             "{name} would go on with what {} hold: up to offset {log_end}, exclusive. What was acknowledged from there on and \
@@ -64,7 +64,7 @@ pub(super) async fn force_recover(context: &Context, name: &str, risk: Risk) -> 
             named(&nodes)
         )));
     }
-    for place in chosen {
+    for place in forced {
         client.admin().force_recover(GroupId::new(group.group), &found[place].0).await?;
     }
     let forced = Forced { done: "forced", group: name.to_owned(), nodes, log_end };
@@ -99,61 +99,7 @@ async fn look(client: &Client, group: GroupId, risk: Risk) -> Outcome<Vec<Found>
     Ok(found)
 }
 
-/// Which of the replicas go on with what they hold, so that a majority is there.
-fn choose(doubts: &[Doubt], replicas: usize) -> Result<Vec<usize>, String> {
-    let majority = replicas / 2 + 1;
-    let sure = doubts.iter().filter(|doubt| !doubt.is_in_doubt).count();
-    if sure >= majority || doubts.iter().any(|doubt| doubt.is_normal) {
-        return Err(
-            "nothing is to be forced: enough of its replicas hold all that they acknowledged; wait for them"
-                .to_owned(),
-        );
-    }
-    let mut silent: Vec<usize> = (0..doubts.len()).filter(|place| doubts[*place].is_in_doubt).collect();
-    if sure + silent.len() < majority {
-        return Err(format!(
-            "only {} of its {} can be reached; start more of them",
-            sure + silent.len(),
-            counted(replicas, "replica")
-        ));
-    }
-    silent.sort_by_key(|place| std::cmp::Reverse((doubts[*place].log_view, doubts[*place].head)));
-    silent.truncate(majority - sure);
-    Ok(silent)
-}
-
 fn named(nodes: &[u8]) -> String {
     let nodes: Vec<String> = nodes.iter().map(|node| NodeId::new(*node).to_string()).collect();
     nodes.join(" and ")
-}
-
-#[cfg(test)]
-mod tests {
-    use varve_protocol::id::{Offset, Op, View};
-
-    use super::*;
-
-    fn silent(log_view: u64, head: u64) -> Doubt {
-        let (log_view, head, log_end) = (View::new(log_view), Op::new(head), Offset::new(head));
-        Doubt { is_in_doubt: true, is_normal: false, log_view, head, log_end }
-    }
-
-    fn sure(log_view: u64, head: u64) -> Doubt {
-        Doubt { is_in_doubt: false, ..silent(log_view, head) }
-    }
-
-    #[test]
-    fn the_newest_logs_are_chosen_and_no_more_than_needed() {
-        assert_eq!(choose(&[silent(1, 5), silent(2, 3), silent(1, 9)], 3), Ok(vec![1, 2]));
-        assert_eq!(choose(&[silent(1, 5), sure(1, 7), silent(1, 6)], 3), Ok(vec![2]));
-        assert_eq!(choose(&[silent(0, 4)], 1), Ok(vec![0]));
-    }
-
-    #[test]
-    fn nothing_is_forced_without_need_or_without_a_majority() {
-        assert!(choose(&[silent(1, 5), sure(1, 7), sure(1, 6)], 3).is_err());
-        let primary = Doubt { is_normal: true, ..sure(1, 7) };
-        assert!(choose(&[silent(1, 5), primary, silent(1, 6)], 3).is_err());
-        assert!(choose(&[silent(1, 5)], 3).is_err());
-    }
 }

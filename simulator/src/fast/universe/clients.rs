@@ -10,6 +10,7 @@ use crate::actor::mover::Mover;
 use crate::actor::operator::Operator;
 use crate::actor::producer::Producer;
 use crate::actor::reader::Wanderer;
+use crate::actor::rescuer::Rescuer;
 use crate::actor::surveyor::Surveyor;
 use crate::actor::tinkerer::Tinkerer;
 use crate::actor::{Actor, Happening, Orders};
@@ -64,7 +65,7 @@ impl<M: Machine> Universe<M> {
     }
 }
 
-/// The clients of a scenario: the operator, the producers, the readers, the surveyor.
+/// The clients of a scenario: the operator, the producers, the readers, the surveyor, and others.
 pub(super) fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
     let nodes: Vec<NodeId> = scenario.node_ids().collect();
     let load = &scenario.load;
@@ -101,5 +102,8 @@ pub(super) fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
         actors.push(Box::new(Mover::new(cluster, scenario.node_ids().collect(), rng)));
     }
     actors.push(Box::new(Surveyor::new(cluster, stream(scenario.seed, "surveyor"))));
+    if scenario.has_rescuer() {
+        actors.push(Box::new(Rescuer::new(cluster, scenario.node_ids().collect(), scenario.reaction())));
+    }
     actors.into_iter().map(|actor| Client { actor, armed: None }).collect()
 }

@@ -77,6 +77,7 @@ impl<M: Machine> Universe<M> {
             }
             self.watch.look_at_primaries(*node, host.life, status)?;
         }
+        self.keep_vigil(&statuses)?;
         let groups = self.watched_groups();
         if let Some(chronicle) = &mut self.chronicle {
             let nodes = self.hosts.iter().map(|(node, host)| (*node, host.process()));
