@@ -4,7 +4,7 @@
 //! Of the replicas in doubt no more are forced than the group needs for a majority, those with the newest logs first: the
 //! latest log view, and the longest log in it. The next view begins with the newest log of all that take part, so nothing is
 //! lost that any replica holds; the others take the log from these. It has to be known what *all* replicas hold: one that
-//! was not asked may hold more.
+//! was not asked may hold more. One without a voice is no part of any majority, whatever it holds.
 
 use varve_protocol::client::Doubt;
 use varve_protocol::id::{Offset, Op, View};
@@ -27,9 +27,9 @@ pub enum NoRecovery {
     #[error("nothing is to be forced: enough of its replicas hold all that they acknowledged; wait for them")]
     NotNeeded,
     /// There is no majority, whoever is forced.
-    #[error("only {reached} of its {replicas} replicas can be reached; start more of them")]
+    #[error("only {reached} of its {replicas} replicas can be reached and have a voice; start more of them")]
     TooFew {
-        /// Those who answered.
+        /// Those who answered, and whose word counts.
         reached: usize,
         /// All there are.
         replicas: usize,
@@ -43,13 +43,14 @@ impl Recovery {
     /// When nobody is to be forced.
     pub fn plan(doubts: &[Doubt], replicas: usize) -> Result<Self, NoRecovery> {
         let majority = replicas / 2 + 1;
+        let reached: Vec<usize> = (0..doubts.len()).filter(|place| doubts[*place].has_voice).collect();
         let (mut forced, sure): (Vec<usize>, Vec<usize>) =
-            (0..doubts.len()).partition(|place| doubts[*place].is_in_doubt);
+            reached.iter().partition(|place| doubts[**place].is_in_doubt);
         if sure.len() >= majority || doubts.iter().any(|doubt| doubt.is_normal) {
             return Err(NoRecovery::NotNeeded);
         }
-        if doubts.len() < majority {
-            return Err(NoRecovery::TooFew { reached: doubts.len(), replicas });
+        if reached.len() < majority {
+            return Err(NoRecovery::TooFew { reached: reached.len(), replicas });
         }
         forced.sort_by_key(|place| std::cmp::Reverse(age(&doubts[*place])));
         forced.truncate(majority - sure.len());
@@ -70,7 +71,7 @@ mod tests {
 
     fn silent(log_view: u64, head: u64) -> Doubt {
         let (log_view, head, log_end) = (View::new(log_view), Op::new(head), Offset::new(10 * head));
-        Doubt { is_in_doubt: true, is_normal: false, log_view, head, log_end }
+        Doubt { is_in_doubt: true, is_normal: false, has_voice: true, log_view, head, log_end }
     }
 
     fn sure(log_view: u64, head: u64) -> Doubt {
@@ -91,6 +92,14 @@ mod tests {
     fn what_is_left_is_the_newest_log_and_not_the_longest() {
         assert_eq!(Recovery::plan(&[silent(1, 5), silent(2, 3), silent(1, 9)], 3), plan(&[1, 2], 3));
         assert_eq!(Recovery::plan(&[silent(1, 5), sure(2, 3), silent(1, 9)], 3), plan(&[2], 3));
+    }
+
+    #[test]
+    fn who_has_no_voice_does_not_count() {
+        let voiceless = Doubt { has_voice: false, ..sure(3, 9) };
+        assert_eq!(Recovery::plan(&[silent(1, 5), voiceless, silent(1, 6)], 3), plan(&[2, 0], 6));
+        let few = Err(NoRecovery::TooFew { reached: 1, replicas: 3 });
+        assert_eq!(Recovery::plan(&[silent(1, 5), voiceless, voiceless], 3), few);
     }
 
     #[test]

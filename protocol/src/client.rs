@@ -143,6 +143,8 @@ pub struct Doubt {
     pub is_in_doubt: bool,
     /// It works in its view.
     pub is_normal: bool,
+    /// Its word counts; one that has lost its disk, or is new, takes the log and says nothing.
+    pub has_voice: bool,
     /// The last view in which it worked.
     pub log_view: View,
     /// The newest op it holds.

@@ -67,6 +67,7 @@ fn doubt_of(replica: &Replica) -> Doubt {
     Doubt {
         is_in_doubt: replica.is_torn(),
         is_normal: replica.status() == Status::Normal,
+        has_voice: replica.is_admitted(),
         log_view: replica.log_view(),
         head: replica.head().op,
         log_end: replica.log_end(),

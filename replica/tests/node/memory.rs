@@ -128,6 +128,24 @@ fn a_power_failure_of_all_waits_for_an_operator() {
 }
 
 #[test]
+fn who_has_lost_its_disk_is_no_help_when_the_power_of_all_fails() {
+    let (mut cluster, group) = start();
+    cluster.run_for(Duration::from_millis(200));
+    ALL.into_iter().for_each(|id| cluster.kill(id));
+    cluster.lose_disk(n(3));
+    ALL.into_iter().for_each(|id| cluster.boot(id));
+    cluster.run_for(Duration::from_secs(10));
+    let said = ALL.map(|id| doubt(&mut cluster, id, group, &Request::GetDoubt));
+    assert_eq!(said.map(|doubt| doubt.has_voice), [true, true, false]);
+    assert_eq!(said.map(|doubt| doubt.is_in_doubt), [true, true, false]);
+    for id in [n(1), n(2)] {
+        doubt(&mut cluster, id, group, &Request::ForceRecover);
+    }
+    cluster.append(group, ProducerId::ZERO, 0, &["second"]);
+    assert_eq!(cluster.read_everywhere(group, 2), ["first", "second"], "it has a voice again");
+}
+
+#[test]
 fn a_single_replica_that_stops_uncleanly_waits_for_an_operator() {
     let mut cluster = Cluster::start(1);
     let group = cluster.create_topic_with(1, 1, Durability::QuorumMemory)[0];
