@@ -163,6 +163,7 @@ impl Consumer {
             wait_ms: u32::try_from(WAIT.as_millis()).expect("the wait fits 32 bits"),
         };
         let frame = Frame { header, body: encode_archive(&options).into() };
+        let known = self.shared.ends.of(self.group);
         let answer = self.shared.nodes.call(&address, frame, WAIT + ANSWER_MAX).await?;
         if answer.header.command != Command::FetchOk {
             let refusal = read_refusal(&answer);
@@ -178,8 +179,8 @@ impl Consumer {
         }
         let told = Offset::new(answer.header.commit);
         let high_watermark = self.shared.ends.note(self.group, told);
-        // Who is behind is asked no more if there is anybody better.
-        self.address = (told == high_watermark).then_some(address);
+        // Who knows less than was known before it was asked is asked no more if there is anybody better.
+        self.address = (told >= known).then_some(address);
         Ok(Some(Unread { prepares: answer.body.to_bytes(), expected: None, high_watermark }))
     }
 
