@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a failed test panics")]
 
+mod ends;
 mod node;
 mod old_maps;
 mod old_starts;

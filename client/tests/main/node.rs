@@ -36,6 +36,8 @@ pub(crate) enum Answer {
     Refusal(Refusal),
     /// The batch begins at this offset.
     Appended(Offset),
+    /// These prepares, and where the partition ends.
+    Fetched(Bytes, Offset),
 }
 
 /// A node that runs until it is dropped.
@@ -117,6 +119,11 @@ fn reply(request: &Frame, answer: Answer) -> Frame {
             header.command = Command::AppendOk;
             header.commit = base.as_raw();
             Bytes::new()
+        }
+        Answer::Fetched(prepares, end) => {
+            header.command = Command::FetchOk;
+            header.commit = end.as_raw();
+            prepares
         }
     };
     Frame { header, body: body.into() }
