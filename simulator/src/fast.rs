@@ -10,6 +10,7 @@
 //! There is no runtime and no thread; simulated time jumps from event to event. A simulated second costs as many steps as
 //! something happens in it.
 
+mod beyond;
 mod blackout;
 pub mod chronicle;
 mod heap;

@@ -16,6 +16,9 @@
 //! fast world) and an operator has had its groups go on with what was left. Before he has spoken they wait and say so; and what one
 //! of them knew to be committed, and had synced, is never lost.
 //!
+//! Seeds of the profile *beyond* harm more than that ([`scenario::Profile`]): there a group may stay unavailable, and says so; it is never
+//! wrong.
+//!
 //! A scenario is a value: it can be written to a file, edited, and played again (a [`case`]). [`minimize`] takes away what a failing
 //! one fails without and tells the rest as a story, and [`visualize`] draws a universe as a page.
 //!

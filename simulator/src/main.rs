@@ -12,7 +12,7 @@ use simulator::minimize;
 #[cfg(feature = "mutants")]
 use simulator::mutants;
 use simulator::run::{AfterFailure, Outcome, Plan, play_all};
-use simulator::scenario::World;
+use simulator::scenario::{Profile, World};
 use simulator::trace::Printing;
 use simulator::visualize;
 
@@ -26,6 +26,9 @@ struct Arguments {
     /// Which world to play.
     #[arg(long, value_enum, default_value_t = Choice::Both)]
     world: Choice,
+    /// What the universes are about.
+    #[arg(long, value_enum, default_value_t, value_name = "P")]
+    profile: Profile,
     /// Play this seed only.
     #[arg(long, conflicts_with_all = ["runs", "start", "minutes"])]
     seed: Option<u64>,
@@ -102,6 +105,7 @@ impl Arguments {
                 Choice::Quic => vec![World::Quic],
                 Choice::Both => vec![World::Fast, World::Quic],
             },
+            profile: self.profile,
             start: self.seed.unwrap_or(self.start),
             seeds,
             deadline: minutes.map(|minutes| Instant::now() + minutes),
@@ -133,6 +137,11 @@ fn main() -> ExitCode {
     }
     let telling = if arguments.marks { Telling::Table } else { Telling::Missing };
     let plan = arguments.plan();
+    if let Some(world) = plan.worlds.iter().find(|world| !plan.profile.fits(**world)) {
+        let (profile, name) = (plan.profile.argument(), world.name());
+        eprintln!("error:{profile} cannot be played in the {name} world; choose the other one with --world");
+        return ExitCode::from(2);
+    }
     let began = Instant::now();
     let out = &mut std::io::stdout();
     // Who stops listening misses the rest; the seeds are played to the end all the same.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::Case;
 use crate::run::play_scenario;
-use crate::scenario::{Scenario, World};
+use crate::scenario::{Profile, Scenario, World};
 use crate::trace::Printing;
 use search::{Bounds, Failure, Smallest, minimize};
 use story::Story;
@@ -28,6 +28,9 @@ pub struct Plan {
     /// A seed of the fast world that fails.
     #[arg(long)]
     seed: u64,
+    /// What its universe is about.
+    #[arg(long, value_enum, default_value_t, value_name = "P")]
+    profile: Profile,
     /// Where what is left is written; the default is seed-<SEED>.json.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -79,7 +82,7 @@ pub fn run(plan: &Plan, out: &mut impl Write) -> anyhow::Result<Outcome> {
     let minutes = plan.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
     let bounds =
         Bounds { tries: plan.tries, shakes: plan.shakes, deadline: minutes.map(|minutes| began + minutes) };
-    let drawn = Scenario::draw(plan.seed, World::Fast);
+    let drawn = Scenario::draw_as(plan.profile, plan.seed, World::Fast);
     let report = play_scenario(drawn.clone(), Printing::Off);
     let Some(failure) = Failure::of(&report) else {
         writeln!(out, "fast seed {}: {}; nothing to make smaller", plan.seed, report.verdict)?;

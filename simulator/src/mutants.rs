@@ -3,7 +3,7 @@
 //! The switch of a mutant holds for a whole process, so each is played in a process of its own: seeds of the fast world, one
 //! after the other, until one breaks a promise. A kill counts only if the same seed passes without the mutant.
 //! Some mistakes cannot be seen from outside as long as everything around them is right, because two guards keep the same
-//! rule; two more take the seeds many hundreds of universes. They are judged by the tests of the package that they are in.
+//! rule; a few more take the seeds many hundreds of universes. They are judged by the tests of the package that they are in.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use varve_protocol::mutant::{Mutant, VARIABLE};
 
 use crate::report::Verdict;
-use crate::run::play;
-use crate::scenario::World;
+use crate::run::play_scenario;
+use crate::scenario::{Profile, Scenario, World};
 use crate::trace::Printing;
 
 /// Mutants that are judged by tests: the package, and the words that choose its tests.
@@ -37,10 +37,8 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::SilentLacks, CONSENSUS, &["log_merge"]),
     (Mutant::CannotTellLacks, CONSENSUS, &["log_merge"]),
     (Mutant::ProposalNeverOld, CONSENSUS, &["golden"]),
-    (Mutant::LostDiskVotes, CONSENSUS, &["golden"]),
     (Mutant::VoiceNotSaved, CONSENSUS, &["golden"]),
     (Mutant::ReplacedTaleCounts, CONSENSUS, &["golden"]),
-    (Mutant::FoundsAlone, REPLICA, &["lost_disks"]),
     (Mutant::ResumePointAhead, CONSENSUS, &["schedule"]),
     (Mutant::ResumePointUnmet, STORAGE, &["resume"]),
     (Mutant::SnapshotNotAwaited, CONSENSUS, &["golden"]),
@@ -49,7 +47,6 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::RepeatsOneOnly, CONSENSUS, &["golden"]),
     (Mutant::AwaitsForEver, CONSENSUS, &["golden"]),
     (Mutant::AsksInStep, CONSENSUS, &["golden"]),
-    (Mutant::TornTellsLog, CONSENSUS, &["golden"]),
     (Mutant::CutNotOnDisk, STORAGE, &["crash"]),
     (Mutant::FormerHeard, REPLICA, &["group"]),
     (Mutant::SuccessorHeard, REPLICA, &["group"]),
@@ -89,6 +86,10 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::CompressedUnverified, PROTOCOL, &["compressed"]),
     (Mutant::HeadersUnordered, PROTOCOL, &["headers"]),
 ];
+
+/// Mutants that nothing finds as long as no more is harmed than is promised to be survived: their seeds are of the profile that goes
+/// beyond that.
+const JUDGED_BEYOND: &[Mutant] = &[Mutant::LostDiskVotes, Mutant::FoundsAlone, Mutant::TornTellsLog];
 
 const PROTOCOL: &str = "varve-protocol";
 const CONSENSUS: &str = "varve-consensus";
@@ -199,6 +200,11 @@ fn judge(mutant: Mutant, plan: &Plan) -> Fate {
     fate.unwrap_or_else(|error| Fate::Unjudged(error.to_string()))
 }
 
+/// What the universes are about that a mutant is played in.
+fn profile_of(mutant: Mutant) -> Profile {
+    if JUDGED_BEYOND.contains(&mutant) { Profile::Beyond } else { Profile::Swarm }
+}
+
 fn run_seeds(mutant: Mutant, plan: &Plan) -> io::Result<Fate> {
     let this = std::env::current_exe()?;
     let (runs, start) = (plan.runs.to_string(), plan.start.to_string());
@@ -210,9 +216,11 @@ fn run_seeds(mutant: Mutant, plan: &Plan) -> io::Result<Fate> {
     match (status.code(), words.split_once(' ')) {
         (Some(0), _) => Ok(Fate::Survived(words)),
         (Some(1), Some((seed, how))) => {
-            let without = ["--world", "fast", "--seed", seed];
-            let is_innocent =
-                Command::new(&this).args(without).env_remove(VARIABLE).output()?.status.success();
+            let mut without = Command::new(&this);
+            without
+                .args(["--world", "fast", "--seed", seed])
+                .args(profile_of(mutant).argument().split_whitespace());
+            let is_innocent = without.env_remove(VARIABLE).output()?.status.success();
             let unjust = || Fate::Unjudged(format!("seed {seed} fails without the mutant, too"));
             Ok(if is_innocent { Fate::Killed(format!("seed {seed}, {how}")) } else { unjust() })
         }
@@ -262,7 +270,8 @@ fn play_here(mutant: Mutant, plan: &Plan) -> ExitCode {
     let began = Instant::now();
     let (mut events, mut simulated) = (0, Duration::ZERO);
     for (count, seed) in (1_u64..).zip(plan.start..plan.start + plan.runs) {
-        let report = play(World::Fast, seed, Printing::Off);
+        let scenario = Scenario::draw_as(profile_of(mutant), seed, World::Fast);
+        let report = play_scenario(scenario, Printing::Off);
         events += report.statistics.events;
         simulated += report.statistics.simulated;
         if report.verdict == Verdict::Pass {

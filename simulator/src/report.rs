@@ -9,7 +9,7 @@ use varve_protocol::mark::Hits;
 
 use crate::actor::Orders;
 use crate::oracle::{Tally, Violation};
-use crate::scenario::{Scenario, World};
+use crate::scenario::{Profile, Scenario, World};
 use crate::trace::{Event, line};
 
 /// Events that are told of a universe that failed.
@@ -218,6 +218,8 @@ pub struct Report {
     pub seed: u64,
     /// Its world.
     pub world: World,
+    /// What it was about.
+    pub profile: Profile,
     /// How it ended.
     pub verdict: Verdict,
     /// What happened, in numbers.
@@ -240,13 +242,16 @@ impl Report {
         if self.verdict == Verdict::Pass {
             return Ok(());
         }
-        let (seed, world) = (self.seed, self.world.name());
-        writeln!(out, "  {}", Scenario::draw(seed, self.world).summary())?;
-        writeln!(out, "  repeat with: cargo run --release -p simulator -- --world {world} --seed {seed}")?;
+        let (seed, world, profile) = (self.seed, self.world.name(), self.profile.argument());
+        writeln!(out, "  {}", Scenario::draw_as(self.profile, seed, self.world).summary())?;
+        writeln!(
+            out,
+            "  repeat with: cargo run --release -p simulator -- --world {world}{profile} --seed {seed}"
+        )?;
         if self.world == World::Fast {
             writeln!(
                 out,
-                "  make it smaller with: cargo run --release -p simulator -- minimize --seed {seed}"
+                "  make it smaller with: cargo run --release -p simulator -- minimize{profile} --seed {seed}"
             )?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::marks::Coverage;
 use crate::report::{Report, Statistics, Verdict};
-use crate::scenario::{Scenario, World};
+use crate::scenario::{Profile, Scenario, World};
 use crate::trace::Printing;
 
 /// What is to be played.
@@ -15,6 +15,8 @@ use crate::trace::Printing;
 pub struct Plan {
     /// The worlds, each with every seed.
     pub worlds: Vec<World>,
+    /// What the universes are about.
+    pub profile: Profile,
     /// The first seed.
     pub start: u64,
     /// How many seeds; `None`: until the deadline.
@@ -64,7 +66,7 @@ impl Plan {
     }
 }
 
-/// Plays one seed.
+/// Plays one seed of the swarm.
 #[must_use]
 pub fn play(world: World, seed: u64, printing: Printing) -> Report {
     play_scenario(Scenario::draw(seed, world), printing)
@@ -120,7 +122,8 @@ fn work(plan: &Plan, reports: &mpsc::Sender<(u64, Report)>, next: &Mutex<u64>, s
         let Some((world, seed)) = plan.universe(index) else { break };
         *next += 1;
         drop(next);
-        if reports.send((index, play(world, seed, plan.printing))).is_err() {
+        let scenario = Scenario::draw_as(plan.profile, seed, world);
+        if reports.send((index, play_scenario(scenario, plan.printing))).is_err() {
             break;
         }
     }

@@ -13,6 +13,7 @@
 mod draw;
 mod fault;
 mod format;
+mod profile;
 mod soundness;
 mod weather;
 
@@ -24,8 +25,9 @@ use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
 
-pub use draw::{is_metadata_summed_up, metadata_bytes_kept, retention, timing};
+pub use draw::{is_metadata_spared, is_metadata_summed_up, metadata_bytes_kept, retention, timing};
 pub use fault::{Death, Fault, Reach, Strike, Victim};
+pub use profile::Profile;
 pub use soundness::Unsound;
 
 /// Which of the two worlds a seed runs in.
@@ -70,6 +72,9 @@ pub struct Scenario {
     pub seed: u64,
     /// The world it was drawn for.
     pub world: World,
+    /// The profile that bent it; [`Profile::Beyond`] promises less than the others.
+    #[serde(default)]
+    pub profile: Profile,
     /// Nodes: 1, 3 or 5.
     pub nodes: u8,
     /// Partitions of the one topic.
@@ -211,6 +216,12 @@ impl Scenario {
     pub fn recovery_max(&self) -> Duration {
         let operator = if self.has_rescuer() { 2 * self.reaction() } else { Duration::ZERO };
         2 * self.link.idle_timeout + Duration::from_secs(20) + operator
+    }
+
+    /// Whether more is harmed than a cluster is promised to survive: then what does not work must say so.
+    #[must_use]
+    pub fn is_beyond(&self) -> bool {
+        self.profile == Profile::Beyond
     }
 
     /// Whether groups may come to wait for an operator.

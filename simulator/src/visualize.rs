@@ -20,7 +20,7 @@ use anyhow::{Context, ensure};
 use crate::case::Case;
 use crate::fast::run_with_chronicle;
 use crate::report::Verdict;
-use crate::scenario::{Scenario, World};
+use crate::scenario::{Profile, Scenario, World};
 
 pub use page::page;
 
@@ -30,6 +30,9 @@ pub struct Plan {
     /// Draw the universe of this seed.
     #[arg(long, required_unless_present = "case")]
     seed: Option<u64>,
+    /// What the universe of the seed is about.
+    #[arg(long, value_enum, default_value_t, value_name = "P", conflicts_with = "case")]
+    profile: Profile,
     /// Draw the universe of a file that `minimize` wrote.
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     case: Option<PathBuf>,
@@ -53,7 +56,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Verdict> {
     }
     let scenario = match &plan.case {
         Some(path) => Case::read(path)?.scenario,
-        None => Scenario::draw(plan.seed.unwrap_or_default(), World::Fast),
+        None => Scenario::draw_as(plan.profile, plan.seed.unwrap_or_default(), World::Fast),
     };
     ensure!(scenario.world == World::Fast, "only universes of the fast world can be drawn");
     let (report, chronicle) = run_with_chronicle(scenario.clone());

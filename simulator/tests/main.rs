@@ -7,6 +7,7 @@ mod minimize;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod profiles;
 mod replay;
 mod seeds;
 mod socket;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use simulator::marks::why_beyond;
 use simulator::report::{Statistics, Verdict};
 use simulator::run::{AfterFailure, Outcome, Plan, play, play_all};
-use simulator::scenario::World;
+use simulator::scenario::{Profile, World};
 use simulator::trace::Printing;
 use varve_protocol::mark::Mark;
 
@@ -71,6 +71,7 @@ const OFTEN_QUIC: &[Mark] = &[
 fn play_seeds(world: World, seeds: u64, often: &[Mark]) -> Statistics {
     let plan = Plan {
         worlds: vec![world],
+        profile: Profile::Swarm,
         start: 0,
         seeds: Some(seeds),
         deadline: None,

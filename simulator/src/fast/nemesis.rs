@@ -257,6 +257,9 @@ impl<M: Machine> Universe<M> {
 
     /// Whose disk is lost now, if one may be.
     fn choose_disk_to_lose(&mut self, victim: Victim) -> Option<NodeId> {
+        if self.scenario.is_beyond() {
+            return self.choose_any_disk_to_lose(self.find(victim));
+        }
         if !self.all_disks_are_good() || self.atlas.harmed().is_some() {
             self.note("no other disk is lost now".to_owned());
             return None;

@@ -23,7 +23,7 @@ use super::machine::Machine;
 use super::universe::Universe;
 use super::watch::takes_part;
 use crate::random::{chance, pick, stream};
-use crate::scenario::Rot;
+use crate::scenario::{Rot, Scenario};
 
 /// Bytes of the local block of a segment file.
 pub(super) const BLOCK: u64 = 4096;
@@ -42,6 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) struct Atlas {
     rng: ChaCha8Rng,
     rot: Rot,
+    /// Any disk forgets any time, whatever the others remember; who is harmed is not kept.
+    is_beyond: bool,
     harmed: Option<NodeId>,
     /// The harmed groups of that node that do not take part yet, and what they said is the matter.
     ill: BTreeMap<GroupId, Option<String>>,
@@ -57,13 +59,14 @@ pub(crate) struct Atlas {
 
 impl Atlas {
     /// The disks of a universe.
-    pub(crate) fn new(seed: u64, rot: Rot) -> Self {
-        let mut rng = stream(seed, "rot");
+    pub(crate) fn of(scenario: &Scenario) -> Self {
+        let mut rng = stream(scenario.seed, "rot");
         // What a seed draws first from this stream is how much its disks forget; what they forget comes after it.
         let _ = Rot::draw(&mut rng);
         Self {
             rng,
-            rot,
+            rot: scenario.rot,
+            is_beyond: scenario.is_beyond(),
             harmed: None,
             ill: BTreeMap::new(),
             wounded: BTreeSet::new(),
@@ -116,11 +119,11 @@ impl Atlas {
         harm: impl FnOnce(&mut ChaCha8Rng) -> Vec<Harm>,
     ) -> Vec<Harm> {
         let done = harm(&mut self.rng);
-        for Harm { group, .. } in &done {
+        self.damages += done.len() as u64;
+        self.damages_in_use += done.len() as u64;
+        for Harm { group, .. } in done.iter().filter(|_| !self.is_beyond) {
             self.harmed = Some(node);
             self.wounded.insert(*group);
-            self.damages += 1;
-            self.damages_in_use += 1;
         }
         done
     }
@@ -149,12 +152,12 @@ impl Atlas {
             return Vec::new();
         }
         let done = harm(&mut self.rng, self.rot.groups_permille);
-        for Harm { group, .. } in &done {
+        self.damages += done.len() as u64;
+        for Harm { group, .. } in done.iter().filter(|_| !self.is_beyond) {
             self.harmed = Some(node);
             self.ill.insert(*group, None);
             // A start does not read all of a log: it may work before that is found.
             self.wounded.insert(*group);
-            self.damages += 1;
         }
         done
     }
@@ -174,12 +177,12 @@ impl<M: Machine> Universe<M> {
     pub(super) fn let_rot(&mut self, node: NodeId) {
         let host = self.hosts.get(&node).expect("every node of the scenario has a host");
         let Some(platter) = host.platter() else { return };
-        if self.lost_disk.is_some() {
+        if self.lost_disk.is_some() || !self.may_be_harmed() {
             // A group may have to do without that one already.
             return;
         }
         // Others may be deleted any time, and nobody appends to them.
-        let groups: Vec<GroupId> = self.watched_groups().into_iter().map(|(group, _)| group).collect();
+        let groups = self.groups_to_harm();
         let done = self.atlas.harm(node, |rng, permille| M::rot(platter, (&groups, permille), rng));
         for Harm { group, what } in done {
             self.note(format!("the disk of {node} forgets of {group}: {what}"));

@@ -46,9 +46,8 @@ impl<M: Machine> Universe<M> {
         // A log that is being read from its start is not in use yet.
         let replicas = machine.status().groups;
         let is_in_use = |group: &GroupId| replicas.iter().any(|one| one.group == *group && works(one));
-        let watched = self.watched_groups().into_iter().map(|(group, _)| group);
-        let groups: Vec<GroupId> = watched.filter(is_in_use).collect();
-        if groups.is_empty() {
+        let groups: Vec<GroupId> = self.groups_to_harm().into_iter().filter(is_in_use).collect();
+        if groups.is_empty() || !self.may_be_harmed() {
             return;
         }
         let done = self.atlas.harm_in_use(node, |rng| M::rot_in_use(disk, &groups, rng));

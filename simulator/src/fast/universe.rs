@@ -5,7 +5,7 @@ mod event;
 mod homecoming;
 mod phases;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
@@ -76,6 +76,8 @@ pub(crate) struct Universe<M: Machine> {
     pub(super) awaits_homecoming: bool,
     /// The node whose disk was lost last.
     pub(super) lost_disk: Option<NodeId>,
+    /// The nodes whose disks were lost where more is lost than is promised to be survived.
+    pub(super) emptied: BTreeSet<NodeId>,
 }
 
 impl<M: Machine> Universe<M> {
@@ -102,7 +104,7 @@ impl<M: Machine> Universe<M> {
             placement: Vec::new(),
             undo: BTreeMap::new(),
             dooms: 0,
-            atlas: Atlas::new(seed, scenario.rot),
+            atlas: Atlas::of(&scenario),
             members_seen: BTreeMap::new(),
             chronicle: None,
             rng: stream(seed, "universe"),
@@ -114,6 +116,7 @@ impl<M: Machine> Universe<M> {
             cluster,
             settled: None,
             lost_disk: None,
+            emptied: BTreeSet::new(),
             awaits_homecoming: !scenario.left_behind.is_empty(),
             scenario,
         }
@@ -150,6 +153,7 @@ impl<M: Machine> Universe<M> {
         Report {
             seed: self.scenario.seed,
             world: self.scenario.world,
+            profile: self.scenario.profile,
             verdict,
             statistics,
             trace: self.trace.digest(),

@@ -73,7 +73,7 @@ impl Nemesis {
             dooms: BTreeMap::new(),
             returns: Vec::new(),
             left_behind: BTreeMap::new(),
-            atlas: Atlas::new(scenario.seed, scenario.rot),
+            atlas: Atlas::of(scenario),
             lost_disk: None,
         }
     }

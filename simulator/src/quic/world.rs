@@ -110,6 +110,7 @@ impl World<'_> {
         Report {
             seed: self.scenario.seed,
             world: self.scenario.world,
+            profile: self.scenario.profile,
             verdict,
             statistics,
             trace: state.trace.digest(),

@@ -11,6 +11,7 @@ use varve_protocol::retention::Retention;
 use varve_replica::{METADATA_BYTES_KEPT, Timing};
 
 use super::fault::{Death, Fault, Reach, Strike, Victim};
+use super::profile::{Kind, Profile};
 use super::weather::{draw_strikes, draw_victim};
 use super::{Disk, LeftBehind, Link, Load, Rot, Scenario, World};
 use crate::random::{chance, duration_between, pick, stream};
@@ -43,6 +44,18 @@ const ROT_IN_USE_PERMILLE: u32 = 400;
 /// others, which know power failures anyway.
 const BLACKOUTS_PERMILLE: [u32; 2] = [500, 100];
 
+/// Universes that leave somebody behind, in a thousand of those with a minority that can be.
+const LEFT_BEHIND_PERMILLE: u32 = 400;
+
+/// Universes in which disks are lost with all that is on them, in a thousand.
+const LOST_DISKS_PERMILLE: u32 = 300;
+
+/// Universes in which nodes die in the middle of writes, in a thousand.
+const DEATHS_IN_WRITES_PERMILLE: u32 = 400;
+
+/// Universes of the profile that goes beyond what is promised in which the metadata keep a majority, in a thousand.
+const METADATA_SPARED_PERMILLE: u32 = 800;
+
 /// Universes whose topic acknowledges from memory, in a thousand.
 const FROM_MEMORY_PERMILLE: u32 = 300;
 
@@ -69,14 +82,17 @@ pub fn timing(seed: u64) -> Timing {
 }
 
 /// Drawn apart. A single replica has no minority that it could lose.
-fn draw_durability(seed: u64, replication_factor: u8) -> Durability {
-    let is_from_memory = chance(&mut stream(seed, "durability"), FROM_MEMORY_PERMILLE);
+fn draw_durability((profile, seed): (Profile, u64), replication_factor: u8) -> Durability {
+    let share = profile.permille(Kind::FromMemory, FROM_MEMORY_PERMILLE);
+    let is_from_memory = chance(&mut stream(seed, "durability"), share);
     if is_from_memory && replication_factor >= 3 { Durability::QuorumMemory } else { Durability::QuorumDisk }
 }
 
 /// Drawn apart. A group of fewer than three replicas has no majority of others to learn from.
-fn draw_rot(seed: u64, replication_factor: u8) -> Rot {
-    if replication_factor >= 3 { Rot::draw(&mut stream(seed, "rot")) } else { Rot::NONE }
+fn draw_rot((profile, seed): (Profile, u64), replication_factor: u8) -> Rot {
+    let rot = Rot::draw(&mut stream(seed, "rot"));
+    let crashes_permille = profile.crashes_with_rot_permille(rot.crashes_permille);
+    if replication_factor >= 3 && crashes_permille > 0 { Rot { crashes_permille, ..rot } } else { Rot::NONE }
 }
 
 /// How much is kept of the log of the metadata: little, so that it is let go often. Drawn apart.
@@ -89,6 +105,13 @@ pub fn metadata_bytes_kept(seed: u64) -> u64 {
 #[must_use]
 pub fn is_metadata_summed_up(seed: u64) -> bool {
     metadata_bytes_kept(seed) < METADATA_BYTES_KEPT
+}
+
+/// Whether the metadata keep a majority where more is harmed than is promised to be survived: else little works that could be
+/// wrong. Drawn apart.
+#[must_use]
+pub fn is_metadata_spared(seed: u64) -> bool {
+    chance(&mut stream(seed, "metadata spared"), METADATA_SPARED_PERMILLE)
 }
 
 /// How long the records of a universe are kept. Drawn apart.
@@ -111,6 +134,12 @@ impl Scenario {
     /// The scenario of `seed` in `world`.
     #[must_use]
     pub fn draw(seed: u64, world: World) -> Self {
+        Self::draw_as(Profile::Swarm, seed, world)
+    }
+
+    /// The scenario of `seed` in `world`, as a profile bends it.
+    #[must_use]
+    pub fn draw_as(profile: Profile, seed: u64, world: World) -> Self {
         let rng = &mut stream(seed, "scenario");
         let nodes = pick(rng, &[1, 3, 3, 3, 3, 3, 5, 5]);
         let factors: &[u8] = match nodes {
@@ -124,28 +153,30 @@ impl Scenario {
         };
         let safety = Duration::from_secs(safety_s);
         let partitions = pick(rng, &[1, 1, 2, 3, 6]);
-        let replication_factor = pick(rng, factors);
+        let (nodes, replication_factor) = profile.size(nodes, pick(rng, factors));
+        let share = |kind, permille| profile.permille(kind, permille);
         Self {
             seed,
             world,
+            profile,
             nodes,
             partitions,
             replication_factor,
-            durability: draw_durability(seed, replication_factor),
+            durability: draw_durability((profile, seed), replication_factor),
             load: Load {
                 retention: retention(seed),
-                tinkers: chance(&mut stream(seed, "tinkers"), TINKERERS_PERMILLE),
+                tinkers: chance(&mut stream(seed, "tinkers"), share(Kind::Tinkering, TINKERERS_PERMILLE)),
                 compression: pick(&mut stream(seed, "compression"), &COMPRESSIONS),
-                balances: chance(&mut stream(seed, "balances"), BALANCERS_PERMILLE),
+                balances: chance(&mut stream(seed, "balances"), share(Kind::Balancing, BALANCERS_PERMILLE)),
                 ..Load::draw(rng, world, partitions)
             },
-            link: Link::draw(rng),
-            disk: Disk::draw(rng),
+            link: profile.link(Link::draw(rng)),
+            disk: profile.disk(Disk::draw(rng)),
             clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
             safety,
-            strikes: draw_strikes(rng, nodes, partitions, safety),
+            strikes: draw_strikes(rng, profile, (nodes, partitions), safety),
             left_behind: Vec::new(),
-            rot: draw_rot(seed, replication_factor),
+            rot: draw_rot((profile, seed), replication_factor),
         }
         .with_deaths_in_writes()
         .with_lost_disks()
@@ -160,6 +191,7 @@ impl Scenario {
     fn with_blackouts(mut self) -> Self {
         let rng = &mut stream(self.seed, "blackouts");
         let share = BLACKOUTS_PERMILLE[usize::from(self.durability != Durability::QuorumMemory)];
+        let share = self.profile.permille(Kind::Blackouts, share);
         if self.world != World::Fast || !chance(rng, share) {
             return self;
         }
@@ -179,7 +211,7 @@ impl Scenario {
     fn with_rot_in_use(mut self) -> Self {
         let rng = &mut stream(self.seed, "rot in use");
         let is_possible = self.replication_factor >= 3 && !self.load.moves;
-        if !is_possible || !chance(rng, ROT_IN_USE_PERMILLE) {
+        if !is_possible || !chance(rng, self.profile.permille(Kind::RotInUse, ROT_IN_USE_PERMILLE)) {
             return self;
         }
         let pause_max = Duration::from_millis(pick(rng, &[500, 3_000]));
@@ -197,7 +229,7 @@ impl Scenario {
     /// apart.
     fn with_full_disks(mut self) -> Self {
         let rng = &mut stream(self.seed, "full disks");
-        if !chance(rng, FULL_PERMILLE) {
+        if !chance(rng, self.profile.permille(Kind::FullDisks, FULL_PERMILLE)) {
             return self;
         }
         let pause_max = Duration::from_millis(pick(rng, &[1_000, 5_000]));
@@ -221,7 +253,9 @@ impl Scenario {
     /// Has replicas moved, in some universes with nodes to spare. Drawn apart.
     fn with_moves(mut self) -> Self {
         let is_possible = self.replication_factor >= 3 && self.replication_factor < self.nodes;
-        if is_possible && chance(&mut stream(self.seed, "moves"), MOVERS_PERMILLE) {
+        if is_possible
+            && chance(&mut stream(self.seed, "moves"), self.profile.permille(Kind::Moves, MOVERS_PERMILLE))
+        {
             self.load.moves = true;
             self.durability = Durability::QuorumDisk;
             self.left_behind.clear();
@@ -235,7 +269,7 @@ impl Scenario {
     fn with_some_left_behind(mut self) -> Self {
         let rng = &mut stream(self.seed, "left behind");
         let is_safe = self.replication_factor >= 3;
-        if !is_safe || !chance(rng, 400) {
+        if !is_safe || !chance(rng, self.profile.permille(Kind::LeftBehind, LEFT_BEHIND_PERMILLE)) {
             return self;
         }
         // With fewer replicas than nodes, two absent nodes may be the majority of a partition.
@@ -255,7 +289,9 @@ impl Scenario {
     /// Adds lost disks, in some universes. Drawn apart.
     fn with_lost_disks(mut self) -> Self {
         let rng = &mut stream(self.seed, "lost disks");
-        if !chance(rng, 300) || self.replication_factor < 3 {
+        if !chance(rng, self.profile.permille(Kind::LostDisks, LOST_DISKS_PERMILLE))
+            || self.replication_factor < 3
+        {
             return self;
         }
         let pause_max = Duration::from_millis(pick(rng, &[3_000, 10_000]));
@@ -273,7 +309,7 @@ impl Scenario {
     /// Adds deaths in the middle of writes, in some universes. Drawn apart, like whether somebody tinkers.
     fn with_deaths_in_writes(mut self) -> Self {
         let rng = &mut stream(self.seed, "deaths in writes");
-        if !chance(rng, 400) {
+        if !chance(rng, self.profile.permille(Kind::DeathsInWrites, DEATHS_IN_WRITES_PERMILLE)) {
             return self;
         }
         let pause_max = Duration::from_millis(pick(rng, &[1_000, 5_000]));

@@ -107,16 +107,20 @@ impl Scenario {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LeftBehind, Reach, Strike, Victim, World};
+    use super::super::{LeftBehind, Profile, Reach, Strike, Victim, World};
     use super::*;
+    use clap::ValueEnum;
     use std::time::Duration;
     use varve_protocol::id::NodeId;
 
     #[test]
     fn whatever_is_drawn_is_sound() {
-        for seed in 0..2_000 {
+        for (seed, profile) in
+            (0..2_000).flat_map(|seed| Profile::value_variants().iter().map(move |profile| (seed, *profile)))
+        {
             for world in [World::Fast, World::Quic] {
-                assert_eq!(Scenario::draw(seed, world).verify(), Ok(()), "{} seed {seed}", world.name());
+                let scenario = Scenario::draw_as(profile, seed, world);
+                assert_eq!(scenario.verify(), Ok(()), "{} {profile:?} seed {seed}", world.name());
             }
         }
     }

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::NodeId;
 
 use super::fault::{Fault, Reach, Strike, Victim};
+use super::profile::{Kind, Profile};
 use crate::random::{chance, duration_between, pick};
 
 /// Which kinds of faults a universe knows.
@@ -20,14 +21,15 @@ struct Weather {
 }
 
 impl Weather {
-    fn draw(rng: &mut ChaCha8Rng) -> Self {
+    fn draw(rng: &mut ChaCha8Rng, profile: Profile) -> Self {
+        let mut is_known = |kind, permille| chance(rng, profile.permille(kind, permille));
         Self {
-            network: chance(rng, 600),
-            one_way: chance(rng, 400),
-            crash: chance(rng, 600),
-            power: chance(rng, 200),
-            pause: chance(rng, 300),
-            small: chance(rng, 300),
+            network: is_known(Kind::Network, 600),
+            one_way: is_known(Kind::OneWay, 400),
+            crash: is_known(Kind::Crashes, 600),
+            power: is_known(Kind::Power, 200),
+            pause: is_known(Kind::Pauses, 300),
+            small: is_known(Kind::Small, 300),
         }
     }
 
@@ -77,11 +79,11 @@ pub(super) fn draw_victim(rng: &mut ChaCha8Rng, nodes: u8, partitions: u32) -> V
 
 pub(super) fn draw_strikes(
     rng: &mut ChaCha8Rng,
-    nodes: u8,
-    partitions: u32,
+    profile: Profile,
+    (nodes, partitions): (u8, u32),
     safety: Duration,
 ) -> Vec<Strike> {
-    let weather = Weather::draw(rng);
+    let weather = Weather::draw(rng, profile);
     let pause_max = Duration::from_millis(pick(rng, &[300, 2_000, 10_000]));
     let lasts_max = Duration::from_millis(pick(rng, &[50, 500, 3_000, 10_000]));
     let may_overlap = chance(rng, 400);
