@@ -140,6 +140,8 @@ marks! {
         JobWaits, "A job on a whole log waited for room on the disk.";
         SuperblocksWait, "Superblocks found no room, and waited.";
         FoundersWait, "The founding of a cluster found no room, and waited.";
+        SpareUsed, "A segment was written over one that was let go of.";
+        SparesGivenUp, "What logs had put by was given up, because the disk was full.";
         ReserveGivenBack, "The reserve was given back for something that had to be written.";
         ReserveRestored, "There was room for the reserve again.";
         HoleFilled, "A hole in a log was filled.";

@@ -102,6 +102,7 @@ mutants! {
     JournalNotSynced, "journal-not-synced", "N4", "What the journal holds is called durable before its sync.";
     JournalNotReplayed, "journal-not-replayed", "S1", "A start forgets what the journal holds beyond a log.";
     JournalNotRenewed, "journal-not-renewed", "V6", "What was cut off of a log comes back from the journal.";
+    SpareNotSynced, "spare-not-synced", "S1", "A segment that is written over an older one has its name before its own block is durable.";
     SuperblockNotSynced, "superblock-not-synced", "P1", "Superblocks are called durable before their sync.";
     FullDiskAcknowledges, "full-disk-acknowledges", "N4", "What waits because the disk is full is called durable.";
     ViewNotSaved, "view-not-saved", "P1", "A superblock that changes only the view is called durable and not written.";

@@ -134,10 +134,8 @@ pub fn inspect(dir: &Path, keys: Keys, visit: &mut dyn FnMut(&Prepare)) -> Resul
 fn note_outside(seen: &Outside, count: &mut Count) -> Vec<String> {
     (count.prepares, count.bytes) = (seen.prepares, seen.bytes);
     let told = |damage: &OutsideDamage| {
-        let OutsideDamage { path, position, may_be_torn } = damage;
-        let which =
-            if *may_be_torn { "damaged, or torn by a crash and never acknowledged" } else { "damaged" };
-        format!("{} is {which} from position {position} on", path.display())
+        let OutsideDamage { path, position } = damage;
+        format!("{} is damaged from position {position} on", path.display())
     };
     let sound = format!(
         "without the key only checksums were looked at: those of {} prepares are right",

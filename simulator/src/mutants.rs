@@ -74,6 +74,7 @@ const JUDGED_BY_TESTS: &[(Mutant, &str, &[&str])] = &[
     (Mutant::JournalNotSynced, STORAGE, &["crash"]),
     (Mutant::JournalNotReplayed, STORAGE, &["crash"]),
     (Mutant::JournalNotRenewed, STORAGE, &["crash"]),
+    (Mutant::SpareNotSynced, STORAGE, &["spares"]),
     (Mutant::OldKeyWritten, STORAGE, &["sealed"]),
     (Mutant::NonceRepeated, STORAGE, &["nonces"]),
     (Mutant::ScrubTrustsHeaders, STORAGE, &["scrub"]),

@@ -4,9 +4,13 @@
 //! `cargo bench -p varve-storage --bench store -- DIRECTORY [MIB [MEASURE]]`: the directory must be on the disk in question, MIB (512)
 //! is the size of the log that is read, MEASURE the only one that is taken (`reads` for the four that read). With `sealed` in front of a line the store has a key.
 //!
+//! `varve` has its allocator keep blocks of some MiB that were given back. To measure what it does, let this one do so, too:
+//! `MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=67108864 cargo bench ...` (GNU C library).
+//!
 //! | measure | the store                                       | beside it                                                  |
 //! |---------|-------------------------------------------------|------------------------------------------------------------|
 //! | large   | a prepare of 1 MiB per round, made durable      | 1 MiB overwritten in a file, and `fdatasync`               |
+//! | reused  | the same, written over segments that were let go of | as above                                              |
 //! | small   | a prepare of 4 KiB per round, made durable      | 4 KiB overwritten in a file, and `fdatasync`               |
 //! | groups  | 1 KiB for each of 1,000 groups in one round     | the same bytes in one file, and one `fdatasync`            |
 //! | scan    | opens a log, reading all of it from the disk    | reads files of the same bytes, 1 MiB at a time             |
@@ -27,12 +31,14 @@ use varve_protocol::id::{
     ClusterId, DirectoryId, Epoch, GroupId, NodeId, Offset, Op, ProducerId, RequestNumber, Timestamp, View,
 };
 use varve_protocol::log_start::LogStart;
-use varve_protocol::prepare::{PREPARE_HEADER_SIZE, Prepare, PrepareFields, PrepareId, PrepareKind};
+use varve_protocol::prepare::{
+    PREPARE_HEADER_SIZE, Prepare, PrepareFields, PrepareHeader, PrepareId, PrepareKind,
+};
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
 use varve_storage::{
-    Completion, Extent, FileDisk, Identity, Job, Keys, Options, ReadFrom, ScrubFrom, Store,
+    Completion, Extent, FileDisk, Identity, Job, Keys, Options, ReadFrom, ScrubFrom, Store, Summary,
     raise_open_files_max,
 };
 
@@ -44,6 +50,8 @@ const GROUPS: u64 = 1000;
 const IDLE_GROUPS: u64 = 10_000;
 /// Each measure is taken so often, in turns.
 const TURNS: usize = 5;
+/// Bytes of a segment where segments are let go of.
+const SHORT_SEGMENT_BYTES: u64 = 64 << 20;
 /// Rounds over all groups: enough to fill the journal a few times.
 const GROUP_ROUNDS: usize = 200;
 
@@ -60,10 +68,13 @@ fn main() -> Outcome {
     let is_wanted = |measure: &str| arguments.get(2).is_none_or(|only| only == measure);
     for keys in [Keys::NONE, Keys::parse(&"5a".repeat(32), [7; 32])?] {
         if is_wanted("large") {
-            rounds("large", &root, &keys, (MIB, 60))?;
+            rounds("large", &root, &keys, (MIB, 60, Kept::Everything))?;
+        }
+        if is_wanted("reused") {
+            rounds("reused", &root, &keys, (MIB, 192, Kept::OneSegment))?;
         }
         if is_wanted("small") {
-            rounds("small", &root, &keys, (4096, 400))?;
+            rounds("small", &root, &keys, (4096, 400, Kept::Everything))?;
         }
         if is_wanted("groups") {
             many_groups(&root, &keys)?;
@@ -112,16 +123,35 @@ fn timed<T>(waits: &mut Vec<Duration>, act: impl FnOnce() -> Outcome<T>) -> Outc
     Ok(done)
 }
 
+/// What is kept of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kept {
+    Everything,
+    /// What is older goes as soon as a segment is full, before the clock runs again.
+    OneSegment,
+}
+
 /// One prepare a round, made durable.
-fn rounds(name: &str, root: &Path, keys: &Keys, (size, count): (usize, usize)) -> Outcome {
+fn rounds(name: &str, root: &Path, keys: &Keys, (size, count, kept): (usize, usize, Kept)) -> Outcome {
     let mut pair = Pair::default();
     let body = Bytes::from(vec![7; size - PREPARE_HEADER_SIZE]);
     for _ in 0..TURNS {
         let (mut store, dir) = new_store(root, keys, 1)?;
         let mut log = Log::new(1);
+        if kept == Kept::OneSegment {
+            drop(store);
+            let segment_size_bytes_max = SHORT_SEGMENT_BYTES;
+            let disk = FileDisk::open(dir.clone())?;
+            let options = Options { keys: keys.clone(), segment_size_bytes_max, ..Options::DEFAULT };
+            store = Store::open(disk, IDENTITY, options, &mut |_, _| {})?.0;
+            let_go_as_it_fills(&mut store, &mut log, &body, 3 * SHORT_SEGMENT_BYTES as usize / size)?;
+        }
         for _ in 0..count {
             let jobs = vec![log.append(&body)];
             timed(&mut pair.store, || durable(&mut store, jobs, 1))?;
+            if kept == Kept::OneSegment {
+                let_go_as_it_fills(&mut store, &mut log, &body, 0)?;
+            }
         }
         drop(store);
         remove_dir_all(dir)?;
@@ -135,6 +165,42 @@ fn rounds(name: &str, root: &Path, keys: &Keys, (size, count): (usize, usize)) -
         }
     }
     pair.print(name, keys);
+    Ok(())
+}
+
+/// A summary of nothing but where the log ended.
+struct Ended(Option<PrepareHeader>);
+
+impl Summary for Ended {
+    fn push(&mut self, header: &PrepareHeader, _: Option<&Prepare>) {
+        self.0 = Some(*header);
+    }
+
+    fn finish(&self) -> Option<Snapshot> {
+        Some(Snapshot { header: self.0?, state: Bytes::new() })
+    }
+}
+
+fn summarize(before: Option<&Snapshot>) -> Option<Box<dyn Summary>> {
+    Some(Box::new(Ended(before.map(|before| before.header))))
+}
+
+/// Appends so often, and lets go of all full segments but the newest.
+fn let_go_as_it_fills(store: &mut Store<FileDisk>, log: &mut Log, body: &Bytes, count: usize) -> Outcome {
+    for _ in 0..count {
+        durable(store, vec![log.append(body)], 1)?;
+    }
+    let group = log.group;
+    let Some(Completion::Surveyed { sealed, .. }) = store.execute(vec![Job::Survey { group }]).pop() else {
+        return Err("a survey was not answered".into());
+    };
+    if let [.., before, _] = sealed.as_slice() {
+        let first = before.next.op;
+        let told = store.execute(vec![Job::LetGo { group, first, summarize }]);
+        if !matches!(told.as_slice(), [Completion::LetGo { .. }]) {
+            return Err(format!("nothing was let go: {told:?}").into());
+        }
+    }
     Ok(())
 }
 

@@ -204,8 +204,20 @@ impl<F: DiskFile> Log<F> {
         let path = snapshot_path(group, snapshot.op());
         let sealed = sealed_file::seal(&self.owner, group, &path, snapshot.encode());
         file::create_whole(disk, &path, sealed)?;
-        let gone: Vec<PathBuf> = self.sealed.drain(..count).map(|segment| segment.path).collect();
-        remove_all(disk, group, &gone)?;
+        let key = self.owner.keys.newest();
+        let mut gone: Vec<PathBuf> = Vec::new();
+        for segment in self.sealed.drain(..count) {
+            // What was not sealed, or with a key that may be taken away, is not kept longer than it must be.
+            let is_kept = segment.header.key == key;
+            let removed = if is_kept { disk.put_by(&segment.path) } else { disk.remove(&segment.path) };
+            match removed {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.or_failed_to("remove", &segment.path)?,
+            }
+            gone.push(segment.path);
+        }
+        let dir = group_dir(group);
+        disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
         index_file::remove(disk, gone.iter());
         if self.base.head.op > Op::ZERO {
             remove_all(disk, group, &[snapshot_path(group, self.base.head.op)])?;

@@ -12,7 +12,7 @@
 //! * a failed `sync` leaves unknown what is on the disk, and a later success says nothing about it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -65,6 +65,21 @@ pub trait Disk: Send + 'static {
     /// # Errors
     /// `NotFound` if it is not there, `DirectoryNotEmpty` if it is not empty; else as the system reports.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a file that another one of its directory may be written over, if the disk keeps it for that ([`Self::take_spare`]).
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    fn put_by(&self, path: &Path) -> io::Result<()> {
+        self.remove(path)
+    }
+
+    /// A file of this directory that was put by, if the disk has kept one. Its name is a temporary one, and its bytes are
+    /// anything.
+    fn take_spare(&self, dir: &Path) -> Option<PathBuf> {
+        let _ = dir;
+        None
+    }
 
     /// Makes the names in a directory durable.
     ///

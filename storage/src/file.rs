@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use varve_protocol::mutant::Mutant;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
@@ -35,6 +36,33 @@ pub(crate) fn create_whole_of<D: Disk>(
     let dir = path.parent().unwrap_or(Path::new(""));
     disk.sync_dir(dir).or_failed_to("sync directory", dir)?;
     Ok(file)
+}
+
+/// Makes the file `path` of another one of its directory, of which these bytes overwrite the beginning: durably, and at no time
+/// is something else there under this name. Returns it open.
+pub(crate) fn create_over<D: Disk>(
+    disk: &D,
+    path: &Path,
+    spare: &Path,
+    bytes: Bytes,
+) -> Result<D::File, StorageError> {
+    let file = disk.open(spare, OpenMode::Existing).or_failed_to("open", spare)?;
+    file.write_at(&[bytes], 0).or_failed_to("write to", spare)?;
+    if !Mutant::SpareNotSynced.is_on() {
+        file.sync().or_failed_to("sync", spare)?;
+    }
+    disk.rename(spare, path).or_failed_to("rename to", path)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    disk.sync_dir(dir).or_failed_to("sync directory", dir)?;
+    Ok(file)
+}
+
+/// Whether there is a file of this name.
+pub(crate) fn is_there<D: Disk>(disk: &D, path: &Path) -> Result<bool, StorageError> {
+    match disk.open(path, OpenMode::Existing) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        opened => opened.or_failed_to("open", path).map(|_| true),
+    }
 }
 
 /// Removes a file; one that somebody has lost need not be removed.

@@ -51,6 +51,7 @@ mod seal;
 mod sealed_file;
 mod segment;
 mod shelf;
+mod spare;
 mod store;
 mod superblocks;
 mod torn;

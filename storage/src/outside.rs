@@ -1,6 +1,8 @@
 //! What can be told of a group's files without the keys that they are sealed with: whether the disk has kept what was written.
 //!
 //! Checksums are over what is sealed, so every byte is looked at; what is not looked at is whether the prepares belong together.
+//! Behind where the newest round began nothing is said of what is not sound: it may be torn, or of the segment that this one is
+//! written over.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,7 @@ use crate::error::{IoContext, StorageError};
 use crate::log::group_dir;
 use crate::seal::Label;
 use crate::sealed_file;
-use crate::segment::{BLOCK_SIZE, FIRST_POSITION, SegmentHeader, parse_file_name};
+use crate::segment::{BLOCK_SIZE, FIRST_POSITION, SegmentHeader, Slots, parse_file_name};
 
 /// What was seen of a group from outside.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -33,8 +35,6 @@ pub struct OutsideDamage {
     pub path: PathBuf,
     /// Where the first byte is that belongs to nothing sound.
     pub position: u64,
-    /// It is at the end of the newest segment, where a torn write of a crash looks the same.
-    pub may_be_torn: bool,
 }
 
 /// Looks at all files of a group.
@@ -50,10 +50,9 @@ pub fn look_from_outside<D: Disk>(disk: &D, group: GroupId) -> Result<Outside, S
     places.sort();
     let newest = places.last().map(|(op, _)| *op);
     for (first_op, path) in &places {
-        let position = look_at_segment(disk, path, *first_op, &mut seen)?;
-        let may_be_torn = Some(*first_op) == newest;
-        let damage = |position| OutsideDamage { path: path.clone(), position, may_be_torn };
-        seen.damaged.extend(position.map(damage));
+        let is_newest = Some(*first_op) == newest;
+        let position = look_at_segment(disk, path, (*first_op, is_newest), &mut seen)?;
+        seen.damaged.extend(position.map(|position| OutsideDamage { path: path.clone(), position }));
     }
     let is_beside = |name: &&String| {
         [".snapshot", ".transfer", ".resume", ".index"].iter().any(|end| name.ends_with(end))
@@ -63,17 +62,17 @@ pub fn look_from_outside<D: Disk>(disk: &D, group: GroupId) -> Result<Outside, S
         let size = file.size().or_failed_to("read the size of", &path)?;
         let bytes = read(&file, &path, 0, size)?;
         if sealed_file::has_label(&bytes) && sealed_file::key_of(&bytes).is_none() {
-            seen.damaged.push(OutsideDamage { path, position: 0, may_be_torn: false });
+            seen.damaged.push(OutsideDamage { path, position: 0 });
         }
     }
     Ok(seen)
 }
 
-/// Goes from prepare to prepare; says where it cannot go on, if there is more than zeros.
+/// Goes from prepare to prepare; says where it cannot go on, if there should be more.
 fn look_at_segment<D: Disk>(
     disk: &D,
     path: &Path,
-    first_op: Op,
+    (first_op, is_newest): (Op, bool),
     seen: &mut Outside,
 ) -> Result<Option<u64>, StorageError> {
     let file = disk.open(path, OpenMode::Existing).or_failed_to("open", path)?;
@@ -91,6 +90,11 @@ fn look_at_segment<D: Disk>(
         seen.bytes += stored;
         position += stored;
         op = op.next();
+    }
+    let slots = Slots::decode(&block, &header);
+    if is_newest && let Some(slot) = slots.newest {
+        let is_before = slot.is_sealed || op < slot.op || (op == slot.op && position != slot.position);
+        return Ok(is_before.then_some(position));
     }
     let rest = read(&file, path, position, size.saturating_sub(position))?;
     Ok(rest.iter().any(|byte| *byte != 0).then_some(position))

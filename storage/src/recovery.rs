@@ -19,7 +19,7 @@
 //! | readable                 | before the slot's op       | anything        | end lost: it was synced                         |
 //! | readable                 | at the slot's op, elsewhere than the slot says | anything | refused: the two contradict each other |
 //! | readable                 | at or behind the slot's op | nothing, or zeros | sound: this is the end                        |
-//! | both sound               | at or behind the slot's op | anything else   | torn, never acknowledged: cut                   |
+//! | both sound               | at or behind the slot's op | anything else   | torn, never acknowledged, or of an older segment: cut |
 //! | one readable, one rotten | at or behind the slot's op | anything else   | end lost: the rotten one may have been the newer |
 //!
 //! The cases of a crash in round r, all covered by these: slot r there or not, times any subset of the round's sectors.
@@ -315,7 +315,7 @@ impl<D: Disk> Recovery<'_, D> {
         let mut writer = Writer::open(self.disk, segment)?;
         if verdict == Verdict::Torn {
             Mark::TornRoundCut.hit();
-            tracing::info!(group = %self.chain.group, op = %next_op, position = scan.position, "cut a torn round");
+            tracing::info!(group = %self.chain.group, op = %next_op, position = scan.position, "cut what is behind the last sound prepare");
             if !Mutant::TornTailKept.is_on() {
                 writer.cut(segment, scan.position)?;
             }

@@ -3,10 +3,11 @@
 //! A node whose disk is full has to go on taking part in view changes, or its groups cannot get rid of it; and deletions have to
 //! be written before they free anything. So at its start a store writes a file of zeros. A write that finds no room removes it
 //! and is tried again, unless it is one that has to do without ([`Reserved::sparing`]): records that clients append wait until
-//! there is room and the reserve is whole again, so that they never eat it up.
+//! there is room and the reserve is whole again, so that they never eat it up. Before that goes all that logs have put by
+//! (`spare`), whoever writes.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use varve_protocol::mark::Mark;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError, is_full};
 use crate::file;
+use crate::spare::Spares;
 
 /// The file.
 pub(crate) const RESERVE_NAME: &str = "reserve";
@@ -37,6 +39,7 @@ struct Inner<D> {
     is_whole: bool,
     /// What is written now must do without it.
     is_spared: bool,
+    spares: Spares,
 }
 
 /// An open file of such a disk.
@@ -56,7 +59,13 @@ impl<D: Disk> Reserved<D> {
     pub(crate) fn new(disk: D, size: u64) -> Self {
         let found = disk.open(Path::new(RESERVE_NAME), OpenMode::Existing).and_then(|file| file.size());
         let is_whole = found.is_ok_and(|found| found >= size) || size == 0;
-        Self(Arc::new(Mutex::new(Inner { disk, size, is_whole, is_spared: false })))
+        Self(Arc::new(Mutex::new(Inner {
+            disk,
+            size,
+            is_whole,
+            is_spared: false,
+            spares: Spares::default(),
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<D>> {
@@ -89,7 +98,11 @@ impl<D: Disk> Reserved<D> {
         let size = usize::try_from(inner.size).expect("a reserve fits the memory");
         let mut zeros = vec![Bytes::from_static(ZEROS); size / ZEROS.len()];
         zeros.push(Bytes::from_static(&ZEROS[..size % ZEROS.len()]));
-        match file::create_whole_of(&inner.disk, path, &zeros) {
+        let mut made = file::create_whole_of(&inner.disk, path, &zeros);
+        if made.as_ref().is_err_and(StorageError::is_disk_full) && inner.give_up_spares() {
+            made = file::create_whole_of(&inner.disk, path, &zeros);
+        }
+        match made {
             Ok(_) => {
                 Mark::ReserveRestored.hit();
                 inner.is_whole = true;
@@ -100,17 +113,38 @@ impl<D: Disk> Reserved<D> {
         Ok(inner.is_whole)
     }
 
-    /// Does something that may need room, and does it again without the reserve if there is none and it may use that.
+    /// Does something that may need room. If there is none it does it again without what was put by, and then without the reserve,
+    /// if it may use that.
     fn attempt<T>(&self, act: impl Fn(&D) -> io::Result<T>) -> io::Result<T> {
         let mut inner = self.lock();
-        match act(&inner.disk) {
-            Err(error) if is_full(error.kind()) && inner.give_back() => act(&inner.disk),
-            done => done,
+        loop {
+            match act(&inner.disk) {
+                Err(error) if is_full(error.kind()) && (inner.give_up_spares() || inner.give_back()) => {}
+                done => return done,
+            }
         }
     }
 }
 
 impl<D: Disk> Inner<D> {
+    /// Removes all that was put by; says whether there was anything.
+    fn give_up_spares(&mut self) -> bool {
+        let spares = self.spares.drain();
+        if spares.is_empty() {
+            return false;
+        }
+        Mark::SparesGivenUp.hit();
+        // One that is gone with its log makes no room, and one that stays is removed at the next start.
+        let is_removed = |spare: &PathBuf| {
+            self.disk
+                .remove(spare)
+                .and_then(|()| spare.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir)))
+        };
+        let removed = spares.iter().filter(|spare| is_removed(spare).is_ok()).count();
+        tracing::info!(removed, "the disk is full; the files that were put by are given up");
+        removed > 0
+    }
+
     /// Gives the reserve back, if it may be; says whether there was one.
     fn give_back(&mut self) -> bool {
         if self.is_spared || !self.is_whole || self.size == 0 {
@@ -153,6 +187,28 @@ impl<D: Disk> Disk for Reserved<D> {
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.lock().disk.remove_dir(path)
+    }
+
+    fn put_by(&self, path: &Path) -> io::Result<()> {
+        let mut inner = self.lock();
+        let size = inner.disk.open(path, OpenMode::Existing)?.size()?;
+        let spare = Spares::name_of(path);
+        match inner.disk.rename(path, &spare) {
+            Err(error) if is_full(error.kind()) => return inner.disk.remove(path),
+            renamed => renamed?,
+        }
+        for gone in inner.spares.push(spare, size) {
+            match inner.disk.remove(&gone) {
+                // It has gone with its log.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+
+    fn take_spare(&self, dir: &Path) -> Option<PathBuf> {
+        self.lock().spares.pop(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

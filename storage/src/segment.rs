@@ -1,5 +1,5 @@
 //! A segment file: a local block of 4096 bytes, then prepares in a row, exactly as they are sent or sealed ([`crate::seal`]), then
-//! nothing or zeros.
+//! nothing, zeros, or what was there before: a new file may be written over one that was let go of ([`crate::spare`]).
 //!
 //! The name is `<base offset, 20 digits>-<first op, 20 digits>.log`. Prepares without records take an op and no offset,
 //! so two segments may have the same base offset; the op tells them apart, and the offset lets people find records.

@@ -4,7 +4,8 @@
 //! write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling up to 256 KiB. So an idle
 //! group stays small, and the sync that carries the zeros is not much longer than others; with pieces of 4 MiB it was what the slowest
 //! hundredth of all appends waited for. Writing zeros ahead of large writes would cost more than it saves; they extend the file
-//! themselves, and so do small ones that the journal makes durable. Blocks that are only allocated ahead save nothing: what was never
+//! themselves, and so do small ones that the journal makes durable; but what is made of a segment that was let go of (`spare`) is as
+//! long as that was. Blocks that are only allocated ahead save nothing: what was never
 //! written is metadata, too (`benches/preallocation.rs`).
 //!
 //! When the disk is full the file is cut where the segment ends, so that the log is as before ([`Room`]). Only what may extend a
@@ -14,6 +15,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use varve_protocol::id::Op;
+use varve_protocol::mark::Mark;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
@@ -73,8 +75,19 @@ impl<F: DiskFile> Writer<F> {
         round: u64,
     ) -> Result<Self, StorageError> {
         let block = Bytes::from(segment.header.encode(round));
-        let file = file::create_whole(disk, &segment.path, block)?;
-        Ok(Self { file, allocated: FIRST_POSITION, slot: segment.header.first_slot(round), is_dirty: false })
+        let slot = segment.header.first_slot(round);
+        let path = &segment.path;
+        // One that is gone has gone with a log that another one has taken the place of.
+        if let Some(spare) = path.parent().and_then(|dir| disk.take_spare(dir))
+            && file::is_there(disk, &spare)?
+        {
+            Mark::SpareUsed.hit();
+            let file = file::create_over(disk, path, &spare, block)?;
+            let allocated = file.size().or_failed_to("read the size of", path)?;
+            return Ok(Self { file, allocated, slot, is_dirty: false });
+        }
+        let file = file::create_whole(disk, path, block)?;
+        Ok(Self { file, allocated: FIRST_POSITION, slot, is_dirty: false })
     }
 
     /// Opens the file of a segment that is appended to again.

@@ -18,5 +18,6 @@ mod resume;
 mod rot;
 mod scrub;
 mod sealed;
+mod spares;
 mod support;
 mod world;
