@@ -51,7 +51,7 @@ const IDLE_GROUPS: u64 = 10_000;
 /// Each measure is taken so often, in turns.
 const TURNS: usize = 5;
 /// Bytes of a segment where segments are let go of.
-const SHORT_SEGMENT_BYTES: u64 = 64 << 20;
+const SHORT_SEGMENT_BYTES: usize = 64 << 20;
 /// Rounds over all groups: enough to fill the journal a few times.
 const GROUP_ROUNDS: usize = 200;
 
@@ -140,11 +140,11 @@ fn rounds(name: &str, root: &Path, keys: &Keys, (size, count, kept): (usize, usi
         let mut log = Log::new(1);
         if kept == Kept::OneSegment {
             drop(store);
-            let segment_size_bytes_max = SHORT_SEGMENT_BYTES;
+            let segment_size_bytes_max = SHORT_SEGMENT_BYTES as u64;
             let disk = FileDisk::open(dir.clone())?;
             let options = Options { keys: keys.clone(), segment_size_bytes_max, ..Options::DEFAULT };
             store = Store::open(disk, IDENTITY, options, &mut |_, _| {})?.0;
-            let_go_as_it_fills(&mut store, &mut log, &body, 3 * SHORT_SEGMENT_BYTES as usize / size)?;
+            let_go_as_it_fills(&mut store, &mut log, &body, 3 * SHORT_SEGMENT_BYTES / size)?;
         }
         for _ in 0..count {
             let jobs = vec![log.append(&body)];

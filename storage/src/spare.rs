@@ -66,14 +66,15 @@ mod tests {
     fn the_newest_are_kept_and_each_directory_gets_its_own() {
         let mut spares = Spares::default();
         let path = |name: &str| Spares::name_of(Path::new(name));
+        let nothing: [PathBuf; 0] = [];
         let half = SPARE_BYTES_MAX / 2;
-        assert_eq!(spares.push(path("a/1.log"), half), [PathBuf::new(); 0]);
-        assert_eq!(spares.push(path("b/1.log"), half), [PathBuf::new(); 0]);
+        assert_eq!(spares.push(path("a/1.log"), half), nothing);
+        assert_eq!(spares.push(path("b/1.log"), half), nothing);
         assert_eq!(spares.push(path("a/2.log"), 1), [PathBuf::from("a/1.log.spare.tmp")]);
         assert_eq!(spares.pop(Path::new("c")), None);
         assert_eq!(spares.pop(Path::new("a")), Some(path("a/2.log")));
         assert_eq!(spares.pop(Path::new("a")), None);
-        assert_eq!(spares.push(path("a/3.log"), half), [PathBuf::new(); 0], "what was taken counts no more");
+        assert_eq!(spares.push(path("a/3.log"), half), nothing, "what was taken counts no more");
         assert_eq!(spares.drain(), [path("b/1.log"), path("a/3.log")]);
         assert_eq!(spares.pop(Path::new("b")), None);
     }

@@ -114,7 +114,7 @@ fn what_was_put_by_makes_room_before_the_reserve_does() {
     assert_eq!(told, [durable(GROUP, &next[1])]);
     assert_eq!(spares(&disk), [""; 0]);
     assert!(disk.open("reserve".as_ref(), OpenMode::Existing).is_ok(), "the reserve is whole");
-    let too_much = Branch::behind(&next[1]).seal(RESERVE_BYTES as usize);
+    let too_much = Branch::behind(&next[1]).seal(usize::try_from(RESERVE_BYTES).unwrap());
     let told = answers(&mut store, vec![append(GROUP, std::slice::from_ref(&too_much))]);
     assert_eq!(told.last(), Some(&Completion::DiskFull { group: GROUP }));
     assert!(!told.contains(&durable(GROUP, &too_much)), "{told:?}");
