@@ -13,6 +13,7 @@ mod let_go_with;
 mod log;
 mod memory_disk;
 mod model;
+mod outside;
 mod refusal;
 mod resume;
 mod rot;

@@ -108,13 +108,13 @@ fn what_was_put_by_makes_room_before_the_reserve_does() {
     let options = Options { reserve_bytes: RESERVE_BYTES, ..SMALL_SEGMENTS };
     let (disk, mut store, prepares) = six_of_twelve(options);
     disk.set_capacity(Some(disk.used()));
-    let next = Branch::behind(&prepares[11]).seal_many(&[100, 2500]);
-    // The first one takes one of them, the second needs more room than there is.
-    let told = answers(&mut store, vec![append(GROUP, &next)]);
-    assert_eq!(told, [durable(GROUP, &next[1])]);
+    let next = Branch::behind(&prepares[11]).seal(6000);
+    // It is written over one of them, and needs more room than that has; the other one makes it.
+    let told = answers(&mut store, vec![append(GROUP, std::slice::from_ref(&next))]);
+    assert_eq!(told, [durable(GROUP, &next)]);
     assert_eq!(spares(&disk), [""; 0]);
     assert!(disk.open("reserve".as_ref(), OpenMode::Existing).is_ok(), "the reserve is whole");
-    let too_much = Branch::behind(&next[1]).seal(usize::try_from(RESERVE_BYTES).unwrap());
+    let too_much = Branch::behind(&next).seal(usize::try_from(RESERVE_BYTES).unwrap());
     let told = answers(&mut store, vec![append(GROUP, std::slice::from_ref(&too_much))]);
     assert_eq!(told.last(), Some(&Completion::DiskFull { group: GROUP }));
     assert!(!told.contains(&durable(GROUP, &too_much)), "{told:?}");
