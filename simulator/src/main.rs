@@ -139,7 +139,7 @@ fn main() -> ExitCode {
     let plan = arguments.plan();
     if let Some(world) = plan.worlds.iter().find(|world| !plan.profile.fits(**world)) {
         let (profile, name) = (plan.profile.argument(), world.name());
-        eprintln!("error:{profile} cannot be played in the {name} world; choose the other one with --world");
+        eprintln!("error:{profile} cannot be played in the {name} world; add --world fast");
         return ExitCode::from(2);
     }
     let began = Instant::now();

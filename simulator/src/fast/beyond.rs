@@ -63,7 +63,7 @@ impl<M: Machine> Universe<M> {
         let statuses = self.statuses();
         let mut is_map_known = true;
         for (group, members) in self.watched_groups() {
-            let health = health(group, &members, &statuses);
+            let health = health(&replicas(group, &members, &statuses), members.len());
             self.note(format!("{group}: {health:?}"));
             // Without its metadata the cluster is ill as a whole, and not every node knows what it holds.
             if health == Health::Silent && is_map_known {
@@ -79,7 +79,8 @@ impl<M: Machine> Universe<M> {
     pub(super) fn groups_to_judge(&self) -> Vec<GroupId> {
         let statuses = self.statuses();
         let is_judged = |(group, members): &&(GroupId, Vec<NodeId>)| {
-            !self.scenario.is_beyond() || health(*group, members, &statuses) == Health::Works
+            let health = || health(&replicas(*group, members, &statuses), members.len());
+            !self.scenario.is_beyond() || health() == Health::Works
         };
         self.placement.iter().filter(is_judged).map(|(group, _)| *group).collect()
     }
@@ -101,20 +102,68 @@ fn is_well(replica: &GroupStatus) -> bool {
     replica.problem.is_none() && matches!(replica.role, Role::Primary | Role::Backup)
 }
 
-/// How a group is, as its replicas tell. Those of whom nothing is told are on nodes that do not know the newest metadata.
-fn health(group: GroupId, members: &[NodeId], statuses: &BTreeMap<NodeId, NodeStatus>) -> Health {
-    let replicas: Vec<&GroupStatus> =
-        members.iter().filter_map(|node| replica(*node, group, statuses)).collect();
+/// Those of its replicas that there are.
+fn replicas<'a>(
+    group: GroupId,
+    members: &[NodeId],
+    statuses: &'a BTreeMap<NodeId, NodeStatus>,
+) -> Vec<&'a GroupStatus> {
+    members.iter().filter_map(|node| replica(*node, group, statuses)).collect()
+}
+
+/// How a group of so many is, as these replicas tell. The others are on nodes that do not know the newest metadata.
+fn health(replicas: &[&GroupStatus], members: usize) -> Health {
     let leads = |replica: &&&GroupStatus| replica.role == Role::Primary;
     let view: Option<View> = replicas.iter().filter(leads).map(|primary| primary.view).max();
     let follows = |replica: &&&GroupStatus| {
         Some(replica.view) == view && matches!(replica.role, Role::Primary | Role::Backup)
     };
-    if 2 * replicas.iter().filter(follows).count() > members.len() {
+    if 2 * replicas.iter().filter(follows).count() > members {
         return Health::Works;
     }
     let is_ill = |replica: &&&GroupStatus| replica.problem.is_some() || replica.role == Role::Learner;
     let ill = replicas.iter().filter(is_ill).count();
     // As many as those that nothing is the matter with could lead and follow.
-    if ill > 0 && 2 * (replicas.len() - ill) <= members.len() { Health::Ill } else { Health::Silent }
+    if ill > 0 && 2 * (replicas.len() - ill) <= members { Health::Ill } else { Health::Silent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use varve_protocol::id::Offset;
+
+    fn health_of(replicas: &[(Role, u64, Option<&str>)], members: usize) -> Health {
+        let status = |(role, view, problem): &(Role, u64, Option<&str>)| GroupStatus {
+            group: GroupId::new(1),
+            role: *role,
+            view: View::new(*view),
+            primary: NodeId::new(1),
+            head: 5,
+            durable: 5,
+            commit: 5,
+            high_watermark: Offset::new(5),
+            problem: problem.map(str::to_owned),
+        };
+        let replicas: Vec<GroupStatus> = replicas.iter().map(status).collect();
+        health(&replicas.iter().collect::<Vec<_>>(), members)
+    }
+
+    #[test]
+    fn a_group_works_or_says_why_not() {
+        use Health::{Ill, Silent, Works};
+        use Role::{Backup, Faulty, Learner, Primary, ViewChange};
+        let rotten = Some("rotten");
+        assert_eq!(health_of(&[(Primary, 3, None), (Backup, 3, None), (Learner, 3, None)], 3), Works);
+        assert_eq!(
+            health_of(&[(Primary, 3, rotten), (Backup, 3, rotten)], 3),
+            Works,
+            "it serves what it can"
+        );
+        assert_eq!(health_of(&[(Primary, 3, None), (Backup, 2, None), (Faulty, 3, rotten)], 3), Silent);
+        assert_eq!(health_of(&[(ViewChange, 3, None), (Learner, 3, None), (Learner, 3, None)], 3), Ill);
+        assert_eq!(health_of(&[(ViewChange, 3, None), (ViewChange, 3, None), (Learner, 3, None)], 3), Silent);
+        assert_eq!(health_of(&[(ViewChange, 3, None)], 3), Silent, "nobody says what is the matter");
+        assert_eq!(health_of(&[(ViewChange, 3, rotten)], 3), Ill);
+        assert_eq!(health_of(&[], 3), Silent);
+    }
 }
