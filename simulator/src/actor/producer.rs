@@ -184,7 +184,9 @@ impl Producer {
                 }
             }
             Answer::Refused(refusal) => {
-                let elsewhere = self.rng.random_range(0..lane.replicas.len());
+                let any = self.rng.random_range(0..lane.replicas.len());
+                // Who has one try per append would need luck to find the last replica of a group.
+                let elsewhere = if self.is_healed { lane.next_to_try() } else { any };
                 lane.on_refused_for_good(request, &refusal, (elsewhere, orders))?;
             }
             Answer::Fetched { .. } | Answer::Response(_) => {

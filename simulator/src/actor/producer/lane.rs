@@ -162,6 +162,12 @@ impl Lane {
         }
     }
 
+    /// The replica behind the one that was asked last.
+    pub(super) fn next_to_try(&self) -> usize {
+        let asked = self.replicas.iter().position(|node| *node == self.target);
+        asked.map_or(0, |asked| (asked + 1) % self.replicas.len())
+    }
+
     pub(super) fn try_elsewhere(&mut self, rng: &mut ChaCha8Rng) {
         self.target = self.replicas[rng.random_range(0..self.replicas.len())];
     }
