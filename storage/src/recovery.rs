@@ -194,6 +194,8 @@ impl<D: Disk> Recovery<'_, D> {
         if let Some(log) = shortcut {
             return Ok(log);
         }
+        // What the shortcut could make nothing of is put aside.
+        let places = places_of(&file::list_whole(self.disk, &self.dir)?);
         match &self.snapshot {
             None => (self.visit)(self.chain.group, Piece::Root),
             Some(snapshot) => (self.visit)(self.chain.group, Piece::Snapshot(snapshot)),

@@ -99,6 +99,34 @@ fn what_is_before_a_resume_point_is_not_read() {
 }
 
 #[test]
+fn a_file_that_is_put_aside_behind_a_resume_point_is_a_hole() {
+    let Specimen { disk, log } = specimen();
+    let mut store = open(&disk).store;
+    let more = Branch::behind(&log[9]).seal_many(&[90; 9]);
+    store.execute(vec![append(GROUP, &more)]);
+    drop(store);
+    let segments = files(&disk, ".log");
+    assert!(segments.len() >= 5, "{segments:?}");
+    // Nothing says what the third one goes on from: neither the end of the second, nor itself.
+    let file = disk.open(&segments[1], OpenMode::Existing).unwrap();
+    file.set_size(file.size().unwrap() - 1).unwrap();
+    file.sync().unwrap();
+    overwrite(&disk, &segments[2], 0, &[0; 4096 + 128]);
+    let tail = disk.fork();
+    for (disk, extent) in [(tail, Extent::Tail), (disk, Extent::Whole)] {
+        let Opened { found, resumed, shown, .. } = open_as(&disk, extent);
+        assert_eq!((found.problem, resumed, found.head), (None, None, more[8].id()), "{extent:?}");
+        let hole = found.hole.unwrap();
+        assert!(
+            hole.after.op >= log[RESUMED].op() && shown.len() as u64 == hole.after.op.as_raw(),
+            "{hole:?}"
+        );
+        assert_eq!(files(&disk, ".log").len(), segments.len() - 1, "it is put aside");
+        assert_eq!(files(&disk, ".unreadable").len(), 1);
+    }
+}
+
+#[test]
 fn a_start_says_what_the_next_one_would_have_to_read_again() {
     let Specimen { disk, log } = specimen();
     let end_of_sealed = open(&disk).found.unmarked.expect("the second segment was read");
