@@ -75,7 +75,7 @@ pub struct Scenario {
     /// The profile that bent it; [`Profile::Beyond`] promises less than the others.
     #[serde(default)]
     pub profile: Profile,
-    /// Nodes: 1, 3 or 5.
+    /// Nodes: 1, 3, 5 or 7.
     pub nodes: u8,
     /// Partitions of the one topic.
     pub partitions: u32,

@@ -1,5 +1,6 @@
 //! Profiles: each universe is about what its profile says, and what goes beyond all promises is never wrong.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +18,14 @@ fn drawn(profile: Profile) -> impl Iterator<Item = Scenario> {
 
 fn knows(scenario: &Scenario, is_it: impl Fn(Fault) -> bool) -> bool {
     scenario.strikes.iter().any(|strike| is_it(strike.fault))
+}
+
+#[test]
+fn clusters_of_all_sizes_are_drawn() {
+    let sizes = drawn(Profile::Swarm).map(|drawn| (drawn.nodes, drawn.replication_factor));
+    let sizes: BTreeSet<(u8, u8)> = sizes.collect();
+    let wanted = [(1, 1), (3, 1), (3, 3), (5, 1), (5, 3), (5, 5), (7, 7)];
+    assert!(wanted.iter().all(|size| sizes.contains(size)), "{sizes:?}");
 }
 
 #[test]

@@ -44,6 +44,9 @@ const ROT_IN_USE_PERMILLE: u32 = 400;
 /// others, which know power failures anyway.
 const BLACKOUTS_PERMILLE: [u32; 2] = [500, 100];
 
+/// Universes of the fast world with seven nodes, in a thousand.
+const MANY_NODES_PERMILLE: u32 = 80;
+
 /// Universes that leave somebody behind, in a thousand of those with a minority that can be.
 const LEFT_BEHIND_PERMILLE: u32 = 400;
 
@@ -79,6 +82,13 @@ pub fn timing(seed: u64) -> Timing {
     timing.scrub_pass_every = Duration::from_millis(pick(rng, &[200, 500, 2_000]));
     timing.catch_up_bytes_per_second = pick(&mut stream(seed, "catching up"), &[0, 0, 2_000_000, 10_000_000]);
     timing
+}
+
+/// Nodes and replicas: of the fast world sometimes more than usual. Drawn apart.
+fn draw_many((seed, world): (u64, World), usual: (u8, u8)) -> (u8, u8) {
+    let rng = &mut stream(seed, "many nodes");
+    let are_many = chance(rng, MANY_NODES_PERMILLE) && world == World::Fast;
+    if are_many { (7, pick(rng, &[7, 7, 5, 3])) } else { usual }
 }
 
 /// Drawn apart. A single replica has no minority that it could lose.
@@ -153,7 +163,8 @@ impl Scenario {
         };
         let safety = Duration::from_secs(safety_s);
         let partitions = pick(rng, &[1, 1, 2, 3, 6]);
-        let (nodes, replication_factor) = profile.size(nodes, pick(rng, factors));
+        let size = draw_many((seed, world), (nodes, pick(rng, factors)));
+        let (nodes, replication_factor) = profile.size(size);
         let share = |kind, permille| profile.permille(kind, permille);
         Self {
             seed,
@@ -273,7 +284,11 @@ impl Scenario {
             return self;
         }
         // With fewer replicas than nodes, two absent nodes may be the majority of a partition.
-        let count = if self.replication_factor == 5 { rng.random_range(1..=2) } else { 1 };
+        let count = match self.replication_factor {
+            7 => rng.random_range(1..=3),
+            5 => rng.random_range(1..=2),
+            _ => 1,
+        };
         let first = rng.random_range(0..self.nodes);
         for index in 0..count {
             let node = NodeId::new((first + index) % self.nodes + 1);

@@ -111,7 +111,7 @@ impl Profile {
     }
 
     /// Nodes and replicas, where the swarm has so many: enough of them for what it is about.
-    pub(super) fn size(self, nodes: u8, replication_factor: u8) -> (u8, u8) {
+    pub(super) fn size(self, (nodes, replication_factor): (u8, u8)) -> (u8, u8) {
         match self {
             Self::Swarm | Self::Calm => (nodes, replication_factor),
             Self::Moves => (5, 3),

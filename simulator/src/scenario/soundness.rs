@@ -6,7 +6,7 @@ use varve_protocol::durability::Durability;
 use super::{Fault, Rot, Scenario};
 
 /// The most nodes there may be.
-const NODES_MAX: u8 = 5;
+const NODES_MAX: u8 = 7;
 
 /// The fewest replicas of which one may lose what it had synced.
 const REPLICAS_TO_LOSE_FROM: u8 = 3;
