@@ -204,11 +204,18 @@ impl<F: DiskFile> Log<F> {
         let path = snapshot_path(group, snapshot.op());
         let sealed = sealed_file::seal(&self.owner, group, &path, snapshot.encode());
         file::create_whole(disk, &path, sealed)?;
+        let dir = group_dir(group);
+        // Nothing that was let go of is kept for long: what nothing was written over goes now, and of a log in which nothing is
+        // written any more nothing is put by.
+        while let Some(spare) = disk.take_spare(&dir) {
+            file::remove_if_there(disk, &spare)?;
+        }
+        let is_in_use = self.chain.head.op > self.active.header.first_op();
         let key = self.owner.keys.newest();
         let mut gone: Vec<PathBuf> = Vec::new();
         for segment in self.sealed.drain(..count) {
-            // What was not sealed, or with a key that may be taken away, is not kept longer than it must be.
-            let is_kept = segment.header.key == key;
+            // What was not sealed, or with a key that may be taken away, is not kept at all.
+            let is_kept = is_in_use && segment.header.key == key;
             let removed = if is_kept { disk.put_by(&segment.path) } else { disk.remove(&segment.path) };
             match removed {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -216,7 +223,6 @@ impl<F: DiskFile> Log<F> {
             }
             gone.push(segment.path);
         }
-        let dir = group_dir(group);
         disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
         index_file::remove(disk, gone.iter());
         if self.base.head.op > Op::ZERO {

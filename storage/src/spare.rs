@@ -4,7 +4,8 @@
 //! (`benches/preallocation.rs`). So a log that lets go of segments puts their files by, in its own directory, and makes the next
 //! segment of one of them: its local block is overwritten and synced before the file has its new name. What is behind that are
 //! prepares of before. They do not continue the log, so a start cuts them off like a torn round, and what was put by and not
-//! used is removed, like every temporary file. With the log goes what it has put by.
+//! used is removed, like every temporary file. With the log goes what it has put by; and what nothing was written over until the log lets
+//! go of more, or of all it had, goes as well: records that are too old do not stay on the disk for it.
 //!
 //! Of all logs so many bytes are kept, those that were put by last; and none when the disk is full: that comes before the reserve.
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use varve_protocol::id::{GroupId, Op};
+use varve_protocol::log_start::LogStart;
 use varve_protocol::prepare::Prepare;
 use varve_storage::{Completion, Disk, DiskFile, Job, Keys, MemoryDisk, OpenMode, Options, ReadFrom, Store};
 
@@ -139,6 +140,21 @@ fn what_was_put_by_goes_with_its_log_and_at_the_next_start() {
 }
 
 #[test]
+fn what_nothing_is_written_over_goes() {
+    let (disk, mut store, prepares) = six_of_twelve(SMALL_SEGMENTS);
+    let before = spares(&disk);
+    let_go(&mut store, 10);
+    let after = spares(&disk);
+    assert!(after.len() == 1 && !before.contains(&after[0]), "{before:?} went, {after:?} came");
+    // Nothing is appended any more but the entry that lets go of all that is before it.
+    let mut branch = Branch::behind(&prepares[11]);
+    let start = LogStart { op: Op::new(13), offset: prepares[11].header().next_offset() };
+    store.execute(vec![append(GROUP, &[branch.seal_log_start(start)])]);
+    let_go(&mut store, 13);
+    assert_eq!(spares(&disk), [""; 0], "no record that is too old stays on the disk");
+}
+
+#[test]
 fn what_was_not_sealed_with_the_newest_key_is_not_kept() {
     let (disk, store, prepares) = six_of_twelve(SMALL_SEGMENTS);
     drop(store);
@@ -146,8 +162,8 @@ fn what_was_not_sealed_with_the_newest_key_is_not_kept() {
     let sealed = Options { keys, ..SMALL_SEGMENTS };
     let (mut store, ..) = reopen(disk.clone(), sealed.clone());
     let mut branch = Branch::behind(&prepares[11]);
-    let next = branch.seal_many(&[500; 7]);
-    assert_eq!(answers(&mut store, vec![append(GROUP, &next)]), [durable(GROUP, &next[6])]);
+    let next = branch.seal_many(&[500; 8]);
+    assert_eq!(answers(&mut store, vec![append(GROUP, &next)]), [durable(GROUP, &next[7])]);
     let_go(&mut store, 13);
     assert_eq!(spares(&disk), [""; 0], "it can be read without the key");
     let_go(&mut store, 16);
