@@ -4,7 +4,7 @@
 //! the universe fails without is taken away: [`search`] says in which order, [`part`] what there is to take, [`ddmin`] how
 //! many things are taken at once. What is left is written to a file that `replay` plays, and told as a [`story`].
 //!
-//! Fast world only: there a universe costs milliseconds, and some hundreds are played.
+//! Fast world only: there a universe costs a second or less, and some hundreds are played.
 
 pub mod ddmin;
 pub mod part;
