@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     logging::start(context.log.as_deref().unwrap_or(log_default))?;
     match arguments.command {
         Command::Dev(arguments) => block_on(dev::run(&context, &arguments)),
-        Command::Node(arguments) => block_on(node::run(&arguments)),
+        Command::Node(arguments) => node::run(&arguments),
         Command::Format(arguments) => format::run(&context, &arguments),
         Command::Cert(arguments) => cert::run(&context, &arguments),
         Command::Key(arguments) => key::run(&context, &arguments),

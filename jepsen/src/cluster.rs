@@ -193,11 +193,14 @@ impl Cluster {
         // Nodes that come back lead again soon, so that there is more of that.
         let restore = rng.random_range(1_500..6_000);
         let mtu = self.network.mtu();
+        // One and more work by other paths of the runtime.
+        let threads = rng.random_range(1..=2);
         let _ = write!(
             text,
             "\n[tls]\nca = \"tls/ca.crt\"\ncert_dir = \"tls\"\n\n[timing]\nrestore_primaries_after_ms = {restore}\n\n\
              [storage]\nsegment_size_bytes_max = {SEGMENT_BYTES}\n\
-             scrub_bytes_per_second_max = {SCRUB_BYTES_PER_SECOND}\n\n[transport]\npath_mtu_max = {mtu}\n"
+             scrub_bytes_per_second_max = {SCRUB_BYTES_PER_SECOND}\n\n[transport]\npath_mtu_max = {mtu}\n\
+             threads = {threads}\n"
         );
         text
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use varve_protocol::id::NodeId;
@@ -94,9 +95,19 @@ pub(crate) struct Arguments {
 }
 
 /// Runs a node.
-pub(crate) async fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let config = ClusterConfig::load(&arguments.which.config)?;
     arguments.which.check_ready(&config)?;
+    let runtime = match config.transport.threads {
+        1 => Builder::new_current_thread().enable_all().build(),
+        // This thread drives the node itself, the others its connections.
+        threads => Builder::new_multi_thread().worker_threads(threads - 1).enable_all().build(),
+    };
+    let runtime = runtime.context("the system gives no threads").map_err(Failure::refused)?;
+    runtime.block_on(run_until_told(arguments, &config))
+}
+
+async fn run_until_told(arguments: &Arguments, config: &ClusterConfig) -> Outcome {
     let mut signals = Signals::new()?;
     let orphaned = arguments.exit_with_parent.then(end_of_stdin);
     let (asked, stop) = oneshot::channel();
@@ -111,12 +122,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Outcome {
         signals.next().await;
         std::process::exit(1);
     });
-    let ended = run_node(&config, arguments.which.node(), async move {
+    let ended = run_node(config, arguments.which.node(), async move {
         let _ = stop.await;
     })
     .await;
     signals.abort();
-    ended.map_err(|error| arguments.which.failure(&config, error))
+    ended.map_err(|error| arguments.which.failure(config, error))
 }
 
 /// The signals that ask a process to stop.

@@ -17,7 +17,7 @@ use super::{
     CATCH_UP_BYTES_PER_SECOND_MAX, CLUSTER_NODES_MAX, ClusterConfig, MEMORY_SYNC_MS, NodeSettings, NumberKey,
     PATH_MTU_MAX, PULSE_INTERVAL_MS, PULSES_PER_SUSPICION_MIN, Problem, RESTORE_PRIMARIES_AFTER_MS,
     SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_AGE_MS_MAX, SEGMENT_SIZE_BYTES_MAX, SUSPICION_TIMEOUT_MS,
-    StorageSettings, TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
+    StorageSettings, THREADS, TimingSettings, TransportSettings, VIEW_CHANGE_TIMEOUT_MS,
 };
 
 /// A problem and the byte of the file where it is.
@@ -110,6 +110,7 @@ impl Default for StorageTable {
 pub(super) struct TransportTable {
     pub(super) path_mtu_max: Spanned<u64>,
     pub(super) catch_up_bytes_per_second_max: Spanned<u64>,
+    pub(super) threads: Spanned<u64>,
 }
 
 impl Default for TransportTable {
@@ -117,6 +118,7 @@ impl Default for TransportTable {
         Self {
             path_mtu_max: unwritten(PATH_MTU_MAX),
             catch_up_bytes_per_second_max: unwritten(CATCH_UP_BYTES_PER_SECOND_MAX),
+            threads: unwritten(THREADS),
         }
     }
 }
@@ -156,6 +158,8 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<ClusterConfig, Located> {
                 &file.transport.catch_up_bytes_per_second_max,
                 CATCH_UP_BYTES_PER_SECOND_MAX,
             )?,
+            threads: usize::try_from(bounded(&file.transport.threads, THREADS)?)
+                .expect("the bounds of this key fit any machine"),
         },
     })
 }
