@@ -5,7 +5,7 @@
 //! |      0 |    4 | checksum        | CRC-32 of bytes 4..96                                                   |
 //! |      4 |    4 | body_checksum   | CRC-32 of the body                                                      |
 //! |      8 |    4 | magic           | `VRVF`                                                                  |
-//! |     12 |    1 | version         | 3                                                                       |
+//! |     12 |    1 | version         | 5                                                                       |
 //! |     13 |    1 | command         | see [`Command`]                                                         |
 //! |     14 |    1 | replica         | between nodes: the sender's place in the group                          |
 //! |     15 |    1 | reserved        | zero                                                                    |

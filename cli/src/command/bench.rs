@@ -46,7 +46,7 @@ enum Verb {
     /// Append, as fast as possible or at a rate
     ///
     /// Latency goes to the acknowledgement: with --rate from when the record was due, without it from handing it over, which
-    /// includes waiting for room in the window.
+    /// includes waiting for room in the window. What one record takes when no other is on its way, --in-flight 1 tells.
     Produce(Load),
     /// Read a topic that exists, from its first record to where it ends now
     ///

@@ -67,6 +67,21 @@ fn a_rate_is_kept_and_every_record_is_read_by_every_consumer() {
 }
 
 #[test]
+fn no_more_records_are_on_their_way_than_were_asked_for() {
+    let mut cluster = Cluster::start();
+    cluster.varve(&["stream", "create", "shop"]).ok();
+    cluster.varve(&["topic", "create", "shop/orders"]).ok();
+    let load = ["produce", "shop/orders", "--in-flight", "3", "--linger", "5ms"];
+    let report = bench(&cluster, &[&load[..], &SHORT].concat());
+    assert!(report["sides"][0]["records_in_all"].as_u64().unwrap() > 30, "{report}");
+    cluster.stop();
+    let dumped = cluster.varve(&["dump", "varve-data/node-1", "--group", "1", "--output", "json"]).text();
+    let lines = dumped.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let batches: Vec<u64> = lines.filter_map(|line| line["record_count"].as_u64()).collect();
+    assert!(batches.len() > 10 && batches.iter().all(|count| *count <= 3), "{batches:?}");
+}
+
+#[test]
 fn a_topic_that_a_benchmark_made_is_taken_away_again() {
     let cluster = Cluster::start();
     let load =

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use varve_client::{Ack, ClientError, Consumer, Fetched, Offset, Producer, Record, Target};
 
@@ -54,6 +54,8 @@ pub(super) struct Sending {
     /// The run that is stamped on payloads; none: they carry no stamp.
     pub(super) run: Option<u64>,
     pub(super) partitions: u32,
+    /// Records that each producer has waiting for their acknowledgement at most.
+    pub(super) in_flight: Option<u32>,
     pub(super) recorder: Shared,
 }
 
@@ -63,6 +65,8 @@ struct Awaited {
     /// When each was due.
     due: Vec<Duration>,
     bytes: u64,
+    /// Their places among those that wait, if there are only so many.
+    places: Option<OwnedSemaphorePermit>,
 }
 
 /// Sends one producer's share of the load from a thread of its own; ends when all of it is acknowledged or has failed.
@@ -96,8 +100,13 @@ async fn send_all(
     mut together: Vec<Together>,
 ) -> Result<(), ClientError> {
     let Sending { clock, end, payloads, run, partitions, .. } = sending;
+    let places = sending.in_flight.map(|count| Arc::new(Semaphore::new(count as usize)));
     let sent = async {
         for turn in 0.. {
+            let place = match &places {
+                Some(places) => Some(take_place(places, &mut together).await),
+                None => None,
+            };
             let record = share.record(turn);
             let now = clock.now();
             let due = share.due(record).unwrap_or(now);
@@ -128,7 +137,7 @@ async fn send_all(
                     taken.await
                 }
             }?;
-            together[partition as usize].add(ack, due, bytes).await;
+            together[partition as usize].add(ack, (due, bytes, place)).await;
         }
         Ok(())
     };
@@ -144,15 +153,18 @@ struct Together {
 }
 
 impl Together {
-    async fn add(&mut self, ack: Ack, due: Duration, bytes: u64) {
+    async fn add(&mut self, ack: Ack, (due, bytes, place): (Duration, u64, Option<OwnedSemaphorePermit>)) {
         match &mut self.awaited {
             Some(awaited) if awaited.ack.is_with(&ack) => {
                 awaited.due.push(due);
                 awaited.bytes += bytes;
+                if let (Some(places), Some(place)) = (&mut awaited.places, place) {
+                    places.merge(place);
+                }
             }
             Some(_) | None => {
                 self.hand_over().await;
-                self.awaited = Some(Awaited { ack, due: vec![due], bytes });
+                self.awaited = Some(Awaited { ack, due: vec![due], bytes, places: place });
             }
         }
     }
@@ -164,6 +176,20 @@ impl Together {
             let _ = self.give.send(awaited).await;
         }
     }
+}
+
+/// Waits until one of those that wait has its acknowledgement, if there are as many as may wait.
+async fn take_place(places: &Arc<Semaphore>, together: &mut [Together]) -> OwnedSemaphorePermit {
+    let mut taken = pin!(Arc::clone(places).acquire_owned());
+    let taken = tokio::select! {
+        biased;
+        taken = &mut taken => taken,
+        () = ready(()) => {
+            hand_over_all(together).await;
+            taken.await
+        }
+    };
+    taken.expect("nobody closes it")
 }
 
 async fn hand_over_all(together: &mut [Together]) {
@@ -178,8 +204,9 @@ fn nanos(due: Duration) -> u64 {
 }
 
 async fn wait_for_acks(mut awaited: mpsc::Receiver<Awaited>, clock: Clock, recorder: Shared) {
-    while let Some(Awaited { ack, due, bytes }) = awaited.recv().await {
+    while let Some(Awaited { ack, due, bytes, places }) = awaited.recv().await {
         let fate = ack.wait().await;
+        drop(places);
         let (now, count) = (clock.now(), due.len() as u64);
         let mut recorder = recorder.lock();
         match fate {

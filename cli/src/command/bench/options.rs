@@ -20,6 +20,9 @@ use crate::topic_name::TopicName;
 /// Producers or consumers of one process. Each has a connection of its own.
 const WORKERS_MAX: i64 = 256;
 
+/// Records that one producer may be told to have on their way: more than any window holds.
+const IN_FLIGHT_MAX: u32 = 1 << 20;
+
 /// What every benchmark takes.
 #[derive(clap::Args, Debug)]
 pub(super) struct Common {
@@ -68,6 +71,9 @@ pub(super) struct Load {
     #[arg(long, value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u64).range(1..=CLIENT_TABLE_REQUESTS_MAX as u64))]
     pub(super) window: u64,
+    /// Records of a producer that wait for their acknowledgement at once, at most; 1 measures one at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
+    pub(super) in_flight: Option<u32>,
     /// How many producers, each with a connection of its own; they share the rate
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX))]
     pub(super) producers: u32,
@@ -170,6 +176,10 @@ impl Load {
             setting("batch-bytes", self.batch_bytes),
             setting("linger", time(self.linger)),
             setting("window", self.window),
+            setting(
+                "in-flight",
+                self.in_flight.map_or_else(|| "unlimited".to_owned(), |count| count.to_string()),
+            ),
             setting("producers", self.producers),
             setting("duration", time(self.duration)),
             setting("warm-up", time(self.warm_up)),

@@ -209,6 +209,7 @@ async fn measure(
             payloads: payloads.clone(),
             run: readers.map(|_| run),
             partitions,
+            in_flight: load.in_flight,
             recorder: produced.clone(),
         };
         sending.spawn(produce(handle, share, common));
