@@ -34,7 +34,7 @@ pub const BATCH_RECORDS_MAX: u32 = 1 << 20;
 pub const PREPARES_IN_FLIGHT_MAX: u64 = 64;
 
 /// Bytes of prepares above the commit that a primary keeps in flight for one group, whatever their number.
-pub const PREPARES_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
+pub const PREPARES_IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 
 /// Reads of one group that wait until a quorum confirms the primary's view. One round answers all of them, so a full list
 /// means that rounds take long.

@@ -195,6 +195,9 @@ marks! {
         LeavingFollowed, "Something was put behind an entry by which a replica left.";
         StrangerDropped, "A message was dropped of a node that does not speak for that place, or not any more.";
     }
+    "transport" {
+        LaneFull, "A frame for another node found no room in its lane, and was dropped.";
+    }
 }
 
 impl Mark {
@@ -267,7 +270,7 @@ mod tests {
     fn marks_stand_in_the_order_of_all() {
         assert!(Mark::ALL.iter().enumerate().all(|(place, mark)| *mark as usize == place));
         assert!(Mark::ALL.is_sorted_by_key(|mark| {
-            ["consensus", "storage", "replica"].iter().position(|room| *room == mark.room())
+            ["consensus", "storage", "replica", "transport"].iter().position(|room| *room == mark.room())
         }));
     }
 }

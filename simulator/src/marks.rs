@@ -11,6 +11,7 @@ use varve_protocol::mark::{Hits, Mark};
 use crate::scenario::World;
 
 const BOTH: &[World] = &[World::Fast, World::Quic];
+const FAST: &[World] = &[World::Fast];
 const QUIC: &[World] = &[World::Quic];
 
 /// Who has lost something of its log tells none. So the longest log told has no gap, and nothing is ruled out: what replicas say
@@ -37,6 +38,7 @@ pub const BEYOND: &[(&[World], Mark, &str)] = &[
     (BOTH, Mark::MendingBranched, NOT_LOST),
     (BOTH, Mark::FileLost, "what can be made up for at the next start only is harmed between lives"),
     (QUIC, Mark::PauseNoticed, "a process cannot be frozen in this world"),
+    (FAST, Mark::LaneFull, "lanes of this world have no bound"),
 ];
 
 /// How much is printed.

@@ -24,6 +24,7 @@ use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::NodeId;
 use varve_protocol::retention::Retention;
+use varve_transport::Tuning;
 
 pub use draw::{is_metadata_spared, is_metadata_summed_up, metadata_bytes_kept, retention, timing};
 pub use fault::{Death, Fault, Reach, Strike, Victim};
@@ -192,6 +193,14 @@ pub struct Link {
     pub duplicate_permille: u32,
     /// Packets overtaken by later ones, in a thousand (QUIC world).
     pub reorder_permille: u32,
+    /// Bytes that may wait for a lane of data between two nodes; what finds no room is dropped (QUIC world).
+    #[serde(default = "lane_bytes_default")]
+    pub lane_bytes_max: usize,
+}
+
+/// What nodes are set to unless told otherwise.
+pub(crate) fn lane_bytes_default() -> usize {
+    Tuning::default().lane_bytes_max
 }
 
 /// The disks.

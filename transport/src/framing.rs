@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use quinn::{ReadExactError, RecvStream, SendStream};
-use tokio::sync::mpsc;
 use varve_protocol::frame::{FRAME_HEADER_SIZE, Frame, IncomingHeader};
 
 use crate::error::TransportError;
+use crate::queue::QueueReceiver;
 
 /// Frames written in one go.
 const FRAMES_PER_WRITE_MAX: usize = 64;
@@ -45,14 +45,15 @@ pub(crate) async fn write_frame(stream: &mut SendStream, frame: &Frame) -> Resul
 /// Writes what comes out of a queue until the queue or the stream ends.
 pub(crate) async fn write_queue(
     stream: &mut SendStream,
-    queue: &mut mpsc::Receiver<Frame>,
+    queue: &mut QueueReceiver,
 ) -> Result<(), TransportError> {
-    let mut frames = Vec::with_capacity(FRAMES_PER_WRITE_MAX);
-    while queue.recv_many(&mut frames, FRAMES_PER_WRITE_MAX).await > 0 {
-        let chunks = frames.drain(..).flat_map(|frame| frame.encode()).collect();
-        write_chunks(stream, chunks).await?;
+    loop {
+        let frames = queue.take(FRAMES_PER_WRITE_MAX).await;
+        if frames.is_empty() {
+            return Ok(());
+        }
+        write_chunks(stream, frames.iter().flat_map(Frame::encode).collect()).await?;
     }
-    Ok(())
 }
 
 async fn write_chunks(stream: &mut SendStream, mut chunks: Vec<Bytes>) -> Result<(), TransportError> {

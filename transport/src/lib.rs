@@ -20,6 +20,7 @@ mod framing;
 mod identity;
 mod lane;
 mod peer;
+mod queue;
 mod serve;
 mod session;
 mod shared;

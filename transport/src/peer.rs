@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use quinn::{Connection, RecvStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use varve_protocol::frame::{Command, Frame};
 use varve_protocol::id::{Incarnation, NodeId};
 
@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::framing::{read_frame, write_frame, write_queue};
 use crate::identity::is_shown_by;
 use crate::lane::{CONTROL_TAG, Lane, PULSE_TAG};
+use crate::queue::{self, QueueReceiver, QueueSender};
 use crate::shared::{Link, Shared, close, code};
 use crate::tasks::Tasks;
 
@@ -45,13 +46,9 @@ pub(crate) async fn run(shared: Arc<Shared>, tasks: Tasks, connection: Connectio
 }
 
 /// Starts the writer of a lane, which opens its stream.
-fn open_lane(
-    shared: &Arc<Shared>,
-    tasks: &Tasks,
-    connection: &Connection,
-    lane: Lane,
-) -> mpsc::Sender<Frame> {
-    let (sender, queue) = mpsc::channel(shared.tuning.frames_max(lane));
+fn open_lane(shared: &Arc<Shared>, tasks: &Tasks, connection: &Connection, lane: Lane) -> QueueSender {
+    let tuning = &shared.tuning;
+    let (sender, queue) = queue::queue(tuning.frames_max(lane), tuning.bytes_max(lane));
     let (shared, connection) = (shared.clone(), connection.clone());
     tasks.spawn(async move {
         if let Err(error) = write_lane(&shared, &connection, lane, queue).await {
@@ -65,7 +62,7 @@ async fn write_lane(
     shared: &Shared,
     connection: &Connection,
     lane: Lane,
-    mut queue: mpsc::Receiver<Frame>,
+    mut queue: QueueReceiver,
 ) -> Result<(), TransportError> {
     let mut stream =
         connection.open_uni().await.map_err(|error| TransportError::Broken(error.to_string()))?;

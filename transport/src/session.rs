@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::mpsc;
-use varve_protocol::frame::{Command, Frame, FrameError};
+use varve_protocol::frame::{Command, FrameError};
 
 use crate::error::TransportError;
 use crate::event::{Event, SessionId};
 use crate::framing::{read_frame, write_frame, write_queue};
+use crate::queue::{QueueReceiver, queue};
 use crate::shared::Shared;
 use crate::tasks::Tasks;
 
@@ -31,7 +31,7 @@ async fn serve(
         return shared.drop_unreadable(&connection, &error);
     }
     let session = SessionId::new(shared.new_number());
-    let (sender, queue) = mpsc::channel(shared.tuning.session_frames_max);
+    let (sender, queue) = queue(shared.tuning.session_frames_max, shared.tuning.session_bytes_max);
     shared.sessions().insert(session, sender);
     tasks.spawn(write_answers(connection.clone(), send, queue));
     if let Err(error) = read_requests(&shared, session, &mut recv).await {
@@ -66,7 +66,7 @@ async fn read_requests(
     Ok(())
 }
 
-async fn write_answers(connection: Connection, mut send: SendStream, mut queue: mpsc::Receiver<Frame>) {
+async fn write_answers(connection: Connection, mut send: SendStream, mut queue: QueueReceiver) {
     let written = tokio::select! {
         biased;
         written = write_queue(&mut send, &mut queue) => written,

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quinn::{Connection, VarInt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, Incarnation, NodeId, Op};
+use varve_protocol::mark::Mark;
 
 use crate::error::{SendError, TransportError};
 use crate::event::{EventSender, SessionId};
 use crate::lane::Lane;
+use crate::queue::QueueSender;
 use crate::tuning::Tuning;
 
 /// Codes with which connections are closed.
@@ -33,16 +35,17 @@ pub(crate) mod code {
 pub(crate) struct Link {
     /// Tells this connection from those before and after it.
     pub(crate) number: u64,
-    pub(crate) lanes: Vec<mpsc::Sender<Frame>>,
+    pub(crate) lanes: Vec<QueueSender>,
     pub(crate) connection: Connection,
 }
 
 impl Link {
     pub(crate) fn send(&self, lane: Lane, frame: Frame) -> Result<(), SendError> {
-        self.lanes[lane.index()].try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::Busy,
-            mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
-        })
+        let sent = self.lanes[lane.index()].try_send(frame);
+        if sent == Err(SendError::Busy) {
+            Mark::LaneFull.hit();
+        }
+        sent
     }
 }
 
@@ -62,7 +65,7 @@ pub(crate) struct Shared {
     pub(crate) events: EventSender,
     /// Held for a map operation only, by the node's task and when a connection comes or goes.
     links: Mutex<BTreeMap<NodeId, Link>>,
-    sessions: Mutex<BTreeMap<SessionId, mpsc::Sender<Frame>>>,
+    sessions: Mutex<BTreeMap<SessionId, QueueSender>>,
     next_number: AtomicU64,
     frames_dropped: AtomicU64,
     shutdown: watch::Sender<bool>,
@@ -86,7 +89,7 @@ impl Shared {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, mpsc::Sender<Frame>>> {
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, QueueSender>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

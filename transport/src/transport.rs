@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::{AsyncUdpSocket, Endpoint, Runtime};
-use tokio::sync::mpsc;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, Incarnation, NodeId};
 
@@ -97,13 +96,11 @@ impl Transport {
     pub fn send_to_client(&self, session: SessionId, frame: Frame) -> Result<(), SendError> {
         let mut sessions = self.shared.sessions();
         let Some(queue) = sessions.get(&session) else { return Err(SendError::NotConnected) };
-        queue.try_send(frame).map_err(|error| {
+        let sent = queue.try_send(frame);
+        if sent.is_err() {
             sessions.remove(&session);
-            match error {
-                mpsc::error::TrySendError::Full(_) => SendError::Busy,
-                mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
-            }
-        })
+        }
+        sent
     }
 
     /// The address this endpoint listens on.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX};
+use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, PREPARES_IN_FLIGHT_BYTES_MAX};
 
 use crate::error::TransportError;
 use crate::lane::{DATA_LANES, Lane};
@@ -48,8 +48,13 @@ pub struct Tuning {
     pub control_frames_max: usize,
     /// Frames that may wait for any other lane to a peer.
     pub lane_frames_max: usize,
+    /// Bytes that may wait for a lane of data or of repair. More than a group has uncommitted, so what is dropped would have come too
+    /// late to be waited for: the peer is slower than a quorum, and asks for it when it has caught up.
+    pub lane_bytes_max: usize,
     /// Answers that may wait for one client's stream.
     pub session_frames_max: usize,
+    /// Bytes of them.
+    pub session_bytes_max: usize,
 }
 
 impl Default for Tuning {
@@ -63,7 +68,9 @@ impl Default for Tuning {
             initial_rtt: Duration::from_millis(10),
             control_frames_max: 4 * GROUPS_PER_NODE_MAX,
             lane_frames_max: 1024,
+            lane_bytes_max: 2 * PREPARES_IN_FLIGHT_BYTES_MAX,
             session_frames_max: 1024,
+            session_bytes_max: 1 << 30,
         }
     }
 }
@@ -80,6 +87,15 @@ impl Tuning {
         match lane {
             Lane::Control => self.control_frames_max,
             Lane::Pulse | Lane::Data(_) | Lane::Bulk => self.lane_frames_max,
+        }
+    }
+
+    /// Bytes that may wait for a lane to a peer.
+    pub(crate) fn bytes_max(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Data(_) | Lane::Bulk => self.lane_bytes_max,
+            // What is small is counted by frames.
+            Lane::Pulse | Lane::Control => usize::MAX,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::node::doubt::UNSAFE_RESTART;
 
 /// Bytes of appends that may be on their way to the disk before a node says that it is busy: some seconds' work of a
 /// slow disk.
-pub(super) const WRITING_BYTES_MAX: usize = 256 << 20;
+pub(super) const WRITING_BYTES_MAX: usize = 64 << 20;
 
 /// Who waits for a request.
 #[derive(Clone, Copy, Debug)]

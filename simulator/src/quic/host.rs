@@ -71,6 +71,7 @@ pub(crate) fn tuning(scenario: &Scenario) -> Tuning {
         path_mtu_max: 1452,
         idle_timeout: scenario.link.idle_timeout,
         keep_alive: scenario.link.idle_timeout / 3,
+        lane_bytes_max: scenario.link.lane_bytes_max,
         ..Tuning::default()
     }
 }

@@ -13,7 +13,7 @@ use varve_replica::{METADATA_BYTES_KEPT, Timing};
 use super::fault::{Death, Fault, Reach, Strike, Victim};
 use super::profile::{Kind, Profile};
 use super::weather::{draw_strikes, draw_victim};
-use super::{Disk, LeftBehind, Link, Load, Rot, Scenario, World};
+use super::{Disk, LeftBehind, Link, Load, Rot, Scenario, World, lane_bytes_default};
 use crate::random::{chance, duration_between, pick, stream};
 
 /// Universes in which somebody changes the metadata all the time, in a thousand.
@@ -61,6 +61,9 @@ const METADATA_SPARED_PERMILLE: u32 = 800;
 
 /// Universes whose topic acknowledges from memory, in a thousand.
 const FROM_MEMORY_PERMILLE: u32 = 300;
+
+/// Bytes of the lanes of some universes of the QUIC world, of which most hold more than is ever on its way.
+const LANE_BYTES_SMALL: usize = 16 << 10;
 
 /// How topics are compressed; in most universes not at all.
 const COMPRESSIONS: [Compression; 5] =
@@ -124,6 +127,12 @@ pub fn is_metadata_spared(seed: u64) -> bool {
     chance(&mut stream(seed, "metadata spared"), METADATA_SPARED_PERMILLE)
 }
 
+/// In one universe of four a backup misses what it is too slow for. Drawn apart.
+fn draw_lane_bytes(seed: u64) -> usize {
+    let default = lane_bytes_default();
+    pick(&mut stream(seed, "lanes"), &[default, default, default, LANE_BYTES_SMALL])
+}
+
 /// How long the records of a universe are kept. Drawn apart.
 #[must_use]
 pub fn retention(seed: u64) -> Retention {
@@ -181,7 +190,7 @@ impl Scenario {
                 balances: chance(&mut stream(seed, "balances"), share(Kind::Balancing, BALANCERS_PERMILLE)),
                 ..Load::draw(rng, world, partitions)
             },
-            link: profile.link(Link::draw(rng)),
+            link: profile.link(Link { lane_bytes_max: draw_lane_bytes(seed), ..Link::draw(rng) }),
             disk: profile.disk(Disk::draw(rng)),
             clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
             safety,
@@ -403,6 +412,7 @@ impl Link {
             loss_permille: permilles(rng, &[0, 0, 2, 10, 50]),
             duplicate_permille: permilles(rng, &[0, 0, 10, 50]),
             reorder_permille: permilles(rng, &[0, 0, 20, 100]),
+            lane_bytes_max: lane_bytes_default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Disk, Link, World};
+use super::{Disk, Link, World, lane_bytes_default};
 
 /// Stops after which a disk has forgotten something, in a thousand, in universes that are about that.
 const ROT_CRASHES_PERMILLE_MIN: u32 = 300;
@@ -128,6 +128,7 @@ impl Profile {
             loss_permille: 0,
             duplicate_permille: 0,
             reorder_permille: 0,
+            lane_bytes_max: lane_bytes_default(),
             ..link.clone()
         };
         if self == Self::Calm { still } else { link }
