@@ -63,8 +63,6 @@ pub(crate) struct Host<M: Machine> {
     full: u32,
     /// It dies in one of its next rounds of writes.
     pub(crate) doom: Option<Doom>,
-    /// Frames that its processes have received from other nodes.
-    pub(crate) heard: u64,
     /// What happened while it was frozen.
     pub(crate) stash: Vec<Event>,
     past_work: Work,
@@ -93,7 +91,6 @@ impl<M: Machine> Host<M> {
             hung: 0,
             full: 0,
             doom: None,
-            heard: 0,
             stash: Vec::new(),
             past_work: Work::default(),
             rng,

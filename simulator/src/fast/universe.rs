@@ -289,7 +289,7 @@ impl<M: Machine> Universe<M> {
                 self.trace.record(now, trail);
                 match (at, from) {
                     (Endpoint::Node(at), Endpoint::Node(node)) => {
-                        self.host(at).heard += 1;
+                        self.watch.note_named(now, at, (frame.header.group, frame.header.view));
                         self.step(at, Input::PeerFrame { node, frame })
                     }
                     (Endpoint::Node(at), Endpoint::Client(_)) => {

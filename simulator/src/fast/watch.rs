@@ -4,7 +4,7 @@
 //! * Within one life a replica's view does not go back, nor does its commit while it takes part.
 //! * What is durable is written, and what is committed is durable on a quorum of disks, or in as many memories where the topic
 //!   is content with that.
-//! * Nobody enters a view without having heard from another replica.
+//! * Nobody enters a view that no other replica has named to it lately.
 //! * A primary that hears no quorum takes requests for a moment only.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,10 @@ use crate::oracle::Violation;
 /// How long a primary may go on without hearing a quorum.
 const LONELY_MAX: Duration = Duration::from_secs(1);
 
+/// How long what another replica has said of a view may count: a proposal stands until its hearer has repeated its own four times,
+/// 50 ms apart; and there is a look between.
+const NAMED_FOR: Duration = Duration::from_millis(250);
+
 /// Whether nothing is the matter with a replica but that it cannot write, or read something of what it holds.
 pub(crate) fn takes_part(replica: &GroupStatus) -> bool {
     replica.problem.as_ref().is_none_or(|problem| problem == DISK_FULL || problem.contains(ROTTEN))
@@ -31,8 +35,6 @@ struct Seen {
     life: u64,
     view: View,
     commit: u64,
-    /// Frames that its node had received from other nodes.
-    heard: u64,
     /// The first view seen in this life.
     first_view: View,
 }
@@ -43,6 +45,8 @@ pub(crate) struct Watch {
     primaries: BTreeMap<(GroupId, View), (NodeId, u64)>,
     seen: BTreeMap<(NodeId, GroupId), Seen>,
     newest_view: BTreeMap<GroupId, View>,
+    /// The views that other replicas have named to one, later than its own, and when they did so last.
+    named: BTreeMap<(NodeId, GroupId), BTreeMap<View, Duration>>,
     /// Since when a primary has heard no quorum.
     lonely_since: BTreeMap<(NodeId, GroupId), Duration>,
     /// Replicas that may lack what they acknowledged from memory.
@@ -60,12 +64,31 @@ impl Watch {
         Self { are_many: replicas_min > 1, may_return, ..Self::default() }
     }
 
-    /// Looks at a node in one of its lives, in which it has received so many frames from other nodes; gives the groups
-    /// that are in a view not seen there before. Of some groups it may be the last one left.
+    /// Notes that a node hears of a view from another one.
+    pub(crate) fn note_named(&mut self, now: Duration, node: NodeId, (group, view): (GroupId, View)) {
+        let is_news = self.seen.get(&(node, group)).is_none_or(|seen| view > seen.view);
+        if is_news && view > View::ZERO {
+            self.named.entry((node, group)).or_default().insert(view, now);
+        }
+    }
+
+    /// Notes that a node is frozen: it has no time to act on what it has heard.
+    pub(crate) fn note_frozen(&mut self, now: Duration, node: NodeId) {
+        let of_node = self.named.range_mut((node, GroupId::METADATA)..=(node, GroupId::new(u64::MAX)));
+        of_node.flat_map(|(_, views)| views.values_mut()).for_each(|at| *at = now);
+    }
+
+    fn was_named(&self, now: Duration, replica: (NodeId, GroupId), view: View) -> bool {
+        let named = self.named.get(&replica);
+        named.is_some_and(|views| views.range(view..).any(|(_, at)| now.saturating_sub(*at) <= NAMED_FOR))
+    }
+
+    /// Looks at a node in one of its lives; gives the groups that are in a view not seen there before. Of some groups it may be the
+    /// last one left.
     pub(crate) fn look(
         &mut self,
-        node: NodeId,
-        (life, heard): (u64, u64),
+        now: Duration,
+        (node, life): (NodeId, u64),
         status: &NodeStatus,
         decides_alone: impl Fn(GroupId) -> bool,
     ) -> Result<Vec<(GroupId, View)>, Violation> {
@@ -81,10 +104,13 @@ impl Watch {
             let key = (node, replica.group);
             let before = self.seen.get(&key).filter(|before| before.life == life);
             let first_view = before.map_or(replica.view, |before| before.first_view);
-            let now = Seen { life, view: replica.view, commit: replica.commit, heard, first_view };
-            self.look_at_replica(node, now, replica, decides_alone(replica.group))?;
+            let seen_now = Seen { life, view: replica.view, commit: replica.commit, first_view };
+            self.look_at_replica((now, node, life), replica, decides_alone(replica.group))?;
             self.note_doubt(key, replica);
-            let seen = self.seen.insert(key, now);
+            if let Some(named) = self.named.get_mut(&key) {
+                named.retain(|view, _| *view > replica.view);
+            }
+            let seen = self.seen.insert(key, seen_now);
             if seen.map(|seen| seen.view) != Some(replica.view) {
                 news.push((replica.group, replica.view));
             }
@@ -105,8 +131,7 @@ impl Watch {
 
     fn look_at_replica(
         &self,
-        node: NodeId,
-        now: Seen,
+        (now, node, life): (Duration, NodeId, u64),
         replica: &GroupStatus,
         decides_alone: bool,
     ) -> Result<(), Violation> {
@@ -115,14 +140,15 @@ impl Watch {
             let detail = format!("{node}: {group} is durable up to op{durable} and ends at op{head}");
             return Err(Violation::new("durable beyond the log", detail));
         }
-        if let Some(before) = self.seen.get(&(node, *group)).filter(|before| before.life == now.life) {
+        if let Some(before) = self.seen.get(&(node, *group)).filter(|before| before.life == life) {
             if *view < before.view {
                 let detail = format!("{node}: {group} went from {} to {view}", before.view);
                 return Err(Violation::new("view went back", detail));
             }
-            if *view > before.view && now.heard == before.heard && self.are_many && !decides_alone {
+            let was_named = || self.was_named(now, (node, *group), *view);
+            if *view > before.view && self.are_many && !decides_alone && !was_named() {
                 let detail =
-                    format!("{node}: {group} went from {} to {view} and had heard nobody", before.view);
+                    format!("{node}: {group} went from {} to {view}, which nobody had named", before.view);
                 return Err(Violation::new("a view was entered alone", detail));
             }
             // One that takes no part may have given up its log, to take that of the others.

@@ -76,7 +76,10 @@ impl<M: Machine> Universe<M> {
         for (node, status) in &statuses {
             let host = &self.hosts[node];
             let alone = |group| host.machine().is_some_and(|machine| machine.decides_alone(group));
-            for (group, view) in self.watch.look(*node, (host.life, host.heard), status, alone)? {
+            if host.frozen > 0 {
+                self.watch.note_frozen(now, *node);
+            }
+            for (group, view) in self.watch.look(now, (*node, host.life), status, alone)? {
                 self.trace.record(now, Trail::View { node: *node, group, view: view.as_raw() });
             }
             self.watch.look_at_primaries(*node, host.life, status)?;
