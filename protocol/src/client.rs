@@ -277,7 +277,7 @@ pub struct GroupStatus {
     pub primary: NodeId,
     /// Newest op written here.
     pub head: u64,
-    /// Newest op durable here.
+    /// Newest op durable here; 0 while a snapshot takes the place of the log.
     pub durable: u64,
     /// Newest op known to be committed.
     pub commit: u64,

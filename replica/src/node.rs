@@ -398,7 +398,7 @@ fn group_status(id: GroupId, group: &Group) -> GroupStatus {
         State::Open(replica) => GroupStatus {
             view: replica.view(),
             head: replica.head().op.as_raw(),
-            durable: replica.durable().op.as_raw(),
+            durable: if replica.has_snapshot_under_way() { 0 } else { replica.durable().op.as_raw() },
             commit: replica.commit().op.as_raw(),
             high_watermark: replica.next_offset_committed(),
             problem: doubt::problem_of(replica).map(str::to_owned),

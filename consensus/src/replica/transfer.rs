@@ -71,8 +71,10 @@ impl Replica {
         self.pursue();
     }
 
-    /// Whether a snapshot is not durable yet. What is said of this log meanwhile would not hold after a crash.
-    pub(super) fn has_snapshot_under_way(&self) -> bool {
+    /// Whether a snapshot that takes the place of this log is not durable yet. What is said of the log meanwhile would not hold after
+    /// a crash.
+    #[must_use]
+    pub fn has_snapshot_under_way(&self) -> bool {
         self.taking.is_some() && !Mutant::SnapshotNotAwaited.is_on()
     }
 
