@@ -3,7 +3,7 @@
 
 use varve_protocol::durability::Durability;
 
-use super::{Fault, Rot, Scenario};
+use super::{Fault, Profile, Rot, Scenario, World};
 
 /// The most nodes there may be.
 const NODES_MAX: u8 = 7;
@@ -43,6 +43,9 @@ pub enum Unsound {
         "replicas are moved by the others of a group, to nodes that hold none: of {0} that is not possible"
     )]
     Moves(u8),
+    /// A world that does not know what the profile is about.
+    #[error("{} cannot be played in the {} world", .0.argument().trim_start(), .1.name())]
+    ProfileElsewhere(Profile, World),
     /// The faults are not in the order of their times.
     #[error("strike {0} comes before the one that is listed before it")]
     Order(usize),
@@ -59,6 +62,9 @@ impl Scenario {
         }
         if !(1..=self.nodes).contains(&self.replication_factor) {
             return Err(Unsound::ReplicationFactor(self.replication_factor));
+        }
+        if !self.profile.fits(self.world) {
+            return Err(Unsound::ProfileElsewhere(self.profile, self.world));
         }
         let load = &self.load;
         let least = [
@@ -107,7 +113,7 @@ impl Scenario {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LeftBehind, Profile, Reach, Strike, Victim, World};
+    use super::super::{LeftBehind, Reach, Strike, Victim};
     use super::*;
     use clap::ValueEnum;
     use std::time::Duration;
@@ -118,11 +124,19 @@ mod tests {
         for (seed, profile) in
             (0..2_000).flat_map(|seed| Profile::value_variants().iter().map(move |profile| (seed, *profile)))
         {
-            for world in [World::Fast, World::Quic] {
+            for world in [World::Fast, World::Quic].into_iter().filter(|world| profile.fits(*world)) {
                 let scenario = Scenario::draw_as(profile, seed, world);
                 assert_eq!(scenario.verify(), Ok(()), "{} {profile:?} seed {seed}", world.name());
             }
         }
+    }
+
+    #[test]
+    fn a_profile_is_refused_in_a_world_that_does_not_know_it() {
+        let scenario = Scenario { world: World::Quic, ..Scenario::draw_as(Profile::Beyond, 0, World::Fast) };
+        let refused = scenario.verify().expect_err("it is unsound");
+        assert_eq!(refused, Unsound::ProfileElsewhere(Profile::Beyond, World::Quic));
+        assert_eq!(refused.to_string(), "--profile beyond cannot be played in the quic world");
     }
 
     #[test]
