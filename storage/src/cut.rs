@@ -24,8 +24,9 @@ impl<F: DiskFile> Log<F> {
         if keep == self.head().op {
             return Ok(());
         }
-        while keep < self.active.header.parent.op {
-            self.remove_active(disk)?;
+        let mut is_open = true;
+        while keep < self.active.header.parent.op || !is_open {
+            is_open = self.remove_active(disk, keep)?;
         }
         let (position, chain) = self.locate_end(keep)?;
         if self.writer.slot().op > keep.next() {
@@ -43,15 +44,22 @@ impl<F: DiskFile> Log<F> {
         Ok(())
     }
 
-    fn remove_active<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+    /// Goes back to the segment before; says whether its file is open. One of which nothing stays may be gone meanwhile, and then
+    /// the one before that has to be gone back to; a crash between finds that the log has lost its end.
+    fn remove_active<D: Disk<File = F>>(&mut self, disk: &D, keep: Op) -> Result<bool, StorageError> {
         let before = self.sealed.pop().expect("an op that is held is in some segment");
         self.recent = Recent::default();
-        self.writer = Writer::open(disk, &before)?;
-        self.writer.unseal(&before, self.active.header.first_op())?;
+        let is_needed = keep > before.header.parent.op || self.sealed.is_empty();
+        let is_open = is_needed || file::is_there(disk, &before.path)?;
+        if is_open {
+            self.writer = Writer::open(disk, &before)?;
+            self.writer.unseal(&before, self.active.header.first_op())?;
+        }
         let removed = std::mem::replace(&mut self.active, before);
         file::remove_if_there(disk, &removed.path)?;
         let dir = group_dir(self.chain.group);
-        disk.sync_dir(&dir).or_failed_to("sync directory", &dir)
+        disk.sync_dir(&dir).or_failed_to("sync directory", &dir)?;
+        Ok(is_open)
     }
 
     /// Where the prepare `keep` ends in the active segment, and the chain that ends with it.

@@ -166,6 +166,30 @@ fn a_log_is_cut_behind_what_has_rotted_meanwhile() {
 }
 
 #[test]
+fn a_segment_that_is_gone_is_no_hindrance_to_a_cut_before_it() {
+    for (gone, keep, left) in [(2, 1, 2), (2, 2, 2), (3, 2, 3), (3, 1, 2), (3, 3, 3)] {
+        let disk = MemoryDisk::new();
+        let mut store = new_store(disk.clone(), SMALL_SEGMENTS);
+        // Each fills a segment.
+        let prepares = Branch::new(GROUP).seal_many(&[1500; 5]);
+        store.execute(vec![append(GROUP, &prepares)]);
+        let dir = std::path::Path::new("groups/0000000007");
+        let names = || disk.list(dir).unwrap().into_iter().filter(|name| name.ends_with(".log"));
+        let mut logs: Vec<_> = names().collect();
+        logs.sort();
+        assert_eq!(logs.len(), 5);
+        disk.remove(&dir.join(&logs[gone])).unwrap();
+        let told = store.execute(vec![Job::Truncate { group: GROUP, keep: Op::new(keep) }]);
+        let last = &prepares[usize::try_from(keep).unwrap() - 1];
+        assert_eq!(told, [durable(GROUP, last)], "segment {gone} is gone, cut behind op{keep}");
+        assert_eq!(names().count(), left);
+        let next = Branch::behind(last).seal(100);
+        let told = store.execute(vec![append(GROUP, std::slice::from_ref(&next))]);
+        assert_eq!(told.last(), Some(&durable(GROUP, &next)));
+    }
+}
+
+#[test]
 fn a_deleted_group_is_gone_and_the_others_stay() {
     on_each_disk(|disk| {
         let other = GroupId::new(8);
