@@ -312,8 +312,10 @@ impl Replica {
         self.log.head().op.since(self.acknowledged_by(replica))
     }
 
-    /// Whether this replica has reason to want another primary.
-    fn doubts_primary(&self) -> bool {
+    /// Whether this replica has reason to want another primary: it has not heard the present one for too long, or is the primary
+    /// itself and hears no quorum or gets nothing done (N8).
+    #[must_use]
+    pub fn doubts_primary(&self) -> bool {
         self.liveness == Liveness::Suspected || self.leading.is_stuck
     }
 

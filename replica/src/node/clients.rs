@@ -1,6 +1,5 @@
 //! What clients ask of a node: appends, changes of the metadata, the cluster map, status.
 
-use varve_consensus::Status;
 use varve_consensus::event::{Outcome, RequestHandle};
 use varve_protocol::client::{Refusal, Request, Response, decode_archive, encode_archive};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
@@ -14,6 +13,7 @@ use crate::event::Session;
 use crate::group::{Group, State};
 use crate::node::Node;
 use crate::node::doubt::UNSAFE_RESTART;
+use crate::node::offsets::is_led;
 
 /// Bytes of appends that may be on their way to the disk before a node says that it is busy: some seconds' work of a
 /// slow disk.
@@ -241,7 +241,8 @@ impl Node {
     pub(super) fn redirect(&self, id: GroupId) -> Refusal {
         let Some(group) = self.groups.get(&id) else { return Refusal::UnknownGroup { group: id } };
         match group.replica() {
-            Some(replica) if replica.status() == Status::Normal && !replica.is_primary() => {
+            // Who is cut off from its primary names nobody: two of them could send a client from one to the other for ever.
+            Some(replica) if is_led(replica) && !replica.is_primary() => {
                 Refusal::NotPrimary { group: id, view: replica.view(), primary: group.primary_node() }
             }
             Some(replica) if replica.is_restart_unsafe() => {
@@ -254,7 +255,7 @@ impl Node {
     fn cluster_map(&self) -> ClusterMap {
         let mut map = self.metadata.map();
         let leads = |(id, group): (&GroupId, &Group)| {
-            let replica = group.replica().filter(|replica| replica.status() == Status::Normal)?;
+            let replica = group.replica().filter(|replica| is_led(replica))?;
             Some((*id, replica.view(), group.primary_node()))
         };
         map.primaries = self.groups.iter().filter_map(leads).collect();

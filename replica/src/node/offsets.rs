@@ -121,6 +121,6 @@ impl Node {
 }
 
 /// Whether a replica knows who leads its group, and has no reason to doubt it.
-fn is_led(replica: &Replica) -> bool {
-    replica.status() == Status::Normal && (replica.takes_requests() || !replica.is_primary())
+pub(super) fn is_led(replica: &Replica) -> bool {
+    replica.status() == Status::Normal && !replica.doubts_primary()
 }

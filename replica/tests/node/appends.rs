@@ -1,6 +1,8 @@
 //! Appends: acknowledged once, in order, whatever the client repeats.
 
-use varve_protocol::client::Refusal;
+use std::time::Duration;
+
+use varve_protocol::client::{Refusal, Role};
 use varve_protocol::compression::Compression;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, NodeId, Offset, ProducerId, RequestNumber};
@@ -70,6 +72,31 @@ fn an_append_to_a_backup_names_the_primary() {
     for backup in [1, 2, 3].map(NodeId::new).into_iter().filter(|id| *id != leader) {
         let answer = cluster.call(backup, append(group, ProducerId::new(1), 1, &["x"]));
         let refused = refusal(&answer);
+        assert!(matches!(refused, Refusal::NotPrimary { primary, .. } if primary == leader), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_backup_that_is_cut_off_names_no_primary() {
+    let mut cluster = Cluster::start(5);
+    let group = cluster.create_topic(1, 5)[0];
+    let leader = cluster.primary(group);
+    let nodes = [1, 2, 3, 4, 5].map(NodeId::new);
+    let deaf: Vec<NodeId> = nodes.into_iter().filter(|id| *id != leader).take(2).collect();
+    for id in &deaf {
+        nodes.into_iter().filter(|other| other != id).for_each(|other| cluster.cut(other, *id));
+    }
+    cluster.run_for(Duration::from_secs(1));
+    for id in &deaf {
+        assert_eq!(cluster.role(*id, group), Some(Role::Backup), "it enters no view on its own");
+        let answer = cluster.call(*id, append(group, ProducerId::ZERO, 0, &["x"]));
+        assert_eq!(refusal(&answer), Refusal::NoPrimary { group });
+    }
+    cluster.heal();
+    cluster.run_for(Duration::from_secs(1));
+    let leader = cluster.primary(group);
+    for id in deaf.into_iter().filter(|id| *id != leader) {
+        let refused = refusal(&cluster.call(id, append(group, ProducerId::ZERO, 0, &["x"])));
         assert!(matches!(refused, Refusal::NotPrimary { primary, .. } if primary == leader), "{refused:?}");
     }
 }
