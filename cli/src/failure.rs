@@ -96,7 +96,8 @@ impl From<ServerError> for Failure {
             | ServerError::Transport(_)
             | ServerError::File { .. }
             | ServerError::UnknownNode { .. }
-            | ServerError::Address { .. } => Kind::Usage,
+            | ServerError::Address { .. }
+            | ServerError::Release { .. } => Kind::Usage,
             ServerError::Halted { .. }
             | ServerError::DiskThread(_)
             | ServerError::Entropy(_)

@@ -27,6 +27,8 @@ pub(crate) enum Health {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Summary {
     pub(crate) health: Health,
+    /// The version of the cluster.
+    pub(crate) version: u8,
     pub(crate) nodes: Vec<NodeHealth>,
     pub(crate) groups: Vec<GroupHealth>,
     /// The op of the cluster map that it was made with.
@@ -158,7 +160,7 @@ impl Summary {
             true if all_well => Health::Healthy,
             true => Health::Degraded,
         };
-        Self { health, nodes, groups, map_op: map.op }
+        Self { health, version: map.version.as_raw(), nodes, groups, map_op: map.op }
     }
 
     /// Adds which processes the nodes are.
@@ -291,6 +293,7 @@ mod tests {
         };
         ClusterMap {
             op: Op::new(1),
+            version: Default::default(),
             nodes: Vec::new(),
             streams: vec![StreamEntry { name: "shop".to_owned(), topics: vec![topic] }],
             primaries: Vec::new(),
@@ -299,7 +302,7 @@ mod tests {
 
     /// A node and, for the metadata and then for `shop/orders/0`, role and view.
     fn answer(node: u8, roles: Option<[(Role, u64); 2]>) -> Answer {
-        let entry = NodeEntry { node: NodeId::new(node), address: format!("h{node}:1") };
+        let entry = NodeEntry { node: NodeId::new(node), address: format!("h{node}:1"), versions: None };
         let group = |(group, (role, view)): (u64, (Role, u64))| GroupStatus {
             group: GroupId::new(group),
             role,

@@ -34,7 +34,7 @@ impl Client {
     /// When the configuration cannot be used, or no node answers.
     pub async fn with_config(config: ClientConfig) -> Result<Self, ClientError> {
         let ClientConfig { servers, ca_pem, tuning, seed, seams } = config;
-        let transport = varve_transport::ClientConfig { ca_pem, tuning, seed };
+        let transport = varve_transport::ClientConfig { ca_pem, tuning, versions: seams.versions, seed };
         let endpoint = ClientEndpoint::new(&transport, seams.runtime, seams.socket, seams.resolver)
             .map_err(|error| ClientError::Setup { reason: error.to_string() })?;
         let shared = Arc::new(Shared::new(endpoint, servers, seed));

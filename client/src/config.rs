@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
+use varve_protocol::version::Versions;
 use varve_transport::{Resolve, SystemResolver, Tuning, bind_udp};
 
 use crate::connection_string::ConnectionString;
@@ -13,7 +14,7 @@ use crate::error::ClientError;
 /// UDP payloads on loopback may be as large as UDP allows.
 const LOOPBACK_MTU: u16 = 65_527;
 
-/// Socket, names and runtime of a client. The simulator brings its own.
+/// Socket, names, runtime and release of a client. The simulator brings its own.
 #[derive(Clone)]
 pub struct Seams {
     /// What quinn runs on.
@@ -22,6 +23,8 @@ pub struct Seams {
     pub socket: Arc<dyn AsyncUdpSocket>,
     /// Turns names into addresses.
     pub resolver: Arc<dyn Resolve>,
+    /// What the release of the client knows.
+    pub versions: Versions,
 }
 
 impl fmt::Debug for Seams {
@@ -41,7 +44,7 @@ pub struct ClientConfig {
     pub tuning: Tuning,
     /// In simulation, the root of all that is drawn here.
     pub seed: Option<[u8; 32]>,
-    /// Socket, names and runtime.
+    /// Socket, names, runtime and release.
     pub seams: Seams,
 }
 
@@ -64,7 +67,12 @@ impl ClientConfig {
         };
         let socket =
             bind_udp(any, &tuning).map_err(|error| ClientError::Setup { reason: error.to_string() })?;
-        let seams = Seams { runtime: Arc::new(TokioRuntime), socket, resolver: Arc::new(SystemResolver) };
+        let seams = Seams {
+            runtime: Arc::new(TokioRuntime),
+            socket,
+            resolver: Arc::new(SystemResolver),
+            versions: Versions::OF_THIS_RELEASE,
+        };
         Ok(Self { servers: connection.servers.clone(), ca_pem, tuning, seed: None, seams })
     }
 }

@@ -246,6 +246,7 @@ mod tests {
     use varve_protocol::id::{Epoch, ProducerId, RequestNumber, Timestamp, View};
     use varve_protocol::prepare::{PrepareFields, PrepareId, PrepareKind};
     use varve_protocol::record::BatchBuilder;
+    use varve_protocol::version::Version;
 
     use super::*;
 
@@ -253,6 +254,7 @@ mod tests {
     fn prepare(base_offset: u64, record_count: u32, body: Bytes) -> Bytes {
         let parent = PrepareId { op: Op::new(base_offset), view: View::new(0), checksum: 0 };
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: ClusterId::default(),
             group: GroupId::new(1),
             view: View::new(0),

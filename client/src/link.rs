@@ -67,7 +67,7 @@ impl Drop for Link {
 
 async fn write(mut sender: SessionSender, mut frames: mpsc::Receiver<Frame>) {
     while let Some(frame) = frames.recv().await {
-        if let Err(error) = sender.send(&frame).await {
+        if let Err(error) = sender.send(frame).await {
             return tracing::debug!(%error, "session broke while sending");
         }
     }

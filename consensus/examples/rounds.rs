@@ -15,6 +15,7 @@ use varve_protocol::id::{
 use varve_protocol::limits::PREPARES_IN_FLIGHT_MAX;
 use varve_protocol::prepare::PrepareKind;
 use varve_protocol::time::Moment;
+use varve_protocol::version::Version;
 
 const ROUNDS: u64 = 1_000_000;
 const BODY_BYTES: usize = 1024;
@@ -72,6 +73,7 @@ impl Group {
 
     fn request(&mut self, number: u64, body: Bytes) {
         let request = Request {
+            version: Version::FIRST,
             handle: RequestHandle(number),
             producer: ProducerId::ZERO,
             request: RequestNumber::ZERO,

@@ -110,11 +110,13 @@ impl ClientTable {
 mod tests {
     use varve_protocol::id::{ClusterId, Epoch, GroupId, Timestamp, View};
     use varve_protocol::prepare::{PrepareFields, PrepareId, PrepareKind};
+    use varve_protocol::version::Version;
 
     use super::*;
 
     fn header(op: u64, producer: u64, request: u64) -> PrepareHeader {
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: ClusterId::new(1),
             group: GroupId::new(1),
             view: View::ZERO,

@@ -12,6 +12,7 @@ use varve_protocol::message::Message;
 use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
+use varve_protocol::version::Version;
 
 /// Names a request while it is under way; chosen by the driver, meaningless to the core.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -83,6 +84,8 @@ pub struct Request {
     pub producer: ProducerId,
     /// Which of that producer's requests to this group, from 1; zero together with `producer`.
     pub request: RequestNumber,
+    /// The version to write it in: the cluster's.
+    pub version: Version,
     /// What the body is.
     pub kind: PrepareKind,
     /// Records in the body.

@@ -12,6 +12,7 @@ use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
+use varve_protocol::version::Version;
 use varve_storage::{
     Disk, DiskFile, Extent, Identity, Job, MemoryDisk, MemoryFile, OpenMode, Options, ReadFrom, Store,
 };
@@ -103,6 +104,7 @@ fn log(group: GroupId) -> Vec<Prepare> {
     let mut base_offset = Offset::ZERO;
     let seal = |number: usize| {
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: IDENTITY.cluster,
             group,
             view: View::ZERO,

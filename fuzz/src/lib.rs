@@ -15,7 +15,7 @@ use bytes::Bytes;
 use varve_consensus::{RecoveredLog, snapshot::SnapshotBuilder};
 use varve_protocol::checksum::checksum;
 use varve_protocol::client::{FetchOptions, Refusal, Request, Response, decode_archive};
-use varve_protocol::frame::{Body, Command, FRAME_HEADER_SIZE, FRAME_VERSION, Frame};
+use varve_protocol::frame::{Body, Command, FRAME_HEADER_SIZE, Frame};
 use varve_protocol::log_start::LogStart;
 use varve_protocol::message::Message;
 use varve_protocol::metadata::MetadataOp;
@@ -25,6 +25,7 @@ use varve_protocol::record::Batch;
 use varve_protocol::replacement::Replacement;
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
+use varve_protocol::version::Version;
 
 pub use directory::data_dir;
 
@@ -43,7 +44,7 @@ pub fn message(bytes: &[u8]) {
     let Ok(size) = u32::try_from(frame.len() - FRAME_HEADER_SIZE) else { return };
     put(&mut frame, 4, body);
     frame[8..12].copy_from_slice(b"VRVF");
-    frame[12] = FRAME_VERSION;
+    frame[12] = Version::FIRST.in_frame();
     put(&mut frame, 76, size);
     let sum = checksum(&frame[4..FRAME_HEADER_SIZE]);
     put(&mut frame, 0, sum);

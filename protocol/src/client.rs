@@ -3,7 +3,7 @@
 //!
 //! | command    | frame fields used beside group and correlation                         | body                               |
 //! |------------|------------------------------------------------------------------------|------------------------------------|
-//! | `Hello`    | op = node id (zero: a client), correlation = incarnation                | -                                  |
+//! | `Hello`    | op = node id (zero: a client), correlation = incarnation, commit: below | -                                  |
 //! | `Append`   | op = request number, commit = producer id                               | a record batch                     |
 //! | `AppendOk` | op = op, commit = base offset, view                                     | -                                  |
 //! | `Fetch`    | op = first offset wanted                                                | archive of [`FetchOptions`]        |
@@ -11,6 +11,10 @@
 //! | `Request`  | op = request number, commit = producer id (only [`Request::Change`])    | archive of [`Request`]             |
 //! | `Response` | -                                                                      | archive of [`Response`]            |
 //! | `Refused`  | -                                                                      | archive of [`Refusal`]             |
+//!
+//! A `Hello` has the same form in all versions and is written in the oldest one that the sender knows; commit is the newest one. A node
+//! answers a client with the version of its cluster there ([`crate::version`]): all that follows is written in it. Who does not know it
+//! is told so and sent away, for records are handed out as they are stored.
 //!
 //! The first prepare of a `FetchOk` may begin below the offset asked for: a batch is handed out whole, and the consumer skips.
 //! Archives are rkyv's; the order of fields and variants is the format: add at the end only.

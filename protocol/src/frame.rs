@@ -5,7 +5,7 @@
 //! |      0 |    4 | checksum        | CRC-32 of bytes 4..96                                                   |
 //! |      4 |    4 | body_checksum   | CRC-32 of the body                                                      |
 //! |      8 |    4 | magic           | `VRVF`                                                                  |
-//! |     12 |    1 | version         | 5                                                                       |
+//! |     12 |    1 | version         | see [`crate::version`]                                                  |
 //! |     13 |    1 | command         | see [`Command`]                                                         |
 //! |     14 |    1 | replica         | between nodes: the sender's place in the group                          |
 //! |     15 |    1 | reserved        | zero                                                                    |
@@ -29,14 +29,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::{checksum, checksum_chunks};
 use crate::id::{ClusterId, GroupId, Op, ReplicaIndex, View};
 use crate::limits::{FRAME_BODY_BYTES_MAX, NUMBER_MAX};
+use crate::version::{Version, Versions};
 
 /// Bytes of a frame header.
 pub const FRAME_HEADER_SIZE: usize = 96;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVF");
-
-/// The version of frames and messages that this build speaks.
-pub const FRAME_VERSION: u8 = 5;
 
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
@@ -152,6 +150,8 @@ pub struct Voice {
 /// encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameHeader {
+    /// The version that it is written in.
+    pub version: Version,
     /// What the frame asks or tells.
     pub command: Command,
     /// Identity of the cluster.
@@ -175,10 +175,11 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// A header with nothing but a command and a cluster.
+    /// A header with nothing but a command and a cluster, in the oldest version that this release knows.
     #[must_use]
     pub fn new(command: Command, cluster: ClusterId) -> Self {
         Self {
+            version: Versions::OF_THIS_RELEASE.oldest,
             command,
             cluster,
             group: GroupId::ZERO,
@@ -227,11 +228,14 @@ pub enum FrameError {
         /// What stands there.
         magic: u32,
     },
-    /// A peer of another release.
-    #[error("frame version {version} is unknown; this build speaks version {FRAME_VERSION}")]
+    /// Of a release that this one cannot read.
+    #[error(
+        "a frame of format {format}, and this release knows formats {} to {}: start a newer release here, or upgrade step by step",
+        Versions::READABLE.oldest.in_frame(), Versions::READABLE.newest.in_frame()
+    )]
     Version {
         /// What stands there.
-        version: u8,
+        format: u8,
     },
     /// A command this version does not know.
     #[error("frame command {command} is unknown")]
@@ -276,9 +280,9 @@ impl IncomingHeader {
         if layout.magic.get() != MAGIC {
             return Err(FrameError::Magic { magic: layout.magic.get() });
         }
-        if layout.version != FRAME_VERSION {
-            return Err(FrameError::Version { version: layout.version });
-        }
+        let Some(version) = Version::of_frame(layout.version) else {
+            return Err(FrameError::Version { format: layout.version });
+        };
         let Some(command) = Command::from_raw(layout.command) else {
             return Err(FrameError::UnknownCommand { command: layout.command });
         };
@@ -297,6 +301,7 @@ impl IncomingHeader {
             return Err(FrameError::Number { field });
         }
         let header = FrameHeader {
+            version,
             command,
             cluster: ClusterId::new(layout.cluster.get()),
             group: GroupId::new(layout.group.get()),
@@ -406,7 +411,7 @@ impl Frame {
             checksum: U32::ZERO,
             body_checksum: U32::new(checksum_chunks(&self.body.chunks)),
             magic: U32::new(MAGIC),
-            version: FRAME_VERSION,
+            version: header.version.in_frame(),
             command: header.command as u8,
             replica: header.voice.replica.as_raw(),
             reserved: 0,

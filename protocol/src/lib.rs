@@ -9,6 +9,7 @@
 //! * [`superblock`]: what a replica must never forget.
 //! * [`log_start`], [`snapshot`]: how a log lets go of what is old.
 //! * [`resume_point`]: where a start goes on reading.
+//! * [`version`]: what a release can speak, and what a cluster speaks.
 //! * [`limits`]: every bound of the system.
 //! * [`mark`]: points of the code that tests are to get to.
 //! * [`mutant`]: mistakes that tests can switch on.
@@ -34,3 +35,4 @@ pub mod retention;
 pub mod snapshot;
 pub mod superblock;
 pub mod time;
+pub mod version;

@@ -194,6 +194,10 @@ marks! {
         WayMade, "A primary that was to move handed over first.";
         LeavingFollowed, "Something was put behind an entry by which a replica left.";
         StrangerDropped, "A message was dropped of a node that does not speak for that place, or not any more.";
+        FirstVersionRaised, "A new cluster went on to the newest version that all its nodes know.";
+        VersionRaised, "A node learnt that its cluster is at a newer version.";
+        SpokenAhead, "A node was spoken to in a version that it had not heard of yet.";
+        ReleaseShutOut, "A node was left out whose release does not know the cluster's version.";
     }
     "transport" {
         LaneFull, "A frame for another node found no room in its lane, and was dropped.";

@@ -15,6 +15,7 @@ use crate::durability::Durability;
 use crate::id::{DirectoryId, GroupId, NodeId, Op, ProducerId, ReplicaIndex, View};
 use crate::limits::{NAME_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
 use crate::retention::Retention;
+use crate::version::{Version, Versions};
 
 /// A change of the metadata: the body of a prepare of kind `Metadata`.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub enum MetadataOp {
         address: String,
         /// Its data directory: another than before if it has lost its disk.
         directory: DirectoryId,
+        /// What its release knows.
+        versions: Versions,
     },
     /// Gives out a new producer id.
     RegisterProducer,
@@ -86,6 +89,11 @@ pub enum MetadataOp {
         group: GroupId,
         /// The op that began the move.
         since: Op,
+    },
+    /// From now on the cluster is of a newer version, which the releases of all its nodes know.
+    RaiseVersion {
+        /// That version.
+        to: Version,
     },
 }
 
@@ -199,6 +207,21 @@ pub enum MetadataError {
     /// Neither from nor to anywhere.
     #[error("a replica is moved from a node to another")]
     NoWay,
+    /// A node could not read what the others would write.
+    #[error(
+        "{node} runs a release that knows {versions}: start one there that knows version {to}, then try again"
+    )]
+    VersionUnknown {
+        /// The version that was asked for.
+        to: Version,
+        /// Who does not know it.
+        node: NodeId,
+        /// What it knows.
+        versions: Versions,
+    },
+    /// There is no way back, and nothing to do.
+    #[error("the cluster is at version {0} already")]
+    VersionReached(Version),
 }
 
 fn way(group: &GroupId, from: &NodeId, to: &NodeId) -> String {
@@ -221,6 +244,8 @@ pub fn is_legal_name(name: &str) -> bool {
 pub struct ClusterMap {
     /// The newest metadata op applied.
     pub op: Op,
+    /// The version of the cluster: what its nodes send and write.
+    pub version: Version,
     /// All nodes, by id.
     pub nodes: Vec<NodeEntry>,
     /// All streams, by name.
@@ -268,6 +293,8 @@ pub struct NodeEntry {
     pub node: NodeId,
     /// `host:port`.
     pub address: String,
+    /// What its release knows; none while the node is not registered.
+    pub versions: Option<Versions>,
 }
 
 /// A stream.

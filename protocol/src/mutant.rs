@@ -163,6 +163,9 @@ mutants! {
     CompressedUnverified, "compressed-unverified", "C4", "A node takes compressed records without looking into them.";
     HeadersUnordered, "headers-unordered", "C4", "Headers are taken in any order, and with a key twice.";
     FilesDeletedEarly, "files-deleted-early", "P1", "A deleted group's files go before the deletion is known to outlast a restart.";
+    SpeaksNewest, "speaks-newest", "U1", "A node speaks the newest version that its release knows, whatever the cluster's is.";
+    SealsNewest, "seals-newest", "U1", "A primary seals in the newest version that its release knows, whatever the cluster's is.";
+    VersionRaisedAlone, "version-raised-alone", "U2", "The cluster goes on to a version that not all its nodes know.";
 }
 
 impl Mutant {

@@ -7,7 +7,7 @@
 //! |      0 |    4 | checksum        | CRC-32 of bytes 4..128                                                |
 //! |      4 |    4 | body_checksum   | CRC-32 of the body                                                    |
 //! |      8 |    4 | magic           | `VRVP`                                                                |
-//! |     12 |    1 | version         | 1                                                                     |
+//! |     12 |    1 | version         | see [`crate::version`]                                                |
 //! |     13 |    1 | kind            | see [`PrepareKind`]                                                   |
 //! |     14 |    2 | reserved        | zero                                                                  |
 //! |     16 |   16 | cluster         | identity of the cluster                                               |
@@ -39,6 +39,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::checksum;
 use crate::id::{ClusterId, Epoch, GroupId, Offset, Op, ProducerId, RequestNumber, Timestamp, View};
 use crate::limits::{BATCH_BYTES_MAX, NUMBER_MAX};
+use crate::version::{Version, Versions};
 
 /// Bytes of a prepare header.
 pub const PREPARE_HEADER_SIZE: usize = 128;
@@ -49,7 +50,6 @@ pub const PREPARE_MAGIC_AT: usize = 8;
 pub const PREPARE_MAGIC: [u8; 4] = *b"VRVP";
 
 const MAGIC: u32 = u32::from_le_bytes(PREPARE_MAGIC);
-const VERSION: u8 = 1;
 
 /// What the body of a prepare is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -119,6 +119,8 @@ impl fmt::Display for PrepareId {
 /// What a primary fills in when it seals a prepare; the checksums follow from it and from the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PrepareFields {
+    /// The version that it is written in: the cluster's.
+    pub version: Version,
     /// Identity of the cluster.
     pub cluster: ClusterId,
     /// Whose log.
@@ -200,11 +202,14 @@ pub enum PrepareError {
         /// What stands there.
         magic: u32,
     },
-    /// Written by a version this one cannot read.
-    #[error("prepare format version {version} is unknown; this build reads version 1")]
+    /// Of a release that this one cannot read.
+    #[error(
+        "a prepare of format {format}, and this release knows formats {} to {}: start the release that wrote it, or a newer one",
+        Versions::READABLE.oldest.in_prepare(), Versions::READABLE.newest.in_prepare()
+    )]
     Version {
         /// What stands there.
-        version: u8,
+        format: u8,
     },
     /// A kind this version does not know, or a field out of its bounds.
     #[error("prepare field `{field}` is out of bounds")]
@@ -227,7 +232,7 @@ impl PrepareHeader {
             checksum: U32::ZERO,
             body_checksum: U32::new(checksum(body)),
             magic: U32::new(MAGIC),
-            version: VERSION,
+            version: fields.version.in_prepare(),
             kind: fields.kind as u8,
             reserved: U16::ZERO,
             cluster: U128::new(fields.cluster.as_raw()),
@@ -263,8 +268,8 @@ impl PrepareHeader {
         if layout.magic.get() != MAGIC {
             return Err(PrepareError::Magic { magic: layout.magic.get() });
         }
-        if layout.version != VERSION {
-            return Err(PrepareError::Version { version: layout.version });
+        if Version::of_prepare(layout.version).is_none() {
+            return Err(PrepareError::Version { format: layout.version });
         }
         let bounds = [
             ("kind", PrepareKind::from_raw(layout.kind).is_some()),
@@ -280,6 +285,12 @@ impl PrepareHeader {
             Some((field, _)) => Err(PrepareError::Field { field }),
             None => Ok(Self(layout)),
         }
+    }
+
+    /// The version that it is written in.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version::new(self.0.version)
     }
 
     /// The 128 bytes as stored and sent.

@@ -10,7 +10,8 @@
 //! |      9 |    1 | founder_count | founders that follow                                              |
 //! |     10 |    8 | sent_at       | when this pulse was sent, by the sender's wall clock, in microseconds since 1970 |
 //! |     18 |    4 | held          | microseconds before that, when the pulse came that is echoed; zero if there is none |
-//! |     22 |  9 k | founders      | node (1 byte) and its directory (8 bytes); see [`Pulse::founders`] |
+//! |     22 |    2 | versions      | the oldest and the newest that the sender's release knows; see [`crate::version`] |
+//! |     24 |  9 k | founders      | node (1 byte) and its directory (8 bytes); see [`Pulse::founders`] |
 //! |      - |    1 | moving_count  | replicas on their way to the sender that follow                   |
 //! |      - | 25 m | moving        | group, the op that began the move, the newest op that is committed and durable here (8 bytes each); how far it is: [`Stage`] (1 byte) |
 //!
@@ -32,8 +33,9 @@ use bytes::{BufMut, BytesMut};
 use crate::frame::{Command, Frame, FrameError, FrameHeader};
 use crate::id::{ClusterId, DirectoryId, GroupId, Incarnation, NodeId, Op, Timestamp, View};
 use crate::prepare::PrepareId;
+use crate::version::{Version, Versions};
 
-const SENDER_SIZE: usize = 22;
+const SENDER_SIZE: usize = 24;
 const FOUNDER_SIZE: usize = 9;
 const MOVING_SIZE: usize = 25;
 const ENTRY_SIZE: usize = 36;
@@ -96,6 +98,8 @@ pub struct Pulse {
     pub incarnation: Incarnation,
     /// The sender's data directory.
     pub directory: DirectoryId,
+    /// What the sender's release knows.
+    pub versions: Versions,
     /// Whether that directory belongs to no cluster yet: nothing was ever promised in it.
     pub is_fresh: bool,
     /// From a fresh sender: itself and the nodes that it has heard to be fresh. From another, to a fresh receiver: the
@@ -126,6 +130,8 @@ impl Pulse {
         body.put_u8(u8::try_from(self.founders.len()).expect("there are fewer nodes than a byte can count"));
         body.put_u64_le(self.sent_at.as_raw());
         body.put_u32_le(u32::try_from(self.held.as_micros()).unwrap_or(u32::MAX));
+        body.put_u8(self.versions.oldest.as_raw());
+        body.put_u8(self.versions.newest.as_raw());
         for (node, directory) in &self.founders {
             body.put_u8(node.as_raw());
             body.put_u64_le(directory.as_raw());
@@ -194,6 +200,7 @@ impl Pulse {
             held: Duration::from_micros(held_us.into()),
             incarnation: Incarnation::new(frame.header.correlation),
             directory: DirectoryId::new(u64_at(sender, 0)),
+            versions: Versions { oldest: Version::new(sender[22]), newest: Version::new(sender[23]) },
             is_fresh: sender[8] == 1,
             founders: founders.chunks_exact(FOUNDER_SIZE).map(founder).collect(),
             moving: moving.chunks_exact(MOVING_SIZE).map(moved).collect(),

@@ -76,9 +76,11 @@ mod tests {
     use super::*;
     use crate::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp, View};
     use crate::prepare::{PrepareFields, PrepareHeader, PrepareId, PrepareKind};
+    use crate::version::Version;
 
     fn point() -> ResumePoint {
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: ClusterId::new(1),
             group: GroupId::new(2),
             view: View::new(3),

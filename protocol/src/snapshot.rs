@@ -97,9 +97,11 @@ mod tests {
     use super::*;
     use crate::id::{ClusterId, Epoch, GroupId, ProducerId, RequestNumber, Timestamp, View};
     use crate::prepare::{PrepareFields, PrepareKind};
+    use crate::version::Version;
 
     fn snapshot() -> Snapshot {
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: ClusterId::new(1),
             group: GroupId::new(2),
             view: View::new(3),

@@ -34,6 +34,12 @@ pub enum ServerError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The data directory is of a cluster that this release is too old, or too new, for.
+    #[error("{reason}")]
+    Release {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The configuration has no such node.
     #[error("{node} is not in the configuration; it has {known}")]
     UnknownNode {

@@ -17,12 +17,14 @@ use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
 use varve_protocol::id::{DirectoryId, GroupId, NodeId, Op, ProducerId};
 use varve_protocol::limits::{GROUPS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_MAX};
+use varve_protocol::mark::Mark;
 use varve_protocol::metadata::{
     ClusterMap, MetadataError, MetadataOp, MetadataOutcome, NodeEntry, PartitionEntry, StreamEntry,
     TopicEntry, is_legal_name,
 };
 use varve_protocol::mutant::Mutant;
 use varve_protocol::retention::Retention;
+use varve_protocol::version::{Version, Versions};
 
 /// Outcomes that are remembered for retries: as many as the client tables of a busy cluster can ask for.
 const OUTCOMES_MAX: usize = 4096;
@@ -32,6 +34,7 @@ const OUTCOMES_MAX: usize = 4096;
 struct Registered {
     address: String,
     directory: DirectoryId,
+    versions: Versions,
     /// The op that made the directory known.
     known_at: Op,
     /// Those it had before. They never come back: who says so has not heard of the present one.
@@ -50,6 +53,7 @@ struct Topic {
 #[derive(Debug, Clone)]
 pub struct Metadata {
     applied: Op,
+    version: Version,
     nodes: BTreeMap<NodeId, Registered>,
     streams: BTreeMap<String, BTreeMap<String, Topic>>,
     next_producer: ProducerId,
@@ -68,6 +72,7 @@ impl Default for Metadata {
     fn default() -> Self {
         Self {
             applied: Op::ZERO,
+            version: Version::FIRST,
             nodes: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_producer: ProducerId::new(1),
@@ -121,6 +126,30 @@ impl Metadata {
     #[must_use]
     pub fn address(&self, node: NodeId) -> Option<&str> {
         self.nodes.get(&node).map(|registered| registered.address.as_str())
+    }
+
+    /// The version of the cluster: what its nodes send and write.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What the release of a node knows.
+    #[must_use]
+    pub fn versions(&self, node: NodeId) -> Option<Versions> {
+        self.nodes.get(&node).map(|registered| registered.versions)
+    }
+
+    /// The newest version that all registered nodes know; none if there are none.
+    #[must_use]
+    pub fn version_known_to_all(&self) -> Option<Version> {
+        self.nodes.values().map(|registered| registered.versions.newest).min()
+    }
+
+    /// Whether there is any stream.
+    #[must_use]
+    pub fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     /// The data directory a node is registered with, and the op that made it known.
@@ -177,9 +206,11 @@ impl Metadata {
         let node_entry = |(node, registered): (&NodeId, &Registered)| NodeEntry {
             node: *node,
             address: registered.address.clone(),
+            versions: Some(registered.versions),
         };
         ClusterMap {
             op: self.applied,
+            version: self.version,
             nodes: self.nodes.iter().map(node_entry).collect(),
             streams: self.streams.iter().map(stream_entry).collect(),
             primaries: Vec::new(),
@@ -188,8 +219,8 @@ impl Metadata {
 
     fn outcome_of(&mut self, operation: MetadataOp) -> Result<MetadataOutcome, MetadataError> {
         match operation {
-            MetadataOp::RegisterNode { node, address, directory } => {
-                self.register(node, address, directory);
+            MetadataOp::RegisterNode { node, address, directory, versions } => {
+                self.register(node, address, directory, versions)?;
                 Ok(MetadataOutcome::Done)
             }
             MetadataOp::RegisterProducer => {
@@ -215,23 +246,52 @@ impl Metadata {
             MetadataOp::MoveReplica { group, from, to } => self.move_replica(group, from, to),
             MetadataOp::CancelMove { group } => self.cancel_move(group),
             MetadataOp::FinishMove { group, since } => self.finish_move(group, since),
+            MetadataOp::RaiseVersion { to } => self.raise_version(to),
         }
     }
 
-    fn register(&mut self, node: NodeId, address: String, directory: DirectoryId) {
+    fn register(
+        &mut self,
+        node: NodeId,
+        address: String,
+        directory: DirectoryId,
+        versions: Versions,
+    ) -> Result<(), MetadataError> {
+        if !versions.contains(self.version) {
+            // The cluster went on while this was on its way.
+            return Err(MetadataError::VersionUnknown { to: self.version, node, versions });
+        }
         let is_former = self.is_former(node, directory);
+        let known_at = self.applied;
         let Some(registered) = self.nodes.get_mut(&node) else {
-            let registered = Registered { address, directory, known_at: self.applied, former: Vec::new() };
+            let registered = Registered { address, directory, versions, known_at, former: Vec::new() };
             self.nodes.insert(node, registered);
             self.directories_version += 1;
-            return;
+            return Ok(());
         };
         registered.address = address;
+        registered.versions = versions;
         if registered.directory != directory && !is_former {
             registered.former.push(std::mem::replace(&mut registered.directory, directory));
-            registered.known_at = self.applied;
+            registered.known_at = known_at;
             self.directories_version += 1;
         }
+        Ok(())
+    }
+
+    fn raise_version(&mut self, to: Version) -> Result<MetadataOutcome, MetadataError> {
+        if to <= self.version {
+            return Err(MetadataError::VersionReached(self.version));
+        }
+        let mut nodes = self.nodes.iter();
+        if let Some((node, registered)) = nodes.find(|(_, registered)| !registered.versions.contains(to))
+            && !Mutant::VersionRaisedAlone.is_on()
+        {
+            return Err(MetadataError::VersionUnknown { to, node: *node, versions: registered.versions });
+        }
+        Mark::VersionRaised.hit();
+        self.version = to;
+        Ok(MetadataOutcome::Done)
     }
 
     fn create_stream(&mut self, stream: String) -> Result<MetadataOutcome, MetadataError> {
@@ -344,12 +404,19 @@ impl Metadata {
 mod tests {
     use super::*;
 
+    const BOTH: Versions = Versions::OF_THE_NEXT_RELEASE;
+
+    fn register(node: u8, address: String, directory: DirectoryId) -> MetadataOp {
+        let (node, versions) = (NodeId::new(node), Versions::OF_THIS_RELEASE);
+        MetadataOp::RegisterNode { node, address, directory, versions }
+    }
+
     fn cluster(nodes: u8) -> Metadata {
         let mut metadata = Metadata::default();
         for node in 1..=nodes {
             let address = format!("127.0.0.1:{node}");
             let directory = DirectoryId::new(u64::from(node) + 100);
-            apply(&mut metadata, MetadataOp::RegisterNode { node: NodeId::new(node), address, directory });
+            apply(&mut metadata, register(node, address, directory));
         }
         metadata
     }
@@ -362,10 +429,34 @@ mod tests {
         let second = DirectoryId::new(202);
         for directory in [second, first.0] {
             let address = "127.0.0.1:2".to_owned();
-            apply(&mut metadata, MetadataOp::RegisterNode { node, address, directory });
+            apply(&mut metadata, register(2, address, directory));
         }
         assert_eq!(metadata.directory(node), Some((second, Op::new(4))));
         assert!(metadata.is_former(node, first.0) && !metadata.is_former(node, second));
+    }
+
+    #[test]
+    fn the_version_is_raised_when_all_nodes_know_it_and_never_goes_back() {
+        let mut metadata = cluster(3);
+        let raise = |to: u8| MetadataOp::RaiseVersion { to: Version::new(to) };
+        let upgrade = |node: u8, versions| {
+            let (address, directory) = (format!("127.0.0.1:{node}"), DirectoryId::new(u64::from(node) + 100));
+            MetadataOp::RegisterNode { node: NodeId::new(node), address, directory, versions }
+        };
+        for node in 1..=3 {
+            let refused = apply(&mut metadata, raise(2));
+            assert!(matches!(refused, MetadataOutcome::Refused(MetadataError::VersionUnknown { .. })));
+            assert_eq!(apply(&mut metadata, upgrade(node, BOTH)), MetadataOutcome::Done);
+        }
+        assert_eq!(metadata.version_known_to_all(), Some(Version::new(2)));
+        assert_eq!(apply(&mut metadata, raise(2)), MetadataOutcome::Done);
+        for to in [1, 2] {
+            let reached = MetadataError::VersionReached(Version::new(2));
+            assert_eq!(apply(&mut metadata, raise(to)), MetadataOutcome::Refused(reached));
+        }
+        let late = apply(&mut metadata, upgrade(2, Versions::OF_THIS_RELEASE));
+        assert!(matches!(late, MetadataOutcome::Refused(MetadataError::VersionUnknown { .. })));
+        assert_eq!(metadata.versions(NodeId::new(2)), Some(BOTH));
     }
 
     fn apply(metadata: &mut Metadata, operation: MetadataOp) -> MetadataOutcome {

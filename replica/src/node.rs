@@ -11,6 +11,7 @@
 //!                        ├─ balance    who leads what
 //!                        ├─ founding   how a cluster begins
 //!                        ├─ seats      lost disks
+//!                        ├─ versions   what is spoken, and who understands it
 //!                        ├─ moves      replicas that go from node to node
 //!                        ├─ doubt      unclean stops
 //!                        ├─ full       disks without room
@@ -44,6 +45,7 @@ mod resume;
 pub(crate) mod retention;
 mod scrub;
 mod seats;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -57,6 +59,7 @@ use varve_protocol::id::{ClusterId, DirectoryId, GroupId, Incarnation, NodeId, O
 use varve_protocol::prepare::Prepare;
 use varve_protocol::pulse::Founders;
 use varve_protocol::time::Moment;
+use varve_protocol::version::Versions;
 use varve_storage::Job;
 
 use crate::allowance::Allowance;
@@ -75,6 +78,8 @@ use crate::scrubbing::Scrubbing;
 use crate::timers::{Due, Timers};
 use crate::timing::Timing;
 
+pub use self::versions::why_outside;
+
 /// Bytes of the metadata's log that are kept in full segments: enough for a node that was away for a while. The rest is summed up.
 pub const METADATA_BYTES_KEPT: u64 = 4 << 20;
 
@@ -87,6 +92,8 @@ pub struct NodeConfig {
     pub node: NodeId,
     /// Which life of its process this is.
     pub incarnation: Incarnation,
+    /// What this release knows.
+    pub versions: Versions,
     /// All nodes of the cluster with their addresses, itself included.
     pub members: BTreeMap<NodeId, String>,
     /// The clockwork.
@@ -175,7 +182,7 @@ impl Node {
         let others = config.members.keys().copied().filter(|node| *node != config.node);
         let peers =
             others.map(|node| (node, Peer::new(now, config.timing.suspicion_timeout, &mut rng))).collect();
-        let Recovery { replicas, metadata, metadata_tail, directory, founders } = recovery;
+        let Recovery { replicas, metadata, metadata_tail, directory, founders, .. } = recovery;
         let metadata_floor =
             replicas.get(&GroupId::METADATA).map_or(Op::ZERO, |found| found.superblock.commit);
         let catch_up = Allowance::new(config.timing.catch_up_bytes_per_second, now);
@@ -252,7 +259,11 @@ impl Node {
 
     /// The next thing to do, if there is any.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let mut effect = self.effects.pop_front()?;
+        if let Effect::ToPeer { frame, .. } = &mut effect {
+            frame.header.version = self.spoken();
+        }
+        Some(effect)
     }
 
     /// When to call [`Node::step`] with [`NodeInput::Tick`] if nothing happens before.
@@ -285,7 +296,8 @@ impl Node {
             status.problem.get_or_insert_with(|| DISK_FULL.to_owned());
         }
         if let Some(metadata) = groups.first_mut().filter(|first| first.group == GroupId::METADATA) {
-            metadata.problem = metadata.problem.take().or_else(|| self.why_unfounded());
+            metadata.problem =
+                metadata.problem.take().or_else(|| self.why_outdated()).or_else(|| self.why_unfounded());
         }
         NodeStatus { node, uptime_ms, hears, groups, frames_dropped, scrub }
     }

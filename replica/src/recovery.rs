@@ -11,9 +11,11 @@ use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::pulse::Founders;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
+use varve_protocol::version::{Version, Versions};
 use varve_storage::{Disk, Hole, Identity, Options, Piece, StorageError, Store};
 
 use crate::metadata::Metadata;
+use crate::node::why_outside;
 
 /// Why a replica takes no part whose snapshot is sound, and has another form than this release knows.
 const UNREADABLE: &str = "what its log builds on was written by another release; start the one that wrote it, or upgrade step by step";
@@ -46,6 +48,8 @@ pub struct Recovery {
     pub(crate) founders: Option<Founders>,
     /// Metadata prepares that may be committed or not, oldest first.
     pub(crate) metadata_tail: VecDeque<Prepare>,
+    /// The newest version that anything read is written in.
+    written: Version,
 }
 
 impl Recovery {
@@ -69,6 +73,7 @@ impl Recovery {
             }
             Piece::ResumePoint(point) => drop(logs.insert(group, RecoveredLog::from_resume_point(point))),
             Piece::Prepare(prepare) => {
+                recovery.written = recovery.written.max(prepare.header().version());
                 if let Some(Some(log)) = logs.get_mut(&group) {
                     push_recovered(log, group, prepare, &mut recovery.metadata, &mut recovery.metadata_tail);
                 }
@@ -102,6 +107,14 @@ impl Recovery {
             recovery.replicas.insert(id, replica);
         }
         Ok((store, recovery))
+    }
+
+    /// Whether a release that knows these versions may go on with what was found; if not, why.
+    ///
+    /// # Errors
+    /// When the cluster was raised to a version that it does not know.
+    pub fn check_release(&self, versions: Versions) -> Result<(), String> {
+        why_outside(self.metadata.version().max(self.written), versions).map_or(Ok(()), Err)
     }
 }
 

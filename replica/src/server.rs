@@ -154,6 +154,7 @@ impl Parts {
 
     fn perform_effects(&mut self) -> Result<(), ServerError> {
         self.node.set_frames_unreadable(self.transport.frames_dropped());
+        self.transport.set_version(self.node.version());
         let mut jobs: Vec<Job> = Vec::new();
         while let Some(effect) = self.node.poll_effect() {
             match effect {

@@ -7,6 +7,7 @@ pub(crate) mod balancer;
 pub(crate) mod mover;
 pub(crate) mod operator;
 pub(crate) mod producer;
+pub(crate) mod raiser;
 pub(crate) mod reader;
 pub(crate) mod rescuer;
 pub(crate) mod scout;

@@ -14,6 +14,7 @@ mod draw;
 mod fault;
 mod format;
 mod profile;
+mod release;
 mod soundness;
 mod weather;
 
@@ -29,6 +30,7 @@ use varve_transport::Tuning;
 pub use draw::{is_metadata_spared, is_metadata_summed_up, metadata_bytes_kept, retention, timing};
 pub use fault::{Death, Fault, Reach, Strike, Victim};
 pub use profile::Profile;
+pub use release::{Release, Rollout};
 pub use soundness::Unsound;
 
 /// Which of the two worlds a seed runs in.
@@ -103,6 +105,9 @@ pub struct Scenario {
     pub left_behind: Vec<LeftBehind>,
     /// How often disks forget what they had synced.
     pub rot: Rot,
+    /// Which nodes are started with another release, and from when on; none: all with this one.
+    #[serde(default)]
+    pub rollouts: Vec<Rollout>,
 }
 
 /// Who is kept out while the others must already work again.
@@ -262,11 +267,13 @@ impl Scenario {
             strikes,
             left_behind,
             rot,
+            rollouts,
             ..
         } = self;
+        let releases = if rollouts.is_empty() { "one release" } else { "two releases" };
         format!(
             "{nodes} nodes, {partitions} partitions x {replication_factor}, {durability}, {} strikes in {safety:?}, then without \
-             {left_behind:?}, {load:?}, {link:?}, {disk:?}, {rot:?}",
+             {left_behind:?}, {releases}, {load:?}, {link:?}, {disk:?}, {rot:?}",
             strikes.len()
         )
     }

@@ -26,6 +26,7 @@ use varve_protocol::metadata::{
 };
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::time::Moment;
+use varve_protocol::version::Version;
 
 const NO_BUG: u8 = 0;
 pub(super) const ACK_BEFORE_SYNC: u8 = 1;
@@ -99,6 +100,7 @@ impl<const BUG: u8> Toy<BUG> {
             body = bytes.into();
         }
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: self.setup.cluster,
             group: header.group,
             view: View::new(self.state.view),
@@ -318,6 +320,7 @@ pub(super) fn crashes(seed: u64) -> Scenario {
     scenario.durability = Durability::QuorumDisk;
     scenario.rot = Rot::NONE;
     scenario.left_behind.clear();
+    scenario.rollouts.clear();
     // A toy has one topic, made once.
     scenario.load.tinkers = false;
     scenario.load.balances = false;

@@ -37,6 +37,7 @@ use varve_protocol::prepare::{
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
+use varve_protocol::version::Version;
 use varve_storage::{
     Completion, Extent, FileDisk, Identity, Job, Keys, Options, ReadFrom, ScrubFrom, Store, Summary,
     raise_open_files_max,
@@ -396,6 +397,7 @@ impl Log {
     fn append(&mut self, body: &Bytes) -> Job {
         let parent = self.head.as_ref().map_or(PrepareId::ROOT, Prepare::id);
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: IDENTITY.cluster,
             group: self.group,
             view: View::ZERO,

@@ -6,7 +6,7 @@
 //! |-------:|-----:|-----------|-------------------------------------|
 //! |      0 |    4 | checksum  | CRC-32 of bytes 4..64               |
 //! |      4 |    4 | magic     | `VRVI`                              |
-//! |      8 |    4 | version   | of the whole directory: 5           |
+//! |      8 |    4 | version   | of the whole directory: 6           |
 //! |     12 |    1 | node      | the node this directory belongs to  |
 //! |     13 |    3 | reserved  | zero                                |
 //! |     16 |   16 | cluster   | the cluster that node is of         |
@@ -31,7 +31,7 @@ use crate::keys::Keys;
 pub(crate) const IDENTITY_NAME: &str = "identity";
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VRVI");
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 const SIZE: usize = 64;
 
 /// Which node of which cluster.

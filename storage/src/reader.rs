@@ -7,7 +7,7 @@ use std::io;
 
 use bytes::Bytes;
 use varve_protocol::id::{ClusterId, GroupId, Offset};
-use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId};
+use varve_protocol::prepare::{Prepare, PrepareError, PrepareHeader, PrepareId};
 use varve_protocol::snapshot::Snapshot;
 
 use crate::disk::DiskFile;
@@ -62,6 +62,11 @@ impl Chain {
     }
 }
 
+/// What another release has written is no damage: nothing is cut, mended or looked for behind it.
+fn of_another_release(error: PrepareError) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, error)
+}
+
 /// A place in a segment file.
 pub(crate) struct Cursor<'a, F> {
     file: &'a F,
@@ -87,7 +92,7 @@ impl<'a, F: DiskFile> Cursor<'a, F> {
     /// The header here; none if there is no sound one.
     pub(crate) fn header(&mut self) -> io::Result<Option<PrepareHeader>> {
         let bytes = self.peek(self.seal.head_size())?;
-        Ok(self.seal.header(&bytes))
+        self.seal.header(&bytes).map_err(of_another_release)
     }
 
     /// Goes on to the next sound prepare whose header and position are accepted; stays here if there is none.
@@ -104,7 +109,7 @@ impl<'a, F: DiskFile> Cursor<'a, F> {
             let has_magic = |at: &usize| bytes[at + MAGIC_AT..].starts_with(&magic);
             for at in (0..=last).filter(has_magic) {
                 self.position = here + at as u64;
-                let header = self.seal.header(&bytes[at..]);
+                let header = self.seal.header(&bytes[at..]).map_err(of_another_release)?;
                 let Some(header) = header.filter(|header| accepts(header, self.position)) else { continue };
                 if self.prepare(&header)?.is_some() {
                     self.position = here + at as u64;

@@ -398,7 +398,7 @@ impl<F: DiskFile> Look<'_, F> {
             .filter(|at| bytes.get(at + MAGIC_AT..).is_some_and(|rest| rest.starts_with(&seal.magic())))
         {
             let found = from + at as u64;
-            let header = seal.header(&bytes[at..]).filter(may_follow);
+            let header = seal.header(&bytes[at..]).ok().flatten().filter(may_follow);
             let Some(header) = header else { continue };
             let mut cursor = Cursor::new(self.file, seal, found, end, seal.stored_size(&header));
             if cursor.prepare(&header)?.is_none() {

@@ -27,7 +27,9 @@ use ring::aead::{Aad, Nonce, Tag};
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::Op;
 use varve_protocol::limits::{BATCH_BYTES_MAX, NUMBER_MAX};
-use varve_protocol::prepare::{PREPARE_HEADER_SIZE, PREPARE_MAGIC, PREPARE_MAGIC_AT, Prepare, PrepareHeader};
+use varve_protocol::prepare::{
+    PREPARE_HEADER_SIZE, PREPARE_MAGIC, PREPARE_MAGIC_AT, Prepare, PrepareError, PrepareHeader,
+};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -175,19 +177,27 @@ impl Seal {
     }
 
     /// The header of the prepare that is stored at the start of `bytes`; none if there is no sound one.
-    pub(crate) fn header(&self, bytes: &[u8]) -> Option<PrepareHeader> {
-        match self {
-            Self::Plain => PrepareHeader::decode(bytes).ok(),
+    ///
+    /// # Errors
+    /// When there is one, and another release has written it: that is no damage, and must not be taken for it.
+    pub(crate) fn header(&self, bytes: &[u8]) -> Result<Option<PrepareHeader>, PrepareError> {
+        let decoded = match self {
+            Self::Plain => PrepareHeader::decode(bytes),
             Self::With(key) => {
-                let label = Label::decode(bytes)?;
-                let mut head = [0; PREPARE_HEADER_SIZE + TAG_SIZE];
-                head.copy_from_slice(bytes.get(LABEL_SIZE..HEAD_SIZE)?);
-                let [nonce, _] = label.nonces();
-                let opened = key.cipher.open_in_place(nonce, label.authenticated(), &mut head).ok()?;
-                let header = PrepareHeader::decode(opened).ok()?;
-                (header.op() == label.op() && self.stored_size(&header) == label.stored_size())
-                    .then_some(header)
+                let Some((label, header)) = open_header(key, bytes) else { return Ok(None) };
+                let is_labelled = |header: &PrepareHeader| {
+                    header.op() == label.op() && self.stored_size(header) == label.stored_size()
+                };
+                match PrepareHeader::decode(&header) {
+                    Ok(header) if !is_labelled(&header) => return Ok(None),
+                    decoded => decoded,
+                }
             }
+        };
+        match decoded {
+            Ok(header) => Ok(Some(header)),
+            Err(other @ PrepareError::Version { .. }) => Err(other),
+            Err(_) => Ok(None),
         }
     }
 
@@ -196,7 +206,7 @@ impl Seal {
         match self {
             Self::Plain => Prepare::decode(bytes).ok(),
             Self::With(key) => {
-                let header = self.header(bytes)?;
+                let header = self.header(bytes).ok().flatten()?;
                 let label = Label::decode(bytes).filter(|label| label.matches(bytes))?;
                 let mut opened = BytesMut::with_capacity(header.total_size() + TAG_SIZE);
                 opened.extend_from_slice(header.as_bytes());
@@ -209,6 +219,16 @@ impl Seal {
             }
         }
     }
+}
+
+/// The label and the header of a sealed prepare, if they are what was sealed.
+fn open_header(key: &FileKey, bytes: &[u8]) -> Option<(Label, [u8; PREPARE_HEADER_SIZE])> {
+    let label = Label::decode(bytes)?;
+    let mut head = [0; PREPARE_HEADER_SIZE + TAG_SIZE];
+    head.copy_from_slice(bytes.get(LABEL_SIZE..HEAD_SIZE)?);
+    let [nonce, _] = label.nonces();
+    let opened = key.cipher.open_in_place(nonce, label.authenticated(), &mut head).ok()?;
+    Some((label, (&*opened).try_into().ok()?))
 }
 
 fn seal(key: &FileKey, prepare: &Prepare) -> Bytes {
@@ -247,6 +267,7 @@ mod tests {
         ClusterId, Epoch, GroupId, NodeId, Offset, ProducerId, RequestNumber, Timestamp, View,
     };
     use varve_protocol::prepare::{PrepareFields, PrepareId, PrepareKind};
+    use varve_protocol::version::Version;
 
     use super::*;
     use crate::identity::Identity;
@@ -267,6 +288,7 @@ mod tests {
 
     fn prepare() -> Prepare {
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: ClusterId::new(9),
             group: GroupId::new(3),
             view: View::new(2),
@@ -306,10 +328,10 @@ mod tests {
     fn a_sealed_prepare_is_opened_again_and_only_in_its_place() {
         let seal = with_key(3, 1);
         let sealed = seal.store(&prepare()).remove(0);
-        assert_eq!(seal.header(&sealed[..HEAD_SIZE]), Some(*prepare().header()));
+        assert_eq!(seal.header(&sealed[..HEAD_SIZE]), Ok(Some(*prepare().header())));
         assert_eq!(seal.prepare(&sealed), Some(prepare()));
         for elsewhere in [with_key(4, 1), with_key(3, 2), Seal::Plain] {
-            assert!(elsewhere.header(&sealed).is_none() && elsewhere.prepare(&sealed).is_none());
+            assert!(elsewhere.header(&sealed) == Ok(None) && elsewhere.prepare(&sealed).is_none());
         }
         let again = &seal.store(&prepare())[0];
         assert!(again[..64] != sealed[..64] && again[64..] != sealed[64..], "no nonce is drawn twice");

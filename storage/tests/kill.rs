@@ -59,6 +59,7 @@ fn a_process_that_waits_to_be_killed() {
         view: header.view(),
         head: header.id(),
         next_offset: header.next_offset(),
+        version: header.version(),
     });
     let mut rng = ChaCha8Rng::seed_from_u64(branch.head.op.as_raw());
     loop {

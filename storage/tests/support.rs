@@ -9,6 +9,7 @@ use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, 
 use varve_protocol::resume_point::ResumePoint;
 use varve_protocol::snapshot::Snapshot;
 use varve_protocol::superblock::Superblock;
+use varve_protocol::version::Version;
 use varve_storage::{
     Completion, Disk, Identity, Job, KEY_SIZE, Keys, Options, Piece, ReadFrom, RecoveredGroup, Store, Summary,
 };
@@ -45,11 +46,18 @@ pub(crate) struct Branch {
     pub(crate) view: View,
     pub(crate) head: PrepareId,
     pub(crate) next_offset: Offset,
+    pub(crate) version: Version,
 }
 
 impl Branch {
     pub(crate) fn new(group: GroupId) -> Self {
-        Self { group, view: View::new(1), head: PrepareId::ROOT, next_offset: Offset::ZERO }
+        Self {
+            group,
+            view: View::new(1),
+            head: PrepareId::ROOT,
+            next_offset: Offset::ZERO,
+            version: Version::FIRST,
+        }
     }
 
     /// The branch that ends with this prepare.
@@ -60,6 +68,7 @@ impl Branch {
             view: header.view(),
             head: prepare.id(),
             next_offset: header.next_offset(),
+            version: header.version(),
         }
     }
 
@@ -79,6 +88,7 @@ impl Branch {
         let op = self.head.op.next().as_raw();
         let records = u32::from(kind == PrepareKind::Records) * 3;
         let fields = PrepareFields {
+            version: self.version,
             cluster: IDENTITY.cluster,
             group: self.group,
             view: self.view,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use quinn::{AsyncUdpSocket, Connection, Endpoint, RecvStream, Runtime, SendStream};
 use varve_protocol::frame::{Command, Frame, FrameError, FrameHeader};
 use varve_protocol::id::{ClusterId, NodeId};
+use varve_protocol::version::{Version, Versions};
 
 use crate::error::TransportError;
 use crate::framing::{read_frame, write_frame};
@@ -24,6 +25,8 @@ pub struct ClientConfig {
     pub ca_pem: Vec<u8>,
     /// Settings.
     pub tuning: Tuning,
+    /// What the release of this client knows.
+    pub versions: Versions,
     /// In simulation, the root of all that is drawn here.
     pub seed: Option<[u8; 32]>,
 }
@@ -32,6 +35,7 @@ pub struct ClientConfig {
 pub struct ClientEndpoint {
     endpoint: Endpoint,
     resolver: Arc<dyn Resolve>,
+    versions: Versions,
 }
 
 impl ClientEndpoint {
@@ -53,7 +57,7 @@ impl ClientEndpoint {
         let mut endpoint = Endpoint::new_with_abstract_socket(endpoint_config, None, socket, runtime)
             .map_err(TransportError::Endpoint)?;
         endpoint.set_default_client_config(client_config(&config.ca_pem, &config.tuning)?);
-        Ok(Self { endpoint, resolver })
+        Ok(Self { endpoint, resolver, versions: config.versions })
     }
 
     /// Connects to a node at `host:port`.
@@ -68,7 +72,7 @@ impl ClientEndpoint {
         let connecting =
             self.endpoint.connect(remote, ANY_NODE_NAME).map_err(|error| refused(error.to_string()))?;
         match tokio::time::timeout(CONNECT_MAX, connecting).await {
-            Ok(Ok(connection)) => Ok(ClientConnection { connection }),
+            Ok(Ok(connection)) => Ok(ClientConnection { connection, versions: self.versions }),
             Ok(Err(error)) => Err(refused(error.to_string())),
             Err(_) => Err(refused(format!("no answer within {CONNECT_MAX:?}; is the node running?"))),
         }
@@ -85,6 +89,7 @@ impl ClientEndpoint {
 #[derive(Clone)]
 pub struct ClientConnection {
     connection: Connection,
+    versions: Versions,
 }
 
 impl ClientConnection {
@@ -95,16 +100,31 @@ impl ClientConnection {
     pub async fn open_session(&self) -> Result<(SessionSender, SessionReceiver), TransportError> {
         let broken = |error: quinn::ConnectionError| TransportError::Broken(error.to_string());
         let (mut send, mut recv) = self.connection.open_bi().await.map_err(broken)?;
-        let hello = Frame::bare(FrameHeader::new(Command::Hello, ClusterId::default()));
+        let mut hello = FrameHeader::new(Command::Hello, ClusterId::default());
+        hello.version = self.versions.oldest;
+        hello.commit = self.versions.newest.as_raw().into();
+        let hello = Frame::bare(hello);
         write_frame(&mut send, &hello).await?;
-        let answer = read_frame(&mut recv).await?;
+        let answer = match read_frame(&mut recv).await {
+            // The node says why when it closes the connection.
+            Err(TransportError::Broken(reason)) => {
+                let reason = self.connection.close_reason().map_or(reason, |closed| closed.to_string());
+                return Err(TransportError::Broken(reason));
+            }
+            answer => answer?,
+        };
         let header = answer.ok_or_else(|| TransportError::Broken("the node said nothing".to_owned()))?.header;
         if header.command != Command::Hello {
             let reason = "the first frame of a node is a hello";
             return Err(FrameError::Body { command: header.command, reason }.into());
         }
         let node = NodeId::new(u8::try_from(header.op.as_raw()).unwrap_or(0));
-        Ok((SessionSender { stream: send, cluster: header.cluster, node }, SessionReceiver { stream: recv }))
+        let version = Version::new(u8::try_from(header.commit).unwrap_or(u8::MAX));
+        if !self.versions.contains(version) {
+            return Err(TransportError::Release { cluster: version, client: self.versions });
+        }
+        let sender = SessionSender { stream: send, cluster: header.cluster, node, version };
+        Ok((sender, SessionReceiver { stream: recv }))
     }
 
     /// Whether the connection has ended.
@@ -129,6 +149,7 @@ pub struct SessionSender {
     stream: SendStream,
     cluster: ClusterId,
     node: NodeId,
+    version: Version,
 }
 
 impl SessionSender {
@@ -148,8 +169,9 @@ impl SessionSender {
     ///
     /// # Errors
     /// When the connection breaks.
-    pub async fn send(&mut self, frame: &Frame) -> Result<(), TransportError> {
-        write_frame(&mut self.stream, frame).await
+    pub async fn send(&mut self, mut frame: Frame) -> Result<(), TransportError> {
+        frame.header.version = self.version;
+        write_frame(&mut self.stream, &frame).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use varve_protocol::frame::FrameError;
+use varve_protocol::version::{Version, Versions};
 
 /// Why an endpoint cannot be made, or a connection does not stand.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,14 @@ pub enum TransportError {
         address: String,
         /// What happened.
         reason: String,
+    },
+    /// The two have no version in common.
+    #[error("the cluster is at version {cluster}, and this client knows {client}: use the client of a {} release", if cluster > &client.newest { "newer" } else { "older" })]
+    Release {
+        /// The version of the cluster.
+        cluster: Version,
+        /// What the client knows.
+        client: Versions,
     },
     /// The connection broke.
     #[error("the connection broke: {0}")]

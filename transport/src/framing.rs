@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quinn::{ReadExactError, RecvStream, SendStream};
 use varve_protocol::frame::{FRAME_HEADER_SIZE, Frame, IncomingHeader};
+use varve_protocol::version::Version;
 
 use crate::error::TransportError;
 use crate::queue::QueueReceiver;
@@ -42,15 +43,19 @@ pub(crate) async fn write_frame(stream: &mut SendStream, frame: &Frame) -> Resul
     write_chunks(stream, frame.encode()).await
 }
 
-/// Writes what comes out of a queue until the queue or the stream ends.
+/// Writes what comes out of a queue until the queue or the stream ends; in a version, if one is given.
 pub(crate) async fn write_queue(
     stream: &mut SendStream,
     queue: &mut QueueReceiver,
+    version: Option<Version>,
 ) -> Result<(), TransportError> {
     loop {
-        let frames = queue.take(FRAMES_PER_WRITE_MAX).await;
+        let mut frames = queue.take(FRAMES_PER_WRITE_MAX).await;
         if frames.is_empty() {
             return Ok(());
+        }
+        if let Some(version) = version {
+            frames.iter_mut().for_each(|frame| frame.header.version = version);
         }
         write_chunks(stream, frames.iter().flat_map(Frame::encode).collect()).await?;
     }

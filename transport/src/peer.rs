@@ -75,7 +75,7 @@ async fn write_lane(
     }
     tokio::select! {
         biased;
-        written = write_queue(&mut stream, &mut queue) => written,
+        written = write_queue(&mut stream, &mut queue, None) => written,
         // A lane may be idle when the connection ends; nothing would wake it.
         error = connection.closed() => Err(TransportError::Broken(error.to_string())),
     }

@@ -1,17 +1,19 @@
 //! The streams of clients: requests in, answers out, each stream a session of its own.
 //!
-//! The first frame of a client is `Hello`; the endpoint answers it with its own, which names the cluster and the node.
+//! The first frame of a client is `Hello`; the endpoint answers it with its own, which names the cluster, the node and the version that
+//! is spoken.
 
 use std::sync::Arc;
 
 use quinn::{Connection, RecvStream, SendStream};
 use varve_protocol::frame::{Command, FrameError};
+use varve_protocol::version::{Version, Versions};
 
 use crate::error::TransportError;
 use crate::event::{Event, SessionId};
 use crate::framing::{read_frame, write_frame, write_queue};
 use crate::queue::{QueueReceiver, queue};
-use crate::shared::Shared;
+use crate::shared::{Shared, close, code};
 use crate::tasks::Tasks;
 
 /// Serves a client's connection until it ends.
@@ -27,13 +29,18 @@ async fn serve(
     tasks: Tasks,
     (mut send, mut recv): (SendStream, RecvStream),
 ) {
-    if let Err(error) = greet(&shared, &mut send, &mut recv).await {
-        return shared.drop_unreadable(&connection, &error);
-    }
+    let version = match greet(&shared, &mut send, &mut recv).await {
+        Ok(version) => version,
+        Err(error @ TransportError::Release { .. }) => {
+            tracing::warn!(remote = %connection.remote_address(), %error, "client refused");
+            return close(&connection, code::STRANGER, &error.to_string());
+        }
+        Err(error) => return shared.drop_unreadable(&connection, &error),
+    };
     let session = SessionId::new(shared.new_number());
     let (sender, queue) = queue(shared.tuning.session_frames_max, shared.tuning.session_bytes_max);
     shared.sessions().insert(session, sender);
-    tasks.spawn(write_answers(connection.clone(), send, queue));
+    tasks.spawn(write_answers(connection.clone(), send, (queue, version)));
     if let Err(error) = read_requests(&shared, session, &mut recv).await {
         shared.drop_unreadable(&connection, &error);
     }
@@ -42,9 +49,23 @@ async fn serve(
     let _ = shared.events.clients.send(Event::ClientGone { session }).await;
 }
 
-async fn greet(shared: &Shared, send: &mut SendStream, recv: &mut RecvStream) -> Result<(), TransportError> {
+/// Exchanges hellos; returns the version that is spoken from then on.
+async fn greet(
+    shared: &Shared,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<Version, TransportError> {
     match read_frame(recv).await? {
-        Some(hello) if hello.header.command == Command::Hello => write_frame(send, &shared.hello()).await,
+        Some(hello) if hello.header.command == Command::Hello => {
+            let version = shared.version();
+            let newest = Version::new(u8::try_from(hello.header.commit).unwrap_or(u8::MAX));
+            let client = Versions { oldest: hello.header.version, newest };
+            if !client.contains(version) {
+                return Err(TransportError::Release { cluster: version, client });
+            }
+            write_frame(send, &shared.hello_in(version)).await?;
+            Ok(version)
+        }
         Some(frame) => {
             let reason = "the first frame of a client is a hello";
             Err(FrameError::Body { command: frame.header.command, reason }.into())
@@ -66,10 +87,14 @@ async fn read_requests(
     Ok(())
 }
 
-async fn write_answers(connection: Connection, mut send: SendStream, mut queue: QueueReceiver) {
+async fn write_answers(
+    connection: Connection,
+    mut send: SendStream,
+    (mut queue, version): (QueueReceiver, Version),
+) {
     let written = tokio::select! {
         biased;
-        written = write_queue(&mut send, &mut queue) => written,
+        written = write_queue(&mut send, &mut queue, Some(version)) => written,
         error = connection.closed() => Err(TransportError::Broken(error.to_string())),
     };
     if let Err(error) = written {

@@ -1,7 +1,7 @@
 //! What all tasks of an endpoint share: who it is, the connections and sessions that stand, and how it ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quinn::{Connection, VarInt};
@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, Incarnation, NodeId, Op};
 use varve_protocol::mark::Mark;
+use varve_protocol::version::{Version, Versions};
 
 use crate::error::{SendError, TransportError};
 use crate::event::{EventSender, SessionId};
@@ -54,6 +55,8 @@ pub(crate) struct Who {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
+    /// What its release knows.
+    pub(crate) versions: Versions,
     /// The other nodes of the configuration.
     pub(crate) peers: BTreeSet<NodeId>,
 }
@@ -68,11 +71,14 @@ pub(crate) struct Shared {
     sessions: Mutex<BTreeMap<SessionId, QueueSender>>,
     next_number: AtomicU64,
     frames_dropped: AtomicU64,
+    /// The cluster's version, in which clients are spoken to.
+    version: AtomicU8,
     shutdown: watch::Sender<bool>,
 }
 
 impl Shared {
     pub(crate) fn new(who: Who, tuning: Tuning, events: EventSender) -> Self {
+        let version = who.versions.oldest;
         Self {
             who,
             tuning,
@@ -81,6 +87,7 @@ impl Shared {
             sessions: Mutex::default(),
             next_number: AtomicU64::new(1),
             frames_dropped: AtomicU64::new(0),
+            version: AtomicU8::new(version.as_raw()),
             shutdown: watch::Sender::new(false),
         }
     }
@@ -98,12 +105,29 @@ impl Shared {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The first frame on a connection: who is speaking.
+    pub(crate) fn set_version(&self, version: Version) {
+        self.version.store(version.as_raw(), Ordering::Relaxed);
+    }
+
+    /// The version in which clients are spoken to.
+    pub(crate) fn version(&self) -> Version {
+        Version::new(self.version.load(Ordering::Relaxed))
+    }
+
+    /// The first frame on a connection: who is speaking. It has the same form in all versions.
     pub(crate) fn hello(&self) -> Frame {
         let mut header = FrameHeader::new(Command::Hello, self.who.cluster);
+        header.commit = self.who.versions.newest.as_raw().into();
         header.op = Op::new(self.who.node.as_raw().into());
         header.correlation = self.who.incarnation.as_raw();
         Frame::bare(header)
+    }
+
+    /// The answer to a client's, which is spoken to in this version.
+    pub(crate) fn hello_in(&self, version: Version) -> Frame {
+        let mut hello = self.hello();
+        hello.header.commit = version.as_raw().into();
+        hello
     }
 
     pub(crate) fn frames_dropped(&self) -> u64 {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, Endpoint, Runtime};
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, Incarnation, NodeId};
+use varve_protocol::version::{Version, Versions};
 
 use crate::dial;
 use crate::error::{SendError, TransportError};
@@ -31,6 +32,8 @@ pub struct TransportConfig {
     pub node: NodeId,
     /// Which life of its process this is.
     pub incarnation: Incarnation,
+    /// What its release knows.
+    pub versions: Versions,
     /// Its certificate, and whom it believes.
     pub identity: Identity,
     /// The other nodes, and where they are.
@@ -62,7 +65,17 @@ impl Transport {
         socket: Arc<dyn AsyncUdpSocket>,
         resolver: Arc<dyn Resolve>,
     ) -> Result<(Self, EventReceiver), TransportError> {
-        let TransportConfig { cluster, node, incarnation, identity, peers, tuning, seed, reset_key } = config;
+        let TransportConfig {
+            cluster,
+            node,
+            incarnation,
+            versions,
+            identity,
+            peers,
+            tuning,
+            seed,
+            reset_key,
+        } = config;
         identity.check_is_of(cluster, node)?;
         let server = identity.server_config(&tuning, &reset_key)?;
         let endpoint_config = tuning.endpoint_config(&reset_key, seed)?;
@@ -71,7 +84,7 @@ impl Transport {
         endpoint.set_default_client_config(identity.dialling_config(&tuning)?);
 
         let (events, receiver) = event::channel();
-        let who = Who { cluster, node, incarnation, peers: peers.keys().copied().collect() };
+        let who = Who { cluster, node, incarnation, versions, peers: peers.keys().copied().collect() };
         let shared = Arc::new(Shared::new(who, tuning, events));
         let (tasks, all_ended) = tasks();
         start_tasks(&shared, &endpoint, &tasks, peers, &resolver, seed_or_entropy(seed));
@@ -101,6 +114,11 @@ impl Transport {
             sessions.remove(&session);
         }
         sent
+    }
+
+    /// Tells the version of the cluster: clients that connect from now on are spoken to in it.
+    pub fn set_version(&self, version: Version) {
+        self.shared.set_version(version);
     }
 
     /// The address this endpoint listens on.

@@ -36,7 +36,7 @@ impl Which {
     pub(crate) fn failure(&self, config: &ClusterConfig, error: ServerError) -> Failure {
         let Some(node) = config.node(self.node()) else { return error.into() };
         match &error {
-            ServerError::Storage(_) => {
+            ServerError::Storage(_) | ServerError::Release { .. } => {
                 Failure::from(error).context(format!("node {} in {}", self.id, node.data_dir.display()))
             }
             ServerError::File { path, .. } if [&config.ca, &node.cert, &node.key].contains(&path) => {

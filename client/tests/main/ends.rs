@@ -9,6 +9,7 @@ use varve_protocol::client::{Request, Response};
 use varve_protocol::id::{ClusterId, Epoch, Op, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
 use varve_protocol::record::BatchBuilder;
+use varve_protocol::version::Version;
 
 use crate::node::{Answer, Asked, Node, ORDERS, map, offsets};
 
@@ -17,6 +18,7 @@ fn record_at(offset: Offset) -> Bytes {
     let mut builder = BatchBuilder::new(1024);
     builder.push(&Record { payload: "one".into(), ..Record::default() }).unwrap();
     let fields = PrepareFields {
+        version: Version::FIRST,
         cluster: ClusterId::default(),
         group: ORDERS,
         view: View::ZERO,

@@ -13,6 +13,7 @@ use varve_protocol::frame::{Command, Frame};
 use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Offset, Op, View};
 use varve_protocol::metadata::{ClusterMap, NodeEntry, PartitionEntry, StreamEntry, TopicEntry};
 use varve_protocol::retention::Retention;
+use varve_protocol::version::{Version, Versions};
 use varve_transport::authority::Authority;
 use varve_transport::{Event, Identity, SystemResolver, Transport, TransportConfig, Tuning, bind_udp};
 
@@ -68,6 +69,7 @@ impl Node {
             cluster: CLUSTER,
             node: NODE,
             incarnation: Incarnation::new(1),
+            versions: Versions::OF_THIS_RELEASE,
             identity: Identity::from_pem(&ca, &certificate, &key).unwrap(),
             peers: BTreeMap::new(),
             tuning,
@@ -148,8 +150,9 @@ pub(crate) fn map(op: u64, address: &str) -> ClusterMap {
         compression: Compression::None,
     };
     ClusterMap {
+        version: Version::FIRST,
         op: Op::new(op),
-        nodes: vec![NodeEntry { node: NODE, address: address.to_owned() }],
+        nodes: vec![NodeEntry { node: NODE, address: address.to_owned(), versions: None }],
         streams: vec![StreamEntry { name: "shop".to_owned(), topics: vec![topic] }],
         primaries: Vec::new(),
     }

@@ -19,7 +19,7 @@ const NAMED: u32 = 4;
 
 fn map_of_two(address: &str, silent: &str) -> ClusterMap {
     let mut map = map(5, address);
-    map.nodes.push(NodeEntry { node: SILENT, address: silent.to_owned() });
+    map.nodes.push(NodeEntry { node: SILENT, address: silent.to_owned(), versions: None });
     let partition = &mut map.streams[0].topics[0].partitions[0];
     (partition.places, partition.founders) = (vec![NODE, SILENT], 2);
     map

@@ -3,12 +3,14 @@
 use varve_protocol::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp};
 use varve_protocol::prepare::{PrepareFields, PrepareKind};
 use varve_protocol::replacement::Generations;
+use varve_protocol::version::Version;
 
 use super::*;
 use crate::quorum::quorum;
 
 fn child(parent: PrepareId, view: u64) -> PrepareHeader {
     let fields = PrepareFields {
+        version: Version::FIRST,
         cluster: ClusterId::new(1),
         group: GroupId::new(1),
         view: View::new(view),

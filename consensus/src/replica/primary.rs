@@ -122,6 +122,7 @@ impl Replica {
             self.log.next_offset()
         };
         let fields = PrepareFields {
+            version: request.version,
             cluster: self.config.cluster,
             group: self.config.group,
             view: self.view,

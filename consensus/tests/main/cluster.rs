@@ -19,6 +19,7 @@ use varve_protocol::prepare::{PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::replacement::{Change, Replacement};
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
+use varve_protocol::version::Version;
 
 mod changes;
 mod course;
@@ -152,6 +153,7 @@ impl Cluster {
         let of = if producer == ProducerId::ZERO { String::new() } else { format!(" {producer} {request}") };
         self.trace.at(node, format!("request h{}{of}", handle.0));
         let input = Input::Request(Request {
+            version: Version::FIRST,
             handle,
             producer,
             request,

@@ -10,6 +10,7 @@ use varve_protocol::metadata::{
     ClusterMap, MetadataOp, Move, NodeEntry, PartitionEntry, StreamEntry, TopicEntry,
 };
 use varve_protocol::retention::Retention;
+use varve_protocol::version::{Version, Versions};
 
 use crate::single_bit_flips;
 
@@ -38,8 +39,13 @@ pub(crate) fn sample_map() -> ClusterMap {
         compression: Compression::Zstd,
     };
     ClusterMap {
+        version: Version::FIRST,
         op: Op::new(9),
-        nodes: vec![NodeEntry { node: NodeId::new(1), address: "127.0.0.1:7101".to_owned() }],
+        nodes: vec![NodeEntry {
+            node: NodeId::new(1),
+            address: "127.0.0.1:7101".to_owned(),
+            versions: Some(Versions { oldest: Version::FIRST, newest: Version::new(4) }),
+        }],
         streams: vec![StreamEntry { name: "stream".to_owned(), topics: vec![topic] }],
         primaries: vec![(GroupId::new(3), View::new(4), NodeId::new(2))],
     }

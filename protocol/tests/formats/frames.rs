@@ -13,6 +13,7 @@ use varve_protocol::prepare::{Prepare, PrepareFields, PrepareHeader, PrepareId, 
 use varve_protocol::pulse::{Pulse, PulseEntry, PulseMoving, Stage};
 use varve_protocol::replacement::{Generations, Known};
 use varve_protocol::snapshot::Snapshot;
+use varve_protocol::version::{Version, Versions};
 
 use crate::{sample_prepare, single_bit_flips};
 
@@ -26,6 +27,7 @@ fn chain(length: usize) -> Vec<PrepareHeader> {
     while headers.len() < length {
         let last = headers.last().expect("the chain has a first header");
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: CLUSTER,
             group: GROUP,
             view: View::new(3),
@@ -107,6 +109,7 @@ fn a_pulse_survives_the_trip() {
         held: Duration::from_micros(0x0a0b_0c0d),
         incarnation: Incarnation::new(99),
         directory: DirectoryId::new(71),
+        versions: Versions { oldest: Version::new(3), newest: Version::new(4) },
         is_fresh: true,
         founders: [1, 2, 3].map(founder).into(),
         moving: vec![moving, PulseMoving { stage: Stage::Listening, ..moving }],
@@ -114,7 +117,7 @@ fn a_pulse_survives_the_trip() {
     };
     let frame = Frame::decode(&pulse.to_frame(CLUSTER).encode().concat().into()).expect("the frame is sound");
     assert_eq!(Pulse::from_frame(&frame), Ok(pulse));
-    for cut in [0, 9, 10, 21, 22, 48, 49, 50, 84, 99, 102, 135] {
+    for cut in [0, 9, 10, 21, 23, 24, 50, 51, 52, 86, 101, 104, 137] {
         let body = frame.body.to_bytes().slice(..cut);
         assert!(
             Pulse::from_frame(&Frame { body: body.into(), ..frame.clone() }).is_err(),
@@ -194,5 +197,5 @@ fn a_frame_of_another_version_says_so() {
     bytes[12] = 9;
     let checksum = varve_protocol::checksum::checksum(&bytes[4..96]);
     bytes[0..4].copy_from_slice(&checksum.to_le_bytes());
-    assert_eq!(Frame::decode(&bytes.into()), Err(FrameError::Version { version: 9 }));
+    assert_eq!(Frame::decode(&bytes.into()), Err(FrameError::Version { format: 9 }));
 }

@@ -14,6 +14,7 @@ use varve_protocol::metadata::{ClusterMap, MetadataError, MetadataOutcome, Metad
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::pulse::{Pulse, PulseEntry, PulseMoving, Stage};
 use varve_protocol::record::{BATCH_HEADER_SIZE, Batch, BatchBuilder, HeaderValue, Headers, Record};
+use varve_protocol::version::{Version, Versions};
 
 use crate::archives::sample_map;
 use crate::{hex, sample_prepare, unhex};
@@ -48,6 +49,7 @@ fn a_pulse_is_these_bytes() {
         held: Duration::from_micros(0x0a0b_0c0d),
         incarnation: Incarnation::new(99),
         directory: DirectoryId::new(0x71),
+        versions: Versions { oldest: Version::new(3), newest: Version::new(4) },
         is_fresh: true,
         founders,
         moving: vec![moving],

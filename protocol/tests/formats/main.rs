@@ -9,11 +9,13 @@ mod records;
 use bytes::Bytes;
 use varve_protocol::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareId, PrepareKind};
+use varve_protocol::version::Version;
 
 /// A prepare whose every field differs from every other.
 fn sample_prepare(body: &'static [u8]) -> Prepare {
     let parent = PrepareId { op: varve_protocol::id::Op::new(41), view: View::new(2), checksum: 0x0a0b_0c0d };
     let fields = PrepareFields {
+        version: Version::FIRST,
         cluster: ClusterId::new(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
         group: GroupId::new(7),
         view: View::new(3),

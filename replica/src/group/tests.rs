@@ -6,6 +6,7 @@ use varve_consensus::{Config, RecoveredLog, Timeouts};
 use varve_protocol::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp};
 use varve_protocol::prepare::{Prepare, PrepareFields, PrepareKind};
 use varve_protocol::superblock::Superblock;
+use varve_protocol::version::Version;
 
 use super::*;
 
@@ -46,6 +47,7 @@ fn group(has_entry: bool, commit: u64, moving: Option<Move>) -> Group {
             known_at: Op::new(9),
         };
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: ClusterId::new(1),
             group: GROUP,
             view: View::ZERO,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use varve_protocol::id::{ClusterId, Epoch, GroupId, Offset, ProducerId, RequestNumber, Timestamp, View};
 use varve_protocol::prepare::{PrepareFields, PrepareKind};
+use varve_protocol::version::Version;
 
 use super::*;
 
@@ -13,6 +14,7 @@ fn log(count: u64, body: &'static [u8]) -> Vec<Prepare> {
     let mut prepares: Vec<Prepare> = Vec::new();
     for op in 1..=count {
         let fields = PrepareFields {
+            version: Version::FIRST,
             cluster: ClusterId::new(1),
             group: GroupId::new(7),
             view: View::new(3),

@@ -120,6 +120,7 @@ mod tests {
     use varve_protocol::retention::Retention;
 
     use super::*;
+    use varve_protocol::version::Versions;
 
     const GROUP: GroupId = GroupId::new(1);
     const SECOND: ReplicaIndex = ReplicaIndex::new(1);
@@ -133,7 +134,15 @@ mod tests {
         let mut metadata = Metadata::default();
         for raw in 1..=4 {
             let (address, directory) = (format!("h{raw}:1"), DirectoryId::new(u64::from(raw) + 100));
-            apply(&mut metadata, MetadataOp::RegisterNode { node: node(raw), address, directory });
+            apply(
+                &mut metadata,
+                MetadataOp::RegisterNode {
+                    node: node(raw),
+                    address,
+                    directory,
+                    versions: Versions::OF_THIS_RELEASE,
+                },
+            );
         }
         apply(&mut metadata, MetadataOp::CreateStream { stream: "s".to_owned() });
         for (topic, replicas) in [("three", 3), ("one", 1)] {

@@ -8,6 +8,7 @@ use varve_protocol::metadata::{
 };
 use varve_protocol::mutant::Mutant;
 use varve_protocol::snapshot::Snapshot;
+use varve_protocol::version::Versions;
 
 use super::{Metadata, Registered, Topic};
 
@@ -43,17 +44,20 @@ impl Metadata {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let state: MetadataState = decode_archive(Command::Snapshot, bytes).ok()?;
-        let ClusterMap { op, nodes, streams, .. } = state.map;
+        let ClusterMap { op, version, nodes, streams, .. } = state.map;
+        let versions: Option<Vec<Versions>> = nodes.iter().map(|entry| entry.versions).collect();
+        let versions = versions?;
         if nodes.len() != state.directories.len() {
             return None;
         }
-        let registered = |(entry, directories): (NodeEntry, NodeDirectories)| {
+        let registered = |((entry, directories), versions): ((NodeEntry, NodeDirectories), Versions)| {
             let NodeDirectories { directory, known_at, former } = directories;
-            (entry.node, Registered { address: entry.address, directory, known_at, former })
+            (entry.node, Registered { address: entry.address, directory, versions, known_at, former })
         };
         Some(Self {
             applied: op,
-            nodes: nodes.into_iter().zip(state.directories).map(registered).collect(),
+            version,
+            nodes: nodes.into_iter().zip(state.directories).zip(versions).map(registered).collect(),
             streams: streams.into_iter().map(stream).collect(),
             next_producer: state.next_producer,
             next_group: state.next_group,
@@ -89,6 +93,7 @@ mod tests {
             node: NodeId::new(node),
             address: format!("127.0.0.1:{node}"),
             directory: DirectoryId::new(directory),
+            versions: Versions::OF_THE_NEXT_RELEASE,
         };
         let topic = |topic: &str, partitions| MetadataOp::CreateTopic {
             stream: "s".to_owned(),
@@ -111,6 +116,7 @@ mod tests {
             Some(register(3, 103)),
             Some(register(4, 104)),
             None,
+            Some(MetadataOp::RaiseVersion { to: Versions::OF_THE_NEXT_RELEASE.newest }),
             Some(stream("s")),
             Some(stream("empty")),
             Some(MetadataOp::RegisterProducer),

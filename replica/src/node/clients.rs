@@ -263,7 +263,7 @@ impl Node {
         // for this one may be cut off before it hears of any registration.
         for (node, address) in &self.config.members {
             if self.metadata.address(*node).is_none() {
-                map.nodes.push(NodeEntry { node: *node, address: address.clone() });
+                map.nodes.push(NodeEntry { node: *node, address: address.clone(), versions: None });
             }
         }
         map.nodes.sort_by_key(|entry| entry.node);

@@ -108,6 +108,7 @@ mod tests {
     /// A pulse that echoes another one, sent at this time by the peer's clock.
     fn pulse(echo: u64, held_ms: u64, sent_at_ms: u64) -> Pulse {
         Pulse {
+            versions: varve_protocol::version::Versions::OF_THIS_RELEASE,
             sequence: 1,
             echo,
             sent_at: Timestamp::new(sent_at_ms * 1_000),

@@ -394,7 +394,8 @@ impl Node {
         (producer, request): (ProducerId, RequestNumber),
         (kind, record_count, body): (PrepareKind, u32, Bytes),
     ) {
-        let now = self.wall;
-        self.drive(id, Input::Request(Request { handle, producer, request, kind, record_count, now, body }));
+        let (now, version) = (self.wall, self.sealed());
+        let request = Request { handle, producer, request, version, kind, record_count, now, body };
+        self.drive(id, Input::Request(request));
     }
 }

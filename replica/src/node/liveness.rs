@@ -21,6 +21,7 @@ use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::pulse::{Founders, Pulse, PulseEntry, PulseMoving};
 use varve_protocol::time::Moment;
+use varve_protocol::version::Versions;
 use varve_transport::Lane;
 
 use crate::event::Effect;
@@ -29,6 +30,7 @@ use crate::node::Node;
 use crate::node::balance::Return;
 use crate::node::distance::Distance;
 use crate::node::probing::Incoming;
+use crate::node::versions::why_outside;
 use crate::timers::Due;
 
 /// Groups named in one pulse; the rest wait for the next.
@@ -46,6 +48,8 @@ pub(crate) struct Peer {
     incarnation: Option<Incarnation>,
     /// Its data directory; none before the first pulse of this incarnation.
     pub(super) directory: Option<DirectoryId>,
+    /// What its release knows; none before that, too.
+    pub(super) versions: Option<Versions>,
     /// Whether that directory belongs to no cluster yet.
     pub(super) is_fresh: bool,
     /// What it says of the founding of the cluster.
@@ -80,6 +84,7 @@ impl Peer {
         Self {
             incarnation: None,
             directory: None,
+            versions: None,
             is_fresh: false,
             founders: Founders::new(),
             moving: BTreeMap::new(),
@@ -135,7 +140,8 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let is_reborn = peer.incarnation.is_some_and(|before| before != incarnation);
         if peer.incarnation.replace(incarnation) != Some(incarnation) {
-            (peer.directory, peer.is_fresh, peer.founders) = (None, false, Founders::new());
+            (peer.directory, peer.versions) = (None, None);
+            (peer.is_fresh, peer.founders) = (false, Founders::new());
             peer.moving.clear();
         }
         peer.is_connected = true;
@@ -164,9 +170,18 @@ impl Node {
             return self.drop_frame(node, frame, "not a pulse");
         };
         let pulse_interval = self.config.timing.pulse_interval;
-        let (now, wall) = (self.now, self.wall);
+        let (now, wall, version) = (self.now, self.wall, self.version());
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.incarnation != Some(pulse.incarnation) {
+            return;
+        }
+        if peer.versions.replace(pulse.versions) != Some(pulse.versions)
+            && let Some(why) = why_outside(version, pulse.versions)
+        {
+            Mark::ReleaseShutOut.hit();
+            tracing::error!(peer = %node, why, "peer is left out");
+        }
+        if !pulse.versions.contains(version) {
             return;
         }
         if pulse.sequence > peer.heard_sequence {
@@ -298,6 +313,7 @@ impl Node {
                 held,
                 incarnation: self.config.incarnation,
                 directory: self.directory,
+                versions: self.config.versions,
                 is_fresh: self.is_fresh(),
                 founders: self.founders_for(&self.peers[&node]),
                 moving: self.moving_here(sequence),
@@ -379,8 +395,14 @@ impl Node {
         if frame.header.cluster != self.config.cluster {
             return self.drop_frame(node, frame, "it is of another cluster");
         }
+        if !self.can_read(frame) {
+            return self.drop_frame(node, frame, "its version is newer than this release");
+        }
         if frame.header.command == Command::Pulse {
             return self.on_pulse(node, frame);
+        }
+        if let Some(why) = self.why_not_understood(node) {
+            return self.drop_frame(node, frame, why);
         }
         if frame.header.command == Command::Probe {
             return self.on_probe(node, frame);
@@ -389,6 +411,9 @@ impl Node {
             return self.on_probed(node, &frame.header);
         }
         match Message::from_frame(frame) {
+            Some(Ok(message)) if !self.can_read_prepare(&message) => {
+                self.drop_frame(node, frame, "the version of its prepare is newer than this release");
+            }
             Some(Ok(message)) => self.deliver(node, frame.header.group, frame.header.voice, message),
             Some(Err(_)) => self.drop_frame(node, frame, "its body cannot be read"),
             None => self.drop_frame(node, frame, "nodes do not say this to each other"),

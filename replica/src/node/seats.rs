@@ -25,12 +25,13 @@ impl Node {
             return;
         }
         let mut unregistered = self.config.members.keys().filter(|node| !self.is_registered(**node));
-        let found = unregistered.find_map(|node| Some((*node, self.directory_of(*node)?)));
-        let Some((node, directory)) = found else { return };
+        let found =
+            unregistered.find_map(|node| Some((*node, self.directory_of(*node)?, self.versions_of(*node)?)));
+        let Some((node, directory, versions)) = found else { return self.raise_first_version() };
         let address = self.config.members[&node].clone();
         self.registering = true;
         let handle = self.new_handle(Waiting::Registration);
-        let operation = MetadataOp::RegisterNode { node, address, directory };
+        let operation = MetadataOp::RegisterNode { node, address, directory, versions };
         let body = (PrepareKind::Metadata, 0, encode_archive(&operation));
         self.request(GroupId::METADATA, handle, (ProducerId::ZERO, RequestNumber::ZERO), body);
     }
@@ -41,11 +42,17 @@ impl Node {
     }
 
     fn is_registered(&self, node: NodeId) -> bool {
+        let versions = self.versions_of(node);
+        if versions.is_some_and(|versions| !versions.contains(self.version())) {
+            // It has no part in this cluster, and keeps the others from nothing.
+            return true;
+        }
         let registered = self.metadata.directory(node).map(|(directory, _)| directory);
         // What was heard of a node may be older than what the metadata knows of it.
         let is_known = |directory| registered == Some(directory) || self.metadata.is_former(node, directory);
         self.metadata.address(node) == self.config.members.get(&node).map(String::as_str)
             && registered.is_some()
+            && versions.is_none_or(|versions| self.metadata.versions(node) == Some(versions))
             && self.directory_of(node).is_none_or(is_known)
     }
 

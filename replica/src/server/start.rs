@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use varve_protocol::id::{DirectoryId, Incarnation, NodeId, Timestamp};
+use varve_protocol::version::Versions;
 use varve_storage::{FileDisk, Identity, Keys, Options, Store, raise_open_files_max};
 use varve_transport::{Resolve, SystemResolver, Transport, TransportConfig, Tuning, bind_udp};
 
@@ -63,6 +64,8 @@ pub async fn run_node(
         ..Options::DEFAULT
     };
     let (store, recovery) = Recovery::open(disk, identity_of(config, node), options)?;
+    let versions = Versions::OF_THIS_RELEASE;
+    recovery.check_release(versions).map_err(|reason| ServerError::Release { reason })?;
     let reset_key = reset_key(&settings.data_dir.join(RESET_KEY_FILE))?;
 
     let members: BTreeMap<NodeId, String> =
@@ -73,6 +76,7 @@ pub async fn run_node(
         cluster: config.cluster_id,
         node,
         incarnation,
+        versions,
         identity,
         peers: members
             .iter()
@@ -87,6 +91,7 @@ pub async fn run_node(
         cluster: config.cluster_id,
         node,
         incarnation,
+        versions,
         members,
         timing: timing_of(config),
         metadata_bytes_kept: METADATA_BYTES_KEPT,

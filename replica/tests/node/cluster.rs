@@ -15,6 +15,7 @@ use varve_protocol::id::{
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
+use varve_protocol::version::Versions;
 use varve_replica::{Effect, METADATA_BYTES_KEPT, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
 use varve_storage::{Identity, Job, MemoryDisk, Options, Store};
 
@@ -77,6 +78,8 @@ pub(crate) struct Cluster {
     pub(crate) options: Options,
     /// Of the nodes that are started from now on.
     timing: Timing,
+    /// What their release knows.
+    pub(crate) release: Versions,
     metadata_bytes_kept: u64,
 }
 
@@ -100,6 +103,7 @@ impl Cluster {
             ticks_at_once: 0,
             options: OPTIONS,
             timing: Timing::default(),
+            release: Versions::OF_THIS_RELEASE,
             metadata_bytes_kept: METADATA_BYTES_KEPT,
         };
         for id in (1..=nodes).map(NodeId::new) {
@@ -165,6 +169,7 @@ impl Cluster {
             cluster: CLUSTER,
             node: id,
             incarnation: Incarnation::new(machine.lives),
+            versions: self.release,
             members,
             timing: self.timing.clone(),
             metadata_bytes_kept: self.metadata_bytes_kept,

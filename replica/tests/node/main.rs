@@ -20,3 +20,4 @@ mod restarts;
 mod retention;
 mod scrub;
 mod summing_up;
+mod versions;

@@ -3,6 +3,7 @@
 use varve_protocol::client::{Refusal, Request, Response};
 use varve_protocol::id::{DirectoryId, GroupId, NodeId};
 use varve_protocol::metadata::{MetadataError, MetadataOp, MetadataOutcome};
+use varve_protocol::version::Versions;
 
 use crate::cluster::{Cluster, n, refusal, request, response};
 
@@ -66,7 +67,8 @@ fn a_refused_change_says_why() {
 fn a_client_cannot_register_a_node() {
     let mut cluster = Cluster::start(1);
     let (address, directory) = ("elsewhere:1".to_owned(), DirectoryId::new(9));
-    let operation = MetadataOp::RegisterNode { node: n(9), address, directory };
+    let operation =
+        MetadataOp::RegisterNode { node: n(9), address, directory, versions: Versions::OF_THIS_RELEASE };
     let answer = cluster.call(n(1), request(GroupId::METADATA, &Request::Change(operation)));
     assert!(matches!(refusal(&answer), Refusal::Malformed { .. }));
     assert_eq!(cluster.node(n(1)).metadata().map().nodes.len(), 1);

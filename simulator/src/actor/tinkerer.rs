@@ -126,7 +126,8 @@ impl Tinkerer {
             | MetadataOp::RegisterProducer
             | MetadataOp::MoveReplica { .. }
             | MetadataOp::CancelMove { .. }
-            | MetadataOp::FinishMove { .. } => {}
+            | MetadataOp::FinishMove { .. }
+            | MetadataOp::RaiseVersion { .. } => {}
         }
     }
 

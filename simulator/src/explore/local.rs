@@ -18,6 +18,7 @@ use varve_protocol::prepare::{Prepare, PrepareHeader, PrepareId, PrepareKind};
 use varve_protocol::replacement::Generations;
 use varve_protocol::superblock::Superblock;
 use varve_protocol::time::Moment;
+use varve_protocol::version::Version;
 
 use super::disk::{Disk, Job, place};
 use super::plan::Plan;
@@ -409,6 +410,7 @@ fn tampered(mut message: Message, plant: Option<Plant>) -> Message {
 /// A request with a body of one byte.
 fn request(number: u8) -> Input {
     Input::Request(Request {
+        version: Version::FIRST,
         handle: RequestHandle(u64::from(number)),
         producer: PRODUCER,
         request: RequestNumber::new(u64::from(number)),

@@ -6,6 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use varve_protocol::id::{Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
+use varve_protocol::version::Versions;
 
 use super::chronicle::Process;
 use super::heap::EventHeap;
@@ -125,8 +126,13 @@ impl<M: Machine> Host<M> {
         Incarnation::new(u64::from(self.node().as_raw()) << 32 | self.life)
     }
 
-    /// Starts a process.
-    pub(crate) fn start(&mut self, heap: &mut EventHeap<Event>) -> Result<Vec<Effect>, Violation> {
+    /// Starts a process of a release that knows these versions.
+    pub(crate) fn start(
+        &mut self,
+        versions: Versions,
+        heap: &mut EventHeap<Event>,
+    ) -> Result<Vec<Effect>, Violation> {
+        self.setup.versions = versions;
         let node = self.node();
         self.life += 1;
         self.started = heap.now();

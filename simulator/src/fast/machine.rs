@@ -8,13 +8,14 @@ use varve_protocol::frame::Frame;
 use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Op, Timestamp};
 use varve_protocol::prepare::PrepareId;
 use varve_protocol::time::Moment;
+use varve_protocol::version::{Version, Versions};
 
 use rand_chacha::ChaCha8Rng;
 
 use super::rot::Harm;
 use super::rot_in_use::Held;
 
-/// Who a node is; the same in all its lives.
+/// Who a node is; the same in all its lives, but for the release.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The cluster.
@@ -25,6 +26,8 @@ pub struct Setup {
     pub members: Vec<NodeId>,
     /// The seed of the universe.
     pub seed: u64,
+    /// What the release knows that the next process runs.
+    pub versions: Versions,
 }
 
 /// The node's clocks at one moment.
@@ -153,6 +156,11 @@ pub trait Machine: Sized {
     fn decides_alone(&self, group: GroupId) -> bool {
         let _ = group;
         false
+    }
+
+    /// The version of the cluster as the node knows it.
+    fn version(&self) -> Version {
+        Version::FIRST
     }
 
     /// Takes all waiting disk jobs as one round and says how many there are; `None` if nothing waits or a round is

@@ -8,6 +8,7 @@ use varve_protocol::client::NodeStatus;
 use varve_protocol::frame::Command;
 use varve_protocol::id::{DirectoryId, GroupId, Incarnation, NodeId, Timestamp};
 use varve_protocol::time::Moment;
+use varve_protocol::version::{Version, Versions};
 use varve_replica::{Effect as NodeEffect, Node, NodeConfig, NodeInput, Recovery, Session};
 use varve_storage::{Completion, Extent, Identity, Job, MemoryDisk, Options, Piece, StorageError, Store};
 use varve_transport::Lane;
@@ -66,6 +67,15 @@ pub(crate) fn format(identity: Identity, disks: u64) -> MemoryDisk {
     let directory = DirectoryId::new(u64::from(identity.node.as_raw()) + disks * 1000);
     Store::format(&disk, identity, directory).expect("an empty disk can be formatted");
     disk
+}
+
+/// What the release knows that a node is started with: the one that was meant, unless it refuses what it finds. Then the operator starts
+/// the next one, as he is told.
+pub(crate) fn release_for(recovery: &Recovery, meant: Versions) -> Versions {
+    match recovery.check_release(meant) {
+        Ok(()) => meant,
+        Err(_) => Versions::OF_THE_NEXT_RELEASE,
+    }
 }
 
 /// Opens the disk of a node for one of its lives, with the sizes and the keys that a seed draws.
@@ -133,6 +143,7 @@ impl Machine for RealNode {
             cluster: setup.cluster,
             node: setup.node,
             incarnation,
+            versions: release_for(&recovery, setup.versions),
             members,
             timing: timing(setup.seed),
             metadata_bytes_kept: metadata_bytes_kept(setup.seed),
@@ -271,6 +282,10 @@ impl Machine for RealNode {
             }
             (None, None) => Ok(held),
         }
+    }
+
+    fn version(&self) -> Version {
+        self.node.version()
     }
 
     fn work(&self) -> Work {

@@ -4,6 +4,7 @@ mod clients;
 mod event;
 mod homecoming;
 mod phases;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
 use varve_protocol::mark;
+use varve_protocol::version::{Version, Versions};
 
 use super::blackout::Vigil;
 use super::chronicle::Chronicle;
@@ -78,6 +80,8 @@ pub(crate) struct Universe<M: Machine> {
     pub(super) lost_disk: Option<NodeId>,
     /// The nodes whose disks were lost where more is lost than is promised to be survived.
     pub(super) emptied: BTreeSet<NodeId>,
+    /// The newest version that any node has known its cluster to be at.
+    pub(super) version: Version,
 }
 
 impl<M: Machine> Universe<M> {
@@ -89,7 +93,8 @@ impl<M: Machine> Universe<M> {
         let cluster = ClusterId::new(u128::from(seed) << 64 | 0x5ed1_4e47);
         let members: Vec<NodeId> = scenario.node_ids().collect();
         let host = |node: NodeId| {
-            let setup = Setup { cluster, node, members: members.clone(), seed };
+            let versions = Versions::OF_THIS_RELEASE;
+            let setup = Setup { cluster, node, members: members.clone(), seed, versions };
             let rng = stream(seed, &format!("host {node}"));
             (node, Host::new(setup, scenario.disk.clone(), scenario.clock_drift_ppm_max, rng))
         };
@@ -117,6 +122,7 @@ impl<M: Machine> Universe<M> {
             settled: None,
             lost_disk: None,
             emptied: BTreeSet::new(),
+            version: Version::FIRST,
             awaits_homecoming: !scenario.left_behind.is_empty(),
             scenario,
         }
@@ -311,7 +317,7 @@ impl<M: Machine> Universe<M> {
         }
         if let Some(effects) = host.tick(&mut self.heap)? {
             self.trace.record(self.heap.now(), Trail::Tick { node });
-            self.perform(node, effects);
+            self.perform(node, effects)?;
         }
         Ok(())
     }
@@ -327,7 +333,7 @@ impl<M: Machine> Universe<M> {
         }
         let effects = host.finish_round(&mut self.heap)?;
         self.trace.record(self.heap.now(), Trail::DiskRound { node, jobs });
-        self.perform(node, effects);
+        self.perform(node, effects)?;
         Ok(())
     }
 
@@ -336,26 +342,30 @@ impl<M: Machine> Universe<M> {
         if host.life != life || host.down > 0 || host.is_up() {
             return Ok(());
         }
-        let effects = host.start(&mut self.heap)?;
+        let release = self.scenario.release_at(self.heap.now(), node);
+        let effects = host.start(release.versions(), &mut self.heap)?;
         let life = host.life;
         self.note(format!("{node} starts its life {life}"));
         self.wire.set_presence(Endpoint::Node(node), Presence::Running, &mut self.heap);
-        self.perform(node, effects);
+        self.perform(node, effects)?;
         Ok(())
     }
 
     fn step(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
         let host = self.hosts.get_mut(&node).expect("every node of the scenario has a host");
         let effects = host.step(input, &mut self.heap)?;
-        self.perform(node, effects);
+        self.perform(node, effects)?;
         Ok(())
     }
 
-    fn perform(&mut self, node: NodeId, effects: Vec<Effect>) {
+    fn perform(&mut self, node: NodeId, effects: Vec<Effect>) -> Result<(), Violation> {
         let from = Endpoint::Node(node);
+        self.look_at_version(node)?;
         for effect in effects {
             match effect {
-                Effect::ToPeer { node, lane, frame } => {
+                Effect::ToPeer { node: to, lane, frame } => {
+                    self.look_at_frame(node, &frame)?;
+                    let node = to;
                     self.wire.send((from, Endpoint::Node(node)), lane, frame, &mut self.heap);
                 }
                 Effect::ToClient { session, frame } => {
@@ -366,6 +376,7 @@ impl<M: Machine> Universe<M> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Moves on when all clients have what they wait for.
@@ -381,7 +392,12 @@ impl<M: Machine> Universe<M> {
         let is_waiting = || self.clients.iter().any(|client| client.actor.waits_for().is_some());
         match self.phase {
             Phase::Liveness if !is_waiting() => self.begin_audit(),
-            Phase::Audit if !is_waiting() && !self.awaits_homecoming && self.atlas.harmed().is_none() => {
+            Phase::Audit
+                if !is_waiting()
+                    && !self.awaits_homecoming
+                    && self.atlas.harmed().is_none()
+                    && self.all_know_the_version() =>
+            {
                 self.finish_audit()
             }
             Phase::Safety | Phase::Liveness | Phase::Audit | Phase::Over => Ok(()),

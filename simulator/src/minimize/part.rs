@@ -28,6 +28,8 @@ pub enum Part {
     LeftBehind(NodeId),
     /// Disks that forget.
     Rot,
+    /// A second release.
+    Rollouts,
     /// Connections that break without a cause.
     Resets,
     /// Latency beyond the least there is.
@@ -66,6 +68,7 @@ impl Part {
         let packets = link.loss_permille + link.duplicate_permille + link.reorder_permille;
         let others = [
             (Self::Rot, scenario.rot != Rot::NONE),
+            (Self::Rollouts, !scenario.rollouts.is_empty()),
             (Self::Resets, !link.reset_every.is_zero()),
             (Self::LatencyTail, !link.latency_tail.is_zero()),
             (Self::Packets, packets > 0),
@@ -91,6 +94,7 @@ impl Part {
             Self::Strikes(kind) => scenario.strikes.retain(|strike| strike.fault.name() != kind),
             Self::LeftBehind(node) => scenario.left_behind.retain(|left| left.node != node),
             Self::Rot => scenario.rot = Rot::NONE,
+            Self::Rollouts => scenario.rollouts.clear(),
             Self::Resets => link.reset_every = Duration::ZERO,
             Self::LatencyTail => link.latency_tail = Duration::ZERO,
             Self::Packets => {
@@ -175,6 +179,7 @@ pub fn with_nodes(scenario: &Scenario, nodes: u8) -> Option<Scenario> {
     let fits = |fault: Fault| fault.fits(nodes).is_ok();
     left.strikes.retain(|strike| fits(strike.fault));
     left.left_behind.retain(|behind| fits(behind.fault));
+    left.rollouts.retain(|rollout| rollout.node.as_raw() <= nodes);
     // Fewer nodes may be too few for what befalls them.
     left.verify().is_ok().then_some(left)
 }

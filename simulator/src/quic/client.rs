@@ -13,6 +13,7 @@ use varve_client::{Client, ClientConfig, ClientError, From, ProducerConfig, Seam
 use varve_protocol::client::Refusal;
 use varve_protocol::id::{ClusterId, GroupId, NodeId, ProducerId};
 use varve_protocol::metadata::MetadataError;
+use varve_protocol::version::Versions;
 
 use lane::ProducerLane;
 pub(crate) use stage::act;
@@ -64,6 +65,7 @@ impl Surroundings {
             runtime: Arc::new(SimulatedRuntime),
             socket: self.socket().await?,
             resolver: Arc::new(SimulatedResolver),
+            versions: Versions::OF_THE_NEXT_RELEASE,
         };
         let config = ClientConfig {
             servers: self.scenario.node_ids().map(address).collect(),

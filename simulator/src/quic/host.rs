@@ -13,6 +13,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 use varve_protocol::id::{ClusterId, Incarnation, NodeId, Timestamp};
+use varve_protocol::version::Versions;
 use varve_replica::server::disk::{DiskWorker, link};
 use varve_replica::server::{Clock, Parts, run};
 use varve_replica::{Node, NodeConfig};
@@ -175,6 +176,9 @@ impl Host {
         let identity = Identity { cluster: self.cluster, node: self.node };
         let disk = self.drive().disk.clone();
         let (store, recovery) = real::open(&disk, identity, (self.scenario.seed, life))?;
+        let now = turmoil::sim_elapsed().unwrap_or_default();
+        let meant = self.scenario.release_at(now, self.node).versions();
+        let versions = real::release_for(&recovery, meant);
         self.drive().store = Some(store);
         let rng = stream(self.scenario.seed, &format!("socket {} life {life}", self.node));
         let observer = packet_observer(&self.board, Endpoint::Node(self.node), &self.ends);
@@ -187,12 +191,13 @@ impl Host {
             cluster: self.cluster,
             node: self.node,
             incarnation,
+            versions,
             members: members.clone(),
             timing: timing(self.scenario.seed),
             metadata_bytes_kept: metadata_bytes_kept(self.scenario.seed),
             seed: seed("node"),
         };
-        let transport_config = self.transport_config(incarnation, members, seed("transport"))?;
+        let transport_config = self.transport_config((incarnation, versions), members, seed("transport"))?;
         let (transport, events) = Transport::start(
             transport_config,
             Arc::new(SimulatedRuntime),
@@ -208,7 +213,7 @@ impl Host {
 
     fn transport_config(
         &self,
-        incarnation: Incarnation,
+        (incarnation, versions): (Incarnation, Versions),
         mut peers: BTreeMap<NodeId, String>,
         seed: [u8; 32],
     ) -> turmoil::Result<TransportConfig> {
@@ -228,6 +233,7 @@ impl Host {
             cluster: self.cluster,
             node: self.node,
             incarnation,
+            versions,
             identity,
             peers,
             tuning: tuning(&self.scenario),

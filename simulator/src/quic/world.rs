@@ -17,6 +17,7 @@ use crate::actor::Actor;
 use crate::actor::balancer::Balancer;
 use crate::actor::mover::Mover;
 use crate::actor::producer::Producer;
+use crate::actor::raiser::Raiser;
 use crate::actor::reader::{Auditor, Wanderer};
 use crate::actor::scout::Scout;
 use crate::actor::tinkerer::Tinkerer;
@@ -231,17 +232,24 @@ fn simulation<'a>(scenario: &Scenario) -> Sim<'a> {
     builder.build()
 }
 
-/// Adds all clients of a scenario and gives their number: the operator, producers, amnesiacs, a consumer, readers, the
-/// surveyor, the scout and, last, the auditor.
+/// Adds a client that is an actor over bare sessions.
+fn add_actor(sim: &mut Sim<'_>, around: Surroundings, actor: Box<dyn Actor>) {
+    sim.client(client_name(around.client), act(around, move |_: &Board| Some(actor)));
+}
+
+/// Adds all clients of a scenario and gives their number: the operator, producers, amnesiacs, a consumer, readers, those who change
+/// this and that, the surveyor, the scout and, last, the auditor.
 fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> Surroundings) -> u32 {
     let load = &scenario.load;
     let nodes: Vec<NodeId> = scenario.node_ids().collect();
+    let rng = |name: &str| stream(scenario.seed, name);
     let mut count = 0;
     let mut next = || {
         count += 1;
         around(count - 1)
     };
     let client = next();
+    let cluster = client.cluster;
     sim.client(client_name(client.client), operate(client));
     for _ in 0..load.producers {
         let client = next();
@@ -249,54 +257,34 @@ fn add_clients(sim: &mut Sim<'_>, scenario: &Scenario, around: impl Fn(u32) -> S
     }
     for _ in 0..load.amnesiacs {
         let client = next();
-        let rng = stream(scenario.seed, "amnesiac");
-        let (number, load, cluster) = (client.client, load.clone(), (client.cluster, nodes.clone()));
-        let make = move |_: &Board| -> Option<Box<dyn Actor>> {
-            Some(Box::new(Producer::without_session(number, cluster, load, rng)))
-        };
-        sim.client(client_name(number), act(client, make));
+        let (number, known) = (client.client, (cluster, nodes.clone()));
+        let actor = Producer::without_session(number, known, load.clone(), rng("amnesiac"));
+        add_actor(sim, client, Box::new(actor));
     }
     let client = next();
     sim.client(client_name(client.client), consume(client));
     for index in 0..load.readers {
-        let client = next();
-        let rng = stream(scenario.seed, &format!("reader {index}"));
-        let cluster = client.cluster;
-        let make = move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Wanderer::new(cluster, rng))) };
-        sim.client(client_name(client.client), act(client, make));
+        let actor = Wanderer::new(cluster, rng(&format!("reader {index}")));
+        add_actor(sim, next(), Box::new(actor));
     }
     if load.tinkers {
-        let client = next();
-        let rng = stream(scenario.seed, "tinkerer");
-        let (cluster, nodes, factor) = (client.cluster, nodes.clone(), scenario.replication_factor);
-        let make = move |_: &Board| -> Option<Box<dyn Actor>> {
-            Some(Box::new(Tinkerer::new(cluster, nodes, factor, rng)))
-        };
-        sim.client(client_name(client.client), act(client, make));
+        let actor = Tinkerer::new(cluster, nodes.clone(), scenario.replication_factor, rng("tinkerer"));
+        add_actor(sim, next(), Box::new(actor));
     }
     if load.balances {
-        let client = next();
-        let rng = stream(scenario.seed, "balancer");
-        let (cluster, nodes, partitions) = (client.cluster, nodes.clone(), scenario.partitions);
-        let make = move |_: &Board| -> Option<Box<dyn Actor>> {
-            Some(Box::new(Balancer::new(cluster, nodes, partitions, rng)))
-        };
-        sim.client(client_name(client.client), act(client, make));
+        let actor = Balancer::new(cluster, nodes.clone(), scenario.partitions, rng("balancer"));
+        add_actor(sim, next(), Box::new(actor));
     }
     if load.moves {
-        let client = next();
-        let rng = stream(scenario.seed, "mover");
-        let (cluster, nodes) = (client.cluster, nodes.clone());
-        let make =
-            move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Mover::new(cluster, nodes, rng))) };
-        sim.client(client_name(client.client), act(client, make));
+        add_actor(sim, next(), Box::new(Mover::new(cluster, nodes.clone(), rng("mover"))));
+    }
+    if !scenario.rollouts.is_empty() {
+        let actor = Raiser::new(cluster, nodes.clone(), scenario.is_upgraded(), rng("raiser"));
+        add_actor(sim, next(), Box::new(actor));
     }
     let client = next();
     sim.client(client_name(client.client), survey(client));
-    let client = next();
-    let (cluster, scouted) = (client.cluster, nodes.clone());
-    let make = move |_: &Board| -> Option<Box<dyn Actor>> { Some(Box::new(Scout::new(cluster, &scouted))) };
-    sim.client(client_name(client.client), act(client, make));
+    add_actor(sim, next(), Box::new(Scout::new(cluster, &nodes)));
     let client = next();
     sim.client(client_name(client.client), audit(client, nodes));
     count

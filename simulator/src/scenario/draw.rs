@@ -197,6 +197,7 @@ impl Scenario {
             strikes: draw_strikes(rng, profile, (nodes, partitions), safety),
             left_behind: Vec::new(),
             rot: draw_rot((profile, seed), replication_factor),
+            rollouts: Vec::new(),
         }
         .with_deaths_in_writes()
         .with_lost_disks()
@@ -205,6 +206,7 @@ impl Scenario {
         .with_full_disks()
         .with_rot_in_use()
         .with_blackouts()
+        .with_upgrades()
     }
 
     /// Lets everybody's power fail now and then, in some universes, whatever is acknowledged from memory. Drawn apart.

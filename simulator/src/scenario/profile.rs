@@ -59,6 +59,7 @@ pub(super) enum Kind {
     Moves,
     Balancing,
     Tinkering,
+    Upgrades,
 }
 
 impl Kind {
@@ -89,7 +90,9 @@ impl Profile {
         match self {
             Self::Swarm | Self::Calm | Self::Network | Self::Crashes | Self::Moves => &[],
             Self::Disks | Self::Memory => &[Kind::Moves],
-            Self::Beyond => &[Kind::Moves, Kind::FromMemory, Kind::Blackouts, Kind::LeftBehind],
+            Self::Beyond => {
+                &[Kind::Moves, Kind::FromMemory, Kind::Blackouts, Kind::LeftBehind, Kind::Upgrades]
+            }
         }
     }
 

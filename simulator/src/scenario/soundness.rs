@@ -79,6 +79,10 @@ impl Scenario {
         strikes
             .chain(self.left_behind.iter().map(|left| left.fault))
             .try_for_each(|fault| fault.fits(self.nodes))?;
+        let mut rollouts = self.rollouts.iter();
+        if let Some(stranger) = rollouts.find(|rollout| !(1..=self.nodes).contains(&rollout.node.as_raw())) {
+            return Err(Unsound::Stranger(stranger.node));
+        }
         self.verify_promises()?;
         let is_late = |pair: &[super::Strike]| pair[0].at > pair[1].at;
         self.strikes.windows(2).position(is_late).map_or(Ok(()), |index| Err(Unsound::Order(index + 1)))

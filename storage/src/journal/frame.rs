@@ -1,12 +1,13 @@
 //! The bytes of a journal, which the parent module explains.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use bytes::{Bytes, BytesMut};
 use varve_protocol::checksum::checksum;
 use varve_protocol::id::{ClusterId, GroupId, NodeId};
 use varve_protocol::mark::Mark;
-use varve_protocol::prepare::Prepare;
+use varve_protocol::prepare::{Prepare, PrepareError};
 use zerocopy::byteorder::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -187,7 +188,7 @@ pub(super) fn read<F: DiskFile>(file: &F, owner: &Owner) -> Result<Held, Storage
             }
             opened => opened?,
         };
-        if !take_prepares(body, &mut held.prepares) {
+        if !take_prepares(body, &mut held.prepares)? {
             break;
         }
         position = end;
@@ -226,16 +227,25 @@ fn read_frame<F: DiskFile>(
 }
 
 /// Takes the prepares of a frame; says whether it holds nothing else.
-fn take_prepares(body: Bytes, prepares: &mut BTreeMap<GroupId, Vec<Prepare>>) -> bool {
+///
+/// # Errors
+/// When another release has written them: that is no damage.
+fn take_prepares(body: Bytes, prepares: &mut BTreeMap<GroupId, Vec<Prepare>>) -> Result<bool, StorageError> {
     let mut rest = body;
     let mut found = Vec::new();
     while !rest.is_empty() {
-        let Ok(prepare) = Prepare::decode(&rest) else { return false };
+        let prepare = match Prepare::decode(&rest) {
+            Ok(prepare) => prepare,
+            Err(other @ PrepareError::Version { .. }) => {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, other)).or_failed_to("read", path());
+            }
+            Err(_) => return Ok(false),
+        };
         rest = rest.slice(prepare.header().total_size()..);
         found.push(prepare);
     }
     for prepare in found {
         prepares.entry(prepare.header().group()).or_default().push(prepare);
     }
-    true
+    Ok(true)
 }

@@ -9,11 +9,13 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use varve_protocol::frame::{Command, Frame, FrameHeader};
+use varve_protocol::version::Versions;
 use varve_transport::authority::Authority;
-use varve_transport::{Event, Identity, SendError, SessionId, TransportError, Tuning};
+use varve_transport::{Event, Identity, SendError, SessionId, TransportConfig, TransportError, Tuning};
 
 use crate::support::{
-    CLUSTER, ONE, Pair, Running, SEED, authority, client_endpoint, client_frame, connect, loopback, soon,
+    CLUSTER, ONE, Pair, Running, SEED, authority, client_endpoint, client_endpoint_of, client_frame, connect,
+    loopback, soon,
 };
 
 async fn next_request(node: &mut Running) -> (SessionId, Frame) {
@@ -40,11 +42,11 @@ async fn sessions_ask_and_are_answered() {
     assert_eq!((first.node(), first.cluster()), (ONE, CLUSTER));
     let (mut second, mut second_answers) = connection.open_session().await.unwrap();
     for number in 1..=20 {
-        first.send(&client_frame(number, 100_000)).await.unwrap();
+        first.send(client_frame(number, 100_000)).await.unwrap();
         let (first_id, request) = next_request(&mut node).await;
         assert_eq!(request, client_frame(number, 100_000));
         node.transport.send_to_client(first_id, answer(&request, 10)).unwrap();
-        second.send(&client_frame(1000 + number, 10)).await.unwrap();
+        second.send(client_frame(1000 + number, 10)).await.unwrap();
         let (second_id, request) = next_request(&mut node).await;
         assert_ne!(first_id, second_id);
         node.transport.send_to_client(second_id, answer(&request, 200_000)).unwrap();
@@ -86,7 +88,8 @@ async fn garbage_of_a_client_is_counted_and_the_endpoint_goes_on() {
         let connection = raw_client(pair.addresses[&ONE]).await;
         let (mut send, _recv) = connection.open_bi().await.unwrap();
         if count < 3 {
-            let hello = Frame::bare(FrameHeader::new(Command::Hello, CLUSTER));
+            let mut hello = Frame::bare(FrameHeader::new(Command::Hello, CLUSTER));
+            hello.header.commit = 1;
             send.write_all_chunks(&mut hello.encode()).await.unwrap();
         }
         send.write_all(&bytes).await.unwrap();
@@ -96,8 +99,42 @@ async fn garbage_of_a_client_is_counted_and_the_endpoint_goes_on() {
     while node.events.try_recv().is_some() {}
     let connection = connect(&endpoint, pair.addresses[&ONE]).await;
     let (mut sender, _answers) = connection.open_session().await.unwrap();
-    sender.send(&client_frame(1, 1)).await.unwrap();
+    sender.send(client_frame(1, 1)).await.unwrap();
     assert_eq!(next_request(&mut node).await.1, client_frame(1, 1));
+}
+
+#[tokio::test]
+async fn a_client_is_spoken_to_in_the_version_of_the_cluster_or_sent_away() {
+    let (first, second) = (Versions::OF_THIS_RELEASE.newest, Versions::OF_THE_NEXT_RELEASE.newest);
+    let mut pair = Pair::new();
+    let config = TransportConfig { versions: Versions::OF_THE_NEXT_RELEASE, ..pair.config(ONE) };
+    let mut node = pair.start(config);
+    let older = client_endpoint(&authority());
+    let newer = client_endpoint_of(&authority(), Versions::OF_THE_NEXT_RELEASE);
+    for version in [first, second] {
+        node.transport.set_version(version);
+        for endpoint in [&older, &newer] {
+            let connection = connect(endpoint, pair.addresses[&ONE]).await;
+            let session = soon(connection.open_session()).await;
+            if version == second && std::ptr::eq(endpoint, &older) {
+                let refused = session.err().expect("it does not know the version").to_string();
+                assert!(
+                    refused.contains("the cluster is at version 2, and this client knows version 1"),
+                    "{refused}"
+                );
+                assert!(refused.contains("use the client of a newer release"), "{refused}");
+                continue;
+            }
+            let (mut sender, mut answers) = session.unwrap();
+            sender.send(client_frame(1, 1)).await.unwrap();
+            let (session, request) = next_request(&mut node).await;
+            assert_eq!(request.header.version, version);
+            node.transport.send_to_client(session, answer(&client_frame(1, 1), 1)).unwrap();
+            assert_eq!(soon(answers.recv()).await.unwrap().unwrap().header.version, version);
+            connection.close();
+            assert!(matches!(node.next().await, Event::ClientGone { .. }));
+        }
+    }
 }
 
 #[tokio::test]
@@ -108,7 +145,7 @@ async fn a_session_that_does_not_read_is_busy_and_then_gone() {
     let endpoint = client_endpoint(&authority());
     let connection = connect(&endpoint, pair.addresses[&ONE]).await;
     let (mut sender, _unread) = connection.open_session().await.unwrap();
-    sender.send(&client_frame(1, 1)).await.unwrap();
+    sender.send(client_frame(1, 1)).await.unwrap();
     let (session, request) = next_request(&mut node).await;
     let refused = soon(async {
         loop {
@@ -131,7 +168,7 @@ async fn shutdown_ends_sessions_even_if_nobody_takes_events() {
     let connection = connect(&endpoint, pair.addresses[&ONE]).await;
     let (mut sender, mut answers) = connection.open_session().await.unwrap();
     for number in 0..100 {
-        sender.send(&client_frame(number, 1000)).await.unwrap();
+        sender.send(client_frame(number, 1000)).await.unwrap();
     }
     soon(node.transport.shutdown()).await;
     assert!(matches!(soon(answers.recv()).await, Err(TransportError::Broken(_)) | Ok(None)));

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use quinn::{AsyncUdpSocket, TokioRuntime};
 use varve_protocol::frame::{Command, Frame, FrameHeader};
 use varve_protocol::id::{ClusterId, GroupId, Incarnation, NodeId, Op};
+use varve_protocol::version::Versions;
 use varve_transport::authority::Authority;
 use varve_transport::{
     ClientConfig, ClientConnection, ClientEndpoint, Event, EventReceiver, Identity, SystemResolver,
@@ -76,6 +77,7 @@ impl Pair {
             cluster: CLUSTER,
             node,
             incarnation: Incarnation::new(100),
+            versions: Versions::OF_THIS_RELEASE,
             identity: identity(node),
             peers: self.addresses.iter().map(|(node, address)| (*node, address.to_string())).collect(),
             tuning: self.tuning.clone(),
@@ -135,10 +137,14 @@ pub(crate) fn client_frame(correlation: u64, body: usize) -> Frame {
 }
 
 pub(crate) fn client_endpoint(authority: &Authority) -> ClientEndpoint {
+    client_endpoint_of(authority, Versions::OF_THIS_RELEASE)
+}
+
+pub(crate) fn client_endpoint_of(authority: &Authority, versions: Versions) -> ClientEndpoint {
     let tuning = Tuning::default();
     let socket = bind_udp(loopback(), &tuning).unwrap();
     let ca_pem = authority.certificate_pem().unwrap().into_bytes();
-    let config = ClientConfig { ca_pem, tuning, seed: None };
+    let config = ClientConfig { ca_pem, tuning, versions, seed: None };
     ClientEndpoint::new(&config, Arc::new(TokioRuntime), socket, Arc::new(SystemResolver)).unwrap()
 }
 

@@ -329,8 +329,11 @@ mod tests {
         assert_eq!(judge_trips("x", &latency(0.4)).verdict, Fine);
         assert_eq!(judge_trips("x", &latency(80.0)).verdict, LookAtThis);
         assert_eq!([judge_mtu("x", 1_500).verdict, judge_mtu("x", 1_280).verdict], [Fine, LookAtThis]);
-        let nodes = [1, 2, 3]
-            .map(|id| NodeEntry { node: varve_protocol::id::NodeId::new(id), address: format!("h{id}:1") });
+        let nodes = [1, 2, 3].map(|id| NodeEntry {
+            node: varve_protocol::id::NodeId::new(id),
+            address: format!("h{id}:1"),
+            versions: None,
+        });
         let mut vitals = NodeVitals {
             node: nodes[0].node,
             uptime_ms: 1,

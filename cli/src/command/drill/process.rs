@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn this_process_is_no_node() {
-        let node = NodeEntry { node: NodeId::new(1), address: "127.0.0.1:7101".to_owned() };
+        let node = NodeEntry { node: NodeId::new(1), address: "127.0.0.1:7101".to_owned(), versions: None };
         assert!(NodeProcess::open(std::process::id(), &node).is_none());
     }
 }

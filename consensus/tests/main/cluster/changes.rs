@@ -102,6 +102,7 @@ impl Cluster {
         self.next_handle += 1;
         self.asked.insert(handle, (ProducerId::ZERO, RequestNumber::ZERO));
         let input = Input::Request(Request {
+            version: Version::FIRST,
             handle,
             producer: ProducerId::ZERO,
             request: RequestNumber::ZERO,

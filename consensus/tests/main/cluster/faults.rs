@@ -1,6 +1,7 @@
 //! What befalls nodes, and what an operator has done about it.
 
 use varve_protocol::resume_point::ResumePoint;
+use varve_protocol::version::Version;
 
 use super::*;
 
@@ -89,6 +90,7 @@ impl Cluster {
         let offset = self.oracle.offset_of(op);
         self.trace.at(primary, format!("shall let go of what is before {op}"));
         let input = Input::Request(Request {
+            version: Version::FIRST,
             handle,
             producer: ProducerId::ZERO,
             request: RequestNumber::ZERO,

@@ -9,6 +9,7 @@ use crate::actor::balancer::Balancer;
 use crate::actor::mover::Mover;
 use crate::actor::operator::Operator;
 use crate::actor::producer::Producer;
+use crate::actor::raiser::Raiser;
 use crate::actor::reader::Wanderer;
 use crate::actor::rescuer::Rescuer;
 use crate::actor::surveyor::Surveyor;
@@ -100,6 +101,15 @@ pub(super) fn clients(scenario: &Scenario, cluster: ClusterId) -> Vec<Client> {
     if load.moves {
         let rng = stream(scenario.seed, "mover");
         actors.push(Box::new(Mover::new(cluster, scenario.node_ids().collect(), rng)));
+    }
+    if !scenario.rollouts.is_empty() {
+        let rng = stream(scenario.seed, "raiser");
+        actors.push(Box::new(Raiser::new(
+            cluster,
+            scenario.node_ids().collect(),
+            scenario.is_upgraded(),
+            rng,
+        )));
     }
     actors.push(Box::new(Surveyor::new(cluster, stream(scenario.seed, "surveyor"))));
     if scenario.has_rescuer() {

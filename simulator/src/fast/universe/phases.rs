@@ -123,7 +123,8 @@ impl<M: Machine> Universe<M> {
             self.watch.look_for_lonely_primaries(now, (*group, members), &statuses)?;
         }
         self.heap.push_after(WATCH_EVERY, Event::Watch);
-        if self.atlas.damages > 0 { self.advance() } else { Ok(()) }
+        let is_watched = self.atlas.damages > 0 || !self.scenario.rollouts.is_empty();
+        if is_watched { self.advance() } else { Ok(()) }
     }
 
     /// The word of how many counts in a group whose replicas are moved, as the node knows, or knew, that has committed most; `made_with`

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::NodeId;
+use varve_protocol::version::Versions;
 use varve_transport::ClientEndpoint;
 
 use super::Surroundings;
@@ -27,6 +28,7 @@ pub(crate) async fn act(
     let config = varve_transport::ClientConfig {
         ca_pem: authority(around.scenario.seed, around.cluster)?.certificate_pem()?.into_bytes(),
         tuning: tuning(&around.scenario),
+        versions: Versions::OF_THE_NEXT_RELEASE,
         seed: Some(around.seed()),
     };
     let socket = around.socket().await?;
@@ -182,7 +184,7 @@ impl Link {
         let (mut sender, mut receiver) = connection.open_session().await?;
         let write = async {
             while let Some(frame) = queue.recv().await {
-                sender.send(&frame).await?;
+                sender.send(frame).await?;
             }
             Ok(())
         };
