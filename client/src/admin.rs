@@ -4,6 +4,7 @@
 //! failover happens once.
 
 mod peers;
+mod version;
 
 use std::sync::Arc;
 use std::time::Duration;

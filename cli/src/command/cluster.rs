@@ -3,6 +3,7 @@
 mod force;
 mod moving;
 pub(crate) mod transfer;
+mod upgrade;
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -83,6 +84,15 @@ enum Verb {
         #[command(flatten)]
         risk: force::Risk,
     },
+    /// Print how far a rolling upgrade is, and finish it
+    ///
+    /// Stop one node after the other and start it with the newer release, in any order; it speaks as the others do. When all of
+    /// them run it, --finish has the cluster go on to what it brings.
+    Upgrade {
+        /// Go on to the newest version that all nodes know; no node can be started with the older release then
+        #[arg(long)]
+        finish: bool,
+    },
 }
 
 /// Does what was asked with the cluster.
@@ -95,6 +105,7 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Verb::AddReplica { group, to } => moving::add_replica(context, group, *to).await,
         Verb::RemoveReplica { group, from } => moving::remove_replica(context, group, *from).await,
         Verb::ForceRecover { group, risk } => force::force_recover(context, group, *risk).await,
+        Verb::Upgrade { finish } => upgrade::upgrade(context, *finish).await,
     }
 }
 
@@ -122,9 +133,10 @@ fn text(summary: &Summary) -> String {
     };
     let up = summary.nodes.iter().filter(|node| node.unreachable.is_none()).count();
     let mut text = format!(
-        "{health}\n{up} of {} up, {}\n\n",
+        "{health}\n{up} of {} up, {}, version {}\n\n",
         counted(summary.nodes.len(), "node"),
-        counted(summary.groups.len(), "group")
+        counted(summary.groups.len(), "group"),
+        summary.version
     );
     let head = [
         "NODE",
