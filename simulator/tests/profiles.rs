@@ -43,6 +43,7 @@ fn universes_are_about_what_their_profile_says() {
     let is_memory = |drawn: &Scenario| drawn.durability == Durability::QuorumMemory;
     assert!(drawn(Profile::Memory).all(|drawn| is_memory(&drawn)));
     assert!(drawn(Profile::Moves).all(|drawn| drawn.load.moves && drawn.load.balances));
+    assert!(drawn(Profile::Upgrades).all(|drawn| !drawn.rollouts.is_empty() && drawn.load.tinkers));
     assert!(drawn(Profile::Beyond).all(|drawn| drawn.is_beyond() && !drawn.load.moves && !is_memory(&drawn)));
 }
 

@@ -119,9 +119,11 @@ impl Node {
 
     /// What people are told while nothing is founded.
     pub(super) fn why_unfounded(&self) -> Option<String> {
+        if self.founders.is_some() {
+            return None;
+        }
         let missing = self.missing_founders();
-        let is_waiting = self.founders.is_none() && !missing.is_empty();
-        is_waiting.then(|| {
+        (!missing.is_empty()).then(|| {
             format!(
                 "a new cluster starts when all its nodes are up for the first time; not heard yet: {missing}"
             )

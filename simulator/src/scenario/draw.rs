@@ -170,7 +170,7 @@ impl Scenario {
             World::Fast => rng.random_range(5..=60),
             World::Quic => rng.random_range(4..=12),
         };
-        let safety = Duration::from_secs(safety_s);
+        let safety = profile.safety(Duration::from_secs(safety_s));
         let partitions = pick(rng, &[1, 1, 2, 3, 6]);
         let size = draw_many((seed, world), (nodes, pick(rng, factors)));
         let (nodes, replication_factor) = profile.size(size);

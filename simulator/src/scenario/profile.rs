@@ -15,6 +15,9 @@ use super::{Disk, Link, World, lane_bytes_default};
 /// Stops after which a disk has forgotten something, in a thousand, in universes that are about that.
 const ROT_CRASHES_PERMILLE_MIN: u32 = 300;
 
+/// The least time that faults strike: a cluster has to be founded, and a topic made.
+const SAFETY_MIN: Duration = Duration::from_secs(2);
+
 /// What a universe is mostly about.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,6 +25,8 @@ pub enum Profile {
     /// Each kind of misfortune now and then, rare combinations included.
     #[default]
     Swarm,
+    /// The same for a fifth of the time: more combinations, of what does not take long.
+    Short,
     /// Nothing goes wrong.
     Calm,
     /// The network is cut in two, in one direction or around a node, again and again.
@@ -34,6 +39,8 @@ pub enum Profile {
     Memory,
     /// Replicas are moved all the time, and so are primaries.
     Moves,
+    /// Nodes of two releases work together, while one after the other is started with the newer one, or goes back.
+    Upgrades,
     /// Disks of a majority are lost and forget: more than is promised to be survived. A group may be unavailable then, and says so;
     /// it is never wrong. Fast world only.
     Beyond,
@@ -73,7 +80,7 @@ impl Profile {
     /// The kinds that every universe knows.
     fn raised(self) -> &'static [Kind] {
         match self {
-            Self::Swarm | Self::Calm => &[],
+            Self::Swarm | Self::Short | Self::Calm => &[],
             Self::Network => &[Kind::Network, Kind::OneWay],
             Self::Crashes => &[Kind::Crashes, Kind::Power, Kind::Pauses, Kind::DeathsInWrites],
             Self::Disks => {
@@ -81,6 +88,7 @@ impl Profile {
             }
             Self::Memory => &[Kind::FromMemory, Kind::Blackouts],
             Self::Moves => &[Kind::Moves, Kind::Balancing],
+            Self::Upgrades => &[Kind::Upgrades, Kind::Tinkering],
             Self::Beyond => &[Kind::Rot, Kind::RotInUse, Kind::LostDisks, Kind::Crashes],
         }
     }
@@ -88,7 +96,13 @@ impl Profile {
     /// The kinds that would take away what it is about, or that it promises nothing of.
     fn excluded(self) -> &'static [Kind] {
         match self {
-            Self::Swarm | Self::Calm | Self::Network | Self::Crashes | Self::Moves => &[],
+            Self::Swarm
+            | Self::Short
+            | Self::Calm
+            | Self::Network
+            | Self::Crashes
+            | Self::Moves
+            | Self::Upgrades => &[],
             Self::Disks | Self::Memory => &[Kind::Moves],
             Self::Beyond => {
                 &[Kind::Moves, Kind::FromMemory, Kind::Blackouts, Kind::LeftBehind, Kind::Upgrades]
@@ -116,12 +130,17 @@ impl Profile {
     /// Nodes and replicas, where the swarm has so many: enough of them for what it is about.
     pub(super) fn size(self, (nodes, replication_factor): (u8, u8)) -> (u8, u8) {
         match self {
-            Self::Swarm | Self::Calm => (nodes, replication_factor),
+            Self::Swarm | Self::Short | Self::Calm => (nodes, replication_factor),
             Self::Moves => (5, 3),
-            Self::Network | Self::Crashes | Self::Disks | Self::Memory | Self::Beyond => {
+            Self::Network | Self::Crashes | Self::Disks | Self::Memory | Self::Upgrades | Self::Beyond => {
                 (nodes.max(3), replication_factor.max(3))
             }
         }
+    }
+
+    /// How long faults strike, where they do for so long in the swarm.
+    pub(super) fn safety(self, swarm: Duration) -> Duration {
+        if self == Self::Short { (swarm / 5).max(SAFETY_MIN) } else { swarm }
     }
 
     /// The network between any two.
