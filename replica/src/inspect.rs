@@ -12,12 +12,17 @@ use varve_protocol::prepare::{Prepare, PrepareKind};
 use varve_protocol::record::Batch;
 use varve_protocol::snapshot::Snapshot;
 use varve_storage::{
-    Extent, Identity, Keys, Options, Outside, OutsideDamage, OverlayDisk, Piece, RecoveredGroup,
-    StorageError, Store, look_from_outside,
+    Extent, Identity, Keys, Options, Outside, OutsideDamage, OverlayDisk, Piece, RecoveredGroup, Store,
+    look_from_outside,
 };
+
+pub use varve_storage::StorageError;
 
 use crate::metadata::Metadata;
 use crate::recovery::{decode_operation, take_metadata};
+
+/// How often it is looked again at what seems wrong.
+const LOOKS_AGAIN: u32 = 2;
 
 /// What is in a data directory.
 #[derive(Clone, Debug)]
@@ -130,6 +135,36 @@ pub fn inspect(dir: &Path, keys: Keys, visit: &mut dyn FnMut(&Prepare)) -> Resul
     Ok(Inspection { cluster: identity.cluster, node: identity.node, groups, map: metadata.map() })
 }
 
+/// Looks as [`inspect`] does, and looks again where something is wrong. A node that runs deletes segments and replaces files while they
+/// are read, and what that looks like is not found twice; what is damaged is.
+///
+/// # Errors
+/// As those of [`inspect`].
+pub fn verify(dir: &Path, keys: &Keys) -> Result<Inspection, StorageError> {
+    let look = || inspect(dir, keys.clone(), &mut |_| {});
+    let mut found = look();
+    for _ in 0..LOOKS_AGAIN {
+        let is_well = |found: &Inspection| found.groups.iter().all(|group| group.findings.is_empty());
+        found = match found {
+            Ok(found) if is_well(&found) => return Ok(found),
+            Ok(before) => look().map(|again| again.confirming(&before)),
+            Err(_) => look(),
+        };
+    }
+    found
+}
+
+impl Inspection {
+    /// What was wrong before as well.
+    fn confirming(mut self, before: &Self) -> Self {
+        for group in &mut self.groups {
+            let told = before.groups.iter().find(|other| other.group == group.group);
+            group.findings.retain(|finding| told.is_some_and(|told| told.findings.contains(finding)));
+        }
+        self
+    }
+}
+
 /// Takes what was seen without a key; returns what is wrong.
 fn note_outside(seen: &Outside, count: &mut Count) -> Vec<String> {
     (count.prepares, count.bytes) = (seen.prepares, seen.bytes);
@@ -185,4 +220,37 @@ fn findings_in(found: &RecoveredGroup, count: &Count) -> Vec<String> {
         findings.push(format!("{op} is as it was sealed, and its records cannot be read"));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looked(groups: &[(u64, &[&str])]) -> Inspection {
+        let group = |(id, findings): &(u64, &[&str])| GroupInspection {
+            group: GroupId::new(*id),
+            view: View::ZERO,
+            log_view: View::ZERO,
+            first: Op::new(1),
+            last: Op::new(9),
+            first_offset: Offset::ZERO,
+            next_offset: Offset::ZERO,
+            prepares: 0,
+            records: 0,
+            bytes: 0,
+            findings: findings.iter().map(|finding| (*finding).to_owned()).collect(),
+        };
+        let groups = groups.iter().map(group).collect();
+        let (cluster, node) = (ClusterId::new(1), NodeId::new(1));
+        Inspection { cluster, node, groups, map: ClusterMap::default() }
+    }
+
+    #[test]
+    fn what_is_found_once_and_not_again_was_a_file_on_its_way() {
+        let first = looked(&[(1, &["op 3 is missing"]), (2, &["rotten", "op 5 is missing"]), (3, &[])]);
+        let again = looked(&[(2, &["op 7 is missing", "rotten"]), (3, &["op 1 is missing"]), (4, &["new"])]);
+        let confirmed = again.confirming(&first);
+        let findings: Vec<_> = confirmed.groups.iter().map(|group| group.findings.clone()).collect();
+        assert_eq!(findings, [vec!["rotten".to_owned()], vec![], vec![]]);
+    }
 }

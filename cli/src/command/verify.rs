@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use varve_protocol::id::GroupId;
 use varve_protocol::metadata::ClusterMap;
-use varve_replica::inspect::{Inspection, inspect};
+use varve_protocol::prepare::Prepare;
+use varve_replica::inspect::{self, Inspection, StorageError};
 use varve_replica::key_file::{self, Keys};
 
 use crate::context::Context;
@@ -48,7 +49,7 @@ struct GroupLine {
 
 /// Looks at a data directory.
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
-    let found = look(&arguments.dir, arguments.key_file.as_deref(), &mut |_| {})?;
+    let found = open(&arguments.dir, arguments.key_file.as_deref(), |dir, keys| inspect::verify(dir, &keys))?;
     let names = names_of(&found.map);
     let lines: Vec<GroupLine> = found
         .groups
@@ -78,11 +79,19 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     Err(Failure::refused(anyhow::anyhow!("{damage} in {}", arguments.dir.display())))
 }
 
-/// Opens a data directory to look at it.
+/// Opens a data directory to look at all that it holds.
 pub(crate) fn look(
     dir: &Path,
     key_file: Option<&Path>,
-    visit: &mut dyn FnMut(&varve_protocol::prepare::Prepare),
+    visit: &mut dyn FnMut(&Prepare),
+) -> Outcome<Inspection> {
+    open(dir, key_file, |dir, keys| inspect::inspect(dir, keys, visit))
+}
+
+fn open(
+    dir: &Path,
+    key_file: Option<&Path>,
+    look: impl FnOnce(&Path, Keys) -> Result<Inspection, StorageError>,
 ) -> Outcome<Inspection> {
     let keys = key_file.map_or(Ok(Keys::NONE), key_file::load).map_err(Failure::usage)?;
     if !dir.is_dir() {
@@ -91,7 +100,7 @@ pub(crate) fn look(
         return Err(Failure::usage(anyhow::anyhow!("{} {there}; {wanted}", dir.display())));
     }
     let what = format!("{} is no data directory that can be read", dir.display());
-    inspect(dir, keys, visit).map_err(|error| Failure::usage(anyhow::Error::new(error).context(what)))
+    look(dir, keys).map_err(|error| Failure::usage(anyhow::Error::new(error).context(what)))
 }
 
 /// The partitions of all topics, by group: `stream/topic/partition`.
