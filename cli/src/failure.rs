@@ -114,6 +114,7 @@ impl From<ClientError> for Failure {
             ClientError::ConnectionString(_)
             | ClientError::File { .. }
             | ClientError::Setup { .. }
+            | ClientError::Release { .. }
             | ClientError::TopicName { .. }
             | ClientError::PartitionUnknown { .. } => Kind::Usage,
             ClientError::Unreachable { .. } => Kind::Unreachable,

@@ -220,7 +220,7 @@ impl Admin {
                     Err(error) => return Err(error),
                 }
             }
-            backoff.wait_and_relearn(&self.shared).await;
+            backoff.wait_and_relearn(&self.shared).await?;
         }
         Err(ClientError::TimedOut { what: "the transfer of a primary", limit: TRANSFER_MAX, reason })
     }
@@ -321,7 +321,7 @@ impl Admin {
                     Err(error) => return Err(error),
                 }
             }
-            backoff.wait_and_relearn(&self.shared).await;
+            backoff.wait_and_relearn(&self.shared).await?;
         }
         Err(Refusal::NoPrimary { group }.into())
     }
@@ -340,7 +340,7 @@ impl Admin {
             if is_over(start, CHANGE_MAX) {
                 return Err(Refusal::NoPrimary { group }.into());
             }
-            backoff.wait_and_relearn(&self.shared).await;
+            backoff.wait_and_relearn(&self.shared).await?;
             if replicas_of(&self.shared.map(), group).is_empty() {
                 return Err(Refusal::UnknownGroup { group }.into());
             }
@@ -374,7 +374,7 @@ impl Admin {
                     answered => return answered,
                 }
             }
-            backoff.wait_and_relearn(&self.shared).await;
+            backoff.wait_and_relearn(&self.shared).await?;
         }
         Err(Refusal::NoPrimary { group }.into())
     }
@@ -492,7 +492,7 @@ async fn try_change(
                 Err(error) => return Err(error),
             }
         }
-        backoff.wait_and_relearn(shared).await;
+        backoff.wait_and_relearn(shared).await?;
     }
     Err(ClientError::TimedOut { what: "a change of the metadata", limit, reason })
 }

@@ -90,7 +90,8 @@ impl Shared {
         self.map.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks one node after the other for the map, the next whenever one fails or is slow, until one answers.
+    /// Asks one node after the other for the map, the next whenever one fails or is slow, until one answers. If none does, and one of
+    /// them has said that this client's release is not theirs, that is why.
     pub(crate) async fn refresh_map(self: &Arc<Self>) -> Result<Arc<ClusterMap>, ClientError> {
         let mut addresses = self.addresses().into_iter();
         let mut asked = JoinSet::new();
@@ -104,6 +105,9 @@ impl Shared {
             let patience = if next.is_some() { HEDGE_AFTER } else { FIRST_ANSWER_MAX };
             match tokio::time::timeout(patience, asked.join_next()).await {
                 Ok(Some(Ok(Ok(map)))) => return Ok(map),
+                Ok(Some(Ok(Err(error)))) if matches!(last, ClientError::Release { .. }) => {
+                    tracing::debug!(%error, "no map");
+                }
                 Ok(Some(Ok(Err(error)))) => last = error,
                 Ok(None) if next.is_none() => return Err(last),
                 Ok(None | Some(Err(_))) | Err(_) => {}
@@ -378,10 +382,16 @@ impl Backoff {
 
     /// Waits and looks at the map again. What has failed may have failed because of the map: a node that was asked for it early
     /// may have known only where the others were in an earlier life.
-    pub(crate) async fn wait_and_relearn(&mut self, shared: &Arc<Shared>) {
+    ///
+    /// # Errors
+    /// When this client's release is not the cluster's.
+    pub(crate) async fn wait_and_relearn(&mut self, shared: &Arc<Shared>) -> Result<(), ClientError> {
         self.wait(shared).await;
-        // Where no node has one, the known one is as good as any.
-        drop(shared.recent_map().await);
+        match shared.recent_map().await {
+            Err(release @ ClientError::Release { .. }) => Err(release),
+            // Where no node has one, the known one is as good as any.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }
 

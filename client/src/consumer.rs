@@ -197,9 +197,13 @@ impl Consumer {
     }
 
     async fn check_topic(&self) -> Result<(), ClientError> {
-        let is_gone =
-            self.shared.refresh_map().await.is_ok() && replicas_of(&self.shared.map(), self.group).is_empty();
-        if is_gone { self.shared.topic(&self.topic).await.map(drop) } else { Ok(()) }
+        match self.shared.refresh_map().await {
+            Err(release @ ClientError::Release { .. }) => Err(release),
+            Ok(map) if replicas_of(&map, self.group).is_empty() => {
+                self.shared.topic(&self.topic).await.map(drop)
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -45,6 +45,12 @@ pub enum ClientError {
         /// What happened at the last one tried.
         reason: String,
     },
+    /// This release of the client does not know the version of the cluster. What was sent before may have been done.
+    #[error("{reason}")]
+    Release {
+        /// Which versions those are, and what to do.
+        reason: String,
+    },
     /// A node refused, and asking again would not help.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -115,6 +121,7 @@ impl ClientError {
             Self::ConnectionString(_)
             | Self::File { .. }
             | Self::Setup { .. }
+            | Self::Release { .. }
             | Self::Metadata(_)
             | Self::TopicName { .. }
             | Self::PartitionUnknown { .. }
@@ -131,6 +138,7 @@ impl ClientError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::TimedOut { .. }
+            | Self::Release { .. }
             | Self::Nonsense { .. }
             | Self::Refused(Refusal::UnknownOutcome | Refusal::ViewEnded { .. }) => Outcome::Unknown,
             Self::ConnectionString(_)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use varve_protocol::frame::Frame;
-use varve_transport::{ClientConnection, ClientEndpoint};
+use varve_transport::{ClientConnection, ClientEndpoint, TransportError};
 
 use crate::caller::Caller;
 use crate::error::ClientError;
@@ -31,8 +31,12 @@ pub(crate) struct Nodes {
     by_address: Mutex<BTreeMap<String, Arc<Node>>>,
 }
 
-fn unreachable(error: &impl std::fmt::Display) -> ClientError {
-    ClientError::Unreachable { reason: error.to_string() }
+fn failed(error: &TransportError) -> ClientError {
+    let reason = error.to_string();
+    match matches!(error, TransportError::Release { .. }) {
+        true => ClientError::Release { reason },
+        false => ClientError::Unreachable { reason },
+    }
 }
 
 impl Nodes {
@@ -92,7 +96,7 @@ impl Nodes {
         address: &str,
     ) -> Result<&'a ClientConnection, ClientError> {
         let connecting = node.connection.get_or_try_init(|| self.endpoint.connect(address));
-        connecting.await.map_err(|error| unreachable(&error))
+        connecting.await.map_err(|error| failed(&error))
     }
 
     /// The entry of an address; a new one if the old one's connection has ended.
@@ -114,7 +118,7 @@ impl Nodes {
 
 async fn open(connection: &ClientConnection, node: &Node) -> Result<Link, ClientError> {
     match tokio::time::timeout(SESSION_MAX, Link::open(connection, node.heard.clone())).await {
-        Ok(link) => link.map_err(|error| unreachable(&error)),
+        Ok(link) => link.map_err(|error| failed(&error)),
         Err(_) => Err(ClientError::Unreachable { reason: format!("no session within {SESSION_MAX:?}") }),
     }
 }

@@ -105,14 +105,7 @@ impl ClientConnection {
         hello.commit = self.versions.newest.as_raw().into();
         let hello = Frame::bare(hello);
         write_frame(&mut send, &hello).await?;
-        let answer = match read_frame(&mut recv).await {
-            // The node says why when it closes the connection.
-            Err(TransportError::Broken(reason)) => {
-                let reason = self.connection.close_reason().map_or(reason, |closed| closed.to_string());
-                return Err(TransportError::Broken(reason));
-            }
-            answer => answer?,
-        };
+        let answer = read_frame(&mut recv).await?;
         let header = answer.ok_or_else(|| TransportError::Broken("the node said nothing".to_owned()))?.header;
         if header.command != Command::Hello {
             let reason = "the first frame of a node is a hello";

@@ -13,7 +13,7 @@ use crate::error::TransportError;
 use crate::event::{Event, SessionId};
 use crate::framing::{read_frame, write_frame, write_queue};
 use crate::queue::{QueueReceiver, queue};
-use crate::shared::{Shared, close, code};
+use crate::shared::Shared;
 use crate::tasks::Tasks;
 
 /// Serves a client's connection until it ends.
@@ -33,7 +33,9 @@ async fn serve(
         Ok(version) => version,
         Err(error @ TransportError::Release { .. }) => {
             tracing::warn!(remote = %connection.remote_address(), %error, "client refused");
-            return close(&connection, code::STRANGER, &error.to_string());
+            // It has been told the version, and knows by that why nothing follows.
+            let _ = send.finish();
+            return;
         }
         Err(error) => return shared.drop_unreadable(&connection, &error),
     };
@@ -60,11 +62,9 @@ async fn greet(
             let version = shared.version();
             let newest = Version::new(u8::try_from(hello.header.commit).unwrap_or(u8::MAX));
             let client = Versions { oldest: hello.header.version, newest };
-            if !client.contains(version) {
-                return Err(TransportError::Release { cluster: version, client });
-            }
             write_frame(send, &shared.hello_in(version)).await?;
-            Ok(version)
+            let is_known = client.contains(version);
+            is_known.then_some(version).ok_or(TransportError::Release { cluster: version, client })
         }
         Some(frame) => {
             let reason = "the first frame of a client is a hello";

@@ -348,11 +348,13 @@ impl Lane {
         })
     }
 
-    /// Whether the topic is still there; if the cluster cannot say, it is.
+    /// Whether the topic is still there; if the cluster cannot say, it is. An error, too, if this client's release is not the cluster's.
     async fn check_topic(&self) -> Result<(), ClientError> {
-        if self.shared.recent_map().await.is_err() || !replicas_of(&self.shared.map(), self.group).is_empty()
-        {
-            return Ok(());
+        match self.shared.recent_map().await {
+            Err(release @ ClientError::Release { .. }) => return Err(release),
+            Err(_) => return Ok(()),
+            Ok(map) if !replicas_of(&map, self.group).is_empty() => return Ok(()),
+            Ok(_) => {}
         }
         self.shared.topic(&self.topic).await?;
         let deleted = Refusal::UnknownGroup { group: self.group };

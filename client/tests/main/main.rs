@@ -6,4 +6,5 @@ mod ends;
 mod node;
 mod old_maps;
 mod old_starts;
+mod release;
 mod silent_primary;

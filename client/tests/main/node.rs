@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use varve_client::Client;
+use varve_client::{Client, ClientError};
 use varve_protocol::client::{PartitionOffsets, Refusal, Request, Response, decode_archive, encode_archive};
 use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
@@ -57,7 +57,15 @@ impl Drop for Node {
 
 impl Node {
     /// Starts one on a free port; the script is told its address.
-    pub(crate) fn start(mut script: impl FnMut(&str, Asked) -> Answer + Send + 'static) -> Self {
+    pub(crate) fn start(script: impl FnMut(&str, Asked) -> Answer + Send + 'static) -> Self {
+        Self::start_in(Version::FIRST, script)
+    }
+
+    /// The same, of a cluster of this version.
+    pub(crate) fn start_in(
+        version: Version,
+        mut script: impl FnMut(&str, Asked) -> Answer + Send + 'static,
+    ) -> Self {
         let authority = Authority::from_seed(CLUSTER, [7; 32]).unwrap();
         let issued = authority.issue(NODE, [1; 32]).unwrap();
         let ca = authority.certificate_pem().unwrap();
@@ -79,6 +87,7 @@ impl Node {
         let (transport, mut events) =
             Transport::start(config, Arc::new(quinn::TokioRuntime), socket, Arc::new(SystemResolver))
                 .unwrap();
+        transport.set_version(version);
         let own_address = address.clone();
         let task = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
@@ -100,9 +109,14 @@ impl Node {
 
     /// A client that begins at this node.
     pub(crate) async fn client(&self, folder: &Path) -> Client {
+        self.try_client(folder).await.unwrap()
+    }
+
+    /// The same, or why there is none.
+    pub(crate) async fn try_client(&self, folder: &Path) -> Result<Client, ClientError> {
         let ca = folder.join("ca.crt");
         std::fs::write(&ca, self.authority.certificate_pem().unwrap()).unwrap();
-        Client::connect(&format!("varve://{}/?ca={}", self.address, ca.display())).await.unwrap()
+        Client::connect(&format!("varve://{}/?ca={}", self.address, ca.display())).await
     }
 }
 
