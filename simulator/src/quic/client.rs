@@ -63,7 +63,7 @@ impl Surroundings {
         let seams = Seams {
             runtime: Arc::new(SimulatedRuntime),
             socket: self.socket().await?,
-            resolver: Arc::new(SimulatedResolver),
+            resolver: Arc::new(SimulatedResolver(Arc::clone(&self.ends))),
         };
         let config = ClientConfig {
             servers: self.scenario.node_ids().map(address).collect(),
