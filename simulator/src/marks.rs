@@ -37,7 +37,6 @@ pub const BEYOND: &[(&[World], Mark, &str)] = &[
     (BOTH, Mark::PatchRefused, NOT_LOST),
     (BOTH, Mark::MendingBranched, NOT_LOST),
     (BOTH, Mark::FileLost, "what can be made up for at the next start only is harmed between lives"),
-    (QUIC, Mark::PauseNoticed, "a process cannot be frozen in this world"),
     (FAST, Mark::LaneFull, "lanes of this world have no bound"),
 ];
 

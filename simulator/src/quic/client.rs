@@ -64,7 +64,7 @@ impl Surroundings {
         let seams = Seams {
             runtime: Arc::new(SimulatedRuntime),
             socket: self.socket().await?,
-            resolver: Arc::new(SimulatedResolver),
+            resolver: Arc::new(SimulatedResolver(Arc::clone(&self.ends))),
             versions: Versions::OF_THE_NEXT_RELEASE,
         };
         let config = ClientConfig {

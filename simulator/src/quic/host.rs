@@ -1,9 +1,11 @@
-//! A computer of the QUIC world: the server as it ships, on a disk in memory that outlives its processes.
+//! A computer of the QUIC world: the server as it ships, on a disk in memory and behind a network card that outlive its
+//! processes.
 //!
 //! The disk works as in production, round by round, but on simulated time. When the process dies in the middle of a round,
 //! the writes of that round get as far as the seed says.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +21,15 @@ use varve_replica::server::{Clock, Parts, run};
 use varve_replica::{Node, NodeConfig};
 use varve_storage::{Identity, Job, MemoryDisk, Store};
 use varve_transport::authority::Authority;
-use varve_transport::{Resolve, Resolving, Transport, TransportConfig, Tuning};
+use varve_transport::{Resolve, Resolving, Transport, TransportConfig, TransportError, Tuning};
 
 use super::board::Board;
+use super::card::Card;
+use super::process::Process;
 use super::socket::{OnPacket, SharedWeather, SimulatedRuntime, SimulatedSocket};
 use crate::fast::machine::{Ending, Work};
 use crate::fast::real;
+use crate::oracle::Violation;
 use crate::random::{chance, duration_between, long_tail, nanos, seed_bytes, stream};
 use crate::scenario::{Disk, Scenario, metadata_bytes_kept, timing};
 use crate::trace::{Endpoint, Event};
@@ -51,17 +56,18 @@ pub(crate) fn address(node: NodeId) -> String {
     format!("{}:{PORT}", host_name(node))
 }
 
-/// Finds hosts by the names that the simulated network knows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SimulatedResolver;
+/// Finds nodes by their names.
+#[derive(Clone, Debug)]
+pub(crate) struct SimulatedResolver(pub(crate) Arc<Ends>);
 
 impl Resolve for SimulatedResolver {
     fn resolve<'a>(&'a self, address: &'a str) -> Resolving<'a> {
         Box::pin(async move {
-            let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "not `host:port`");
+            let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "not `node:port`");
             let (name, port) = address.split_once(':').ok_or_else(unknown)?;
             let port = port.parse().map_err(|_| unknown())?;
-            Ok(SocketAddr::new(turmoil::lookup(name), port))
+            let address = self.0.address_of(name).ok_or_else(unknown)?;
+            Ok(SocketAddr::new(address, port))
         })
     }
 }
@@ -97,6 +103,12 @@ impl Ends {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address, end);
     }
 
+    fn address_of(&self, name: &str) -> Option<std::net::IpAddr> {
+        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |end: &Endpoint| matches!(end, Endpoint::Node(node) if host_name(*node) == name);
+        ends.iter().find(|(_, end)| is_it(end)).map(|(address, _)| *address)
+    }
+
     fn find(&self, address: SocketAddr) -> Option<Endpoint> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address.ip()).copied()
     }
@@ -124,7 +136,9 @@ pub(crate) struct Host {
     board: Board,
     ends: Arc<Ends>,
     weather: SharedWeather,
+    card: Arc<Card>,
     drive: Mutex<Drive>,
+    process: Mutex<Option<Process>>,
     lives: AtomicU64,
     wall_offset_us: AtomicI64,
     /// Faults that slow the disk at the moment.
@@ -154,6 +168,8 @@ impl Host {
             board: board.clone(),
             ends: Arc::clone(ends),
             weather: weather.clone(),
+            card: Arc::default(),
+            process: Mutex::new(None),
             drive: Mutex::new(Drive { disk, store: None, round: None, rng, disks: 0, full: 0, work }),
             lives: AtomicU64::new(0),
             wall_offset_us: AtomicI64::new(0),
@@ -168,24 +184,69 @@ impl Host {
         self.drive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One life of the process.
-    pub(crate) async fn live(self: Arc<Self>) -> turmoil::Result {
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the simulated network runs of a computer.
+    pub(crate) async fn plug_in(self: Arc<Self>) -> turmoil::Result {
+        let rng = stream(self.scenario.seed, &format!("socket {}", self.node));
+        let observer = packet_observer(&self.board, Endpoint::Node(self.node), &self.ends);
+        let socket = SimulatedSocket::bind(PORT, (self.weather.clone(), rng), observer).await?;
+        match self.card.work(socket).await? {}
+    }
+
+    /// Starts a process.
+    pub(crate) fn start(self: &Arc<Self>, now: Duration) {
         let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        self.board.lock().trace.note(now, format!("{} starts its life {life}", self.node));
+        let host = Arc::clone(self);
+        let software = async move {
+            match host.live(now, life).await {
+                Ok(()) => "it ended by itself".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        };
+        let before = self.process().replace(Process::new(self.node, Box::pin(software)));
+        assert!(before.is_none(), "one process at a time");
+    }
+
+    /// Ends the process, if there is one, at once.
+    pub(crate) fn stop(&self) {
+        *self.process() = None;
+        self.card.unbind();
+    }
+
+    /// Lets the process, if there is one, run for a tick.
+    ///
+    /// # Errors
+    /// When it ends or panics.
+    pub(crate) fn tick(&self) -> Result<(), Violation> {
+        self.process().as_mut().map_or(Ok(()), Process::tick)
+    }
+
+    /// One more fault freezes the process; false if there is none.
+    pub(crate) fn freeze(&self) -> bool {
+        self.process().as_mut().map(Process::freeze).is_some()
+    }
+
+    /// One fault less freezes the process. One that was started meanwhile was never frozen.
+    pub(crate) fn thaw(&self) {
+        self.process().as_mut().map(Process::thaw);
+    }
+
+    /// One life of the process.
+    async fn live(self: Arc<Self>, began: Duration, life: u64) -> Result<(), Box<dyn Error + Send + Sync>> {
         let seed = |name: &str| seed_bytes(self.scenario.seed, &format!("{name} {} life {life}", self.node));
-        self.board.record(Event::Note(format!("{} starts its life {life}", self.node)));
         let identity = Identity { cluster: self.cluster, node: self.node };
         let disk = self.drive().disk.clone();
         let (store, recovery) = real::open(&disk, identity, (self.scenario.seed, life))?;
-        let now = turmoil::sim_elapsed().unwrap_or_default();
-        let meant = self.scenario.release_at(now, self.node).versions();
+        let meant = self.scenario.release_at(began, self.node).versions();
         let versions = real::release_for(&recovery, meant);
         self.drive().store = Some(store);
-        let rng = stream(self.scenario.seed, &format!("socket {} life {life}", self.node));
-        let observer = packet_observer(&self.board, Endpoint::Node(self.node), &self.ends);
-        let socket = SimulatedSocket::bind(PORT, (self.weather.clone(), rng), observer).await?;
         let members: BTreeMap<NodeId, String> =
             self.scenario.node_ids().map(|node| (node, address(node))).collect();
-        let clock = self.clock();
+        let clock = self.clock(began);
         let incarnation = Incarnation::new(u64::from(self.node.as_raw()) << 32 | life);
         let node_config = NodeConfig {
             cluster: self.cluster,
@@ -201,8 +262,8 @@ impl Host {
         let (transport, events) = Transport::start(
             transport_config,
             Arc::new(SimulatedRuntime),
-            socket,
-            Arc::new(SimulatedResolver),
+            self.card.bind(),
+            Arc::new(SimulatedResolver(Arc::clone(&self.ends))),
         )?;
         let (disk, worker) = link();
         tokio::spawn(Arc::clone(&self).work(worker));
@@ -216,7 +277,7 @@ impl Host {
         (incarnation, versions): (Incarnation, Versions),
         mut peers: BTreeMap<NodeId, String>,
         seed: [u8; 32],
-    ) -> turmoil::Result<TransportConfig> {
+    ) -> Result<TransportConfig, TransportError> {
         let universe = self.scenario.seed;
         let authority = authority(universe, self.cluster)?;
         let issued = authority.issue(self.node, seed_bytes(universe, &format!("key {}", self.node)))?;
@@ -242,8 +303,7 @@ impl Host {
         })
     }
 
-    fn clock(self: &Arc<Self>) -> Clock {
-        let began = turmoil::sim_elapsed().unwrap_or_default();
+    fn clock(self: &Arc<Self>, began: Duration) -> Clock {
         let start = Instant::now();
         let host = Arc::clone(self);
         Clock::new(Box::new(move || {
@@ -291,8 +351,9 @@ impl Host {
         if chance(rng, spike_permille) { slowed + duration_between(rng, latency, spike_max) } else { slowed }
     }
 
-    /// The process is gone: what has become of its disk. Returns whether a round of writes was broken off.
+    /// The process stops at once, frozen or not, and something becomes of its disk. Returns whether a round of writes was broken off.
     pub(crate) fn lose_process(&self, ending: Ending) -> bool {
+        self.stop();
         let drive = &mut *self.drive();
         let round = drive.round.take();
         let was_in_round = round.is_some();
@@ -336,6 +397,11 @@ impl Host {
     /// The disk, as it is now.
     pub(crate) fn disk(&self) -> MemoryDisk {
         self.drive().disk.clone()
+    }
+
+    /// Packets for processes here that found no room.
+    pub(crate) fn packets_dropped(&self) -> u64 {
+        self.card.dropped()
     }
 
     /// What all processes here have done.
@@ -395,6 +461,6 @@ impl Host {
 }
 
 /// The authority that everybody in a universe believes.
-pub(crate) fn authority(seed: u64, cluster: ClusterId) -> Result<Authority, varve_transport::TransportError> {
+pub(crate) fn authority(seed: u64, cluster: ClusterId) -> Result<Authority, TransportError> {
     Authority::from_seed(cluster, seed_bytes(seed, "authority"))
 }

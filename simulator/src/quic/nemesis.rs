@@ -1,8 +1,6 @@
 //! Carries out the strikes of a scenario in the QUIC world, and takes them back.
 //!
-//! What this world cannot do is done as nearly as it can: a process cannot be frozen, so that it is cut off from everybody
-//! instead; and connections cannot be reset from outside, so that this strike is left to the fast world. What befalls disks is the same
-//! in both.
+//! Connections cannot be reset from outside, so that this strike is left to the fast world. All else is the same in both.
 
 mod disks;
 
@@ -28,6 +26,7 @@ use crate::scenario::{Death, Fault, LeftBehind, Reach, Scenario, Strike, Victim}
 struct Undo {
     cuts: Vec<(String, String)>,
     crashed: Vec<NodeId>,
+    frozen: Vec<NodeId>,
     slowed: Vec<NodeId>,
     hung: Vec<NodeId>,
     filled: Vec<NodeId>,
@@ -112,7 +111,7 @@ impl Nemesis {
             std::mem::take(&mut self.returns).into_iter().partition(|(at, _)| *at <= now);
         self.returns = open;
         for (_, nodes) in over {
-            nodes.into_iter().for_each(|node| self.start(node, sim));
+            nodes.into_iter().for_each(|node| self.start(node, sim.elapsed(), hosts));
         }
         for (node, host) in hosts {
             let Some((death, lasts)) = self.dooms.get(node).copied().filter(|_| host.is_due()) else {
@@ -128,11 +127,11 @@ impl Nemesis {
         }
     }
 
-    fn start(&mut self, node: NodeId, sim: &mut Sim<'_>) {
+    fn start(&mut self, node: NodeId, now: Duration, hosts: &BTreeMap<NodeId, Arc<Host>>) {
         let down = self.down.entry(node).or_default();
         *down = down.saturating_sub(1);
         if *down == 0 {
-            sim.bounce(host_name(node));
+            hosts[&node].start(now);
         }
     }
 
@@ -141,7 +140,7 @@ impl Nemesis {
         self.next = self.strikes.len();
         self.dooms.clear();
         for (_, nodes) in std::mem::take(&mut self.returns) {
-            nodes.into_iter().for_each(|node| self.start(node, sim));
+            nodes.into_iter().for_each(|node| self.start(node, sim.elapsed(), hosts));
         }
         let open: Vec<usize> = self.open.keys().copied().collect();
         for index in open {
@@ -215,10 +214,7 @@ impl Nemesis {
                 undo.cuts = self.cuts_between(|a, b| a == node || b == node);
             }
             Fault::Isolate(victim, Reach::NodesAndClients) => undo.cuts = self.cuts_around(find(victim)),
-            Fault::Pause(victim) => {
-                undo.cuts = self.cuts_around(find(victim));
-                board.lock().statistics.pauses += 1;
-            }
+            Fault::Pause(victim) => undo.frozen.push(find(victim)),
             Fault::Halves { mask } => {
                 let side = |node: NodeId| mask >> (node.as_raw() - 1) & 1;
                 undo.cuts = self.cuts_between(|a, b| side(a) != side(b));
@@ -292,6 +288,8 @@ impl Nemesis {
         }
         let victims = std::mem::take(&mut undo.crashed);
         undo.crashed = self.crash_spared(victims, ending, sim, (board, hosts));
+        undo.frozen.retain(|node| hosts[node].freeze());
+        board.lock().statistics.pauses += undo.frozen.len() as u64;
         for node in &undo.slowed {
             hosts[node].slow_down();
         }
@@ -322,7 +320,10 @@ impl Nemesis {
             }
         }
         for node in undo.crashed {
-            self.start(node, sim);
+            self.start(node, sim.elapsed(), hosts);
+        }
+        for node in undo.frozen {
+            hosts[&node].thaw();
         }
         for node in undo.hung {
             hosts[&node].unhang();
@@ -362,7 +363,6 @@ impl Nemesis {
         if *down > 1 {
             return;
         }
-        sim.crash(host_name(node));
         let was_in_round = hosts[&node].lose_process(ending);
         self.let_rot(node, sim.elapsed(), (board, hosts));
         let state = &mut *board.lock();
@@ -412,7 +412,7 @@ impl Nemesis {
 }
 
 /// Who is meant by a victim, as far as the nodes have told lately.
-fn find(victim: Victim, board: &Board) -> NodeId {
+pub(super) fn find(victim: Victim, board: &Board) -> NodeId {
     let number = match victim {
         Victim::Node(node) => return node,
         Victim::Primary(number) => number,

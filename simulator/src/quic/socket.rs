@@ -216,7 +216,7 @@ impl AsyncUdpSocket for SimulatedSocket {
 
 /// A simulated network takes everything at any time.
 #[derive(Debug)]
-struct AlwaysWritable;
+pub(crate) struct AlwaysWritable;
 
 impl UdpPoller for AlwaysWritable {
     fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -12,6 +12,7 @@ use super::board::Board;
 use super::client::{Surroundings, act, consume, operate, produce, survey};
 use super::host::{Ends, Host, host_name};
 use super::nemesis::Nemesis;
+use super::process::TICK;
 use super::socket::{SharedWeather, Weather};
 use crate::actor::Actor;
 use crate::actor::balancer::Balancer;
@@ -27,9 +28,6 @@ use crate::random::stream;
 use crate::report::{Report, Verdict};
 use crate::scenario::{Phase, Scenario};
 use crate::trace::{Endpoint, Printing};
-
-/// The latency of every link: turmoil's smallest step.
-const LINK_LATENCY_MIN: Duration = Duration::from_millis(1);
 
 /// Packets that may wait in one socket.
 const SOCKET_PACKETS_MAX: usize = 4096;
@@ -63,7 +61,7 @@ impl World<'_> {
         for node in scenario.node_ids() {
             let host = Host::new((cluster, node), &scenario, &board, (&ends, &weather));
             hosts.insert(node, Arc::clone(&host));
-            sim.host(host_name(node), move || Arc::clone(&host).live());
+            sim.host(host_name(node), move || Arc::clone(&host).plug_in());
             ends.insert(sim.lookup(host_name(node)), Endpoint::Node(node));
         }
         let around = |client| Surroundings {
@@ -78,6 +76,9 @@ impl World<'_> {
         for client in 0..clients {
             ends.insert(sim.lookup(client_name(client)), Endpoint::Client(client));
         }
+        for host in hosts.values() {
+            host.start(Duration::ZERO);
+        }
         let nemesis = Nemesis::new(&scenario, clients);
         Self { phase_until: scenario.safety, scenario, sim, board, weather, hosts, nemesis }
     }
@@ -87,7 +88,7 @@ impl World<'_> {
         let keeping = panics::Keeping::begin();
         let result = self.play();
         let simulated = self.sim.elapsed();
-        // The processes end while the network still stands.
+        self.hosts.values().for_each(|host| host.stop());
         drop(self.sim);
         drop(keeping);
         let verdict = match result {
@@ -102,7 +103,9 @@ impl World<'_> {
         statistics.tally = state.oracle.tally();
         statistics.view_changes = state.views.values().sum();
         self.nemesis.add_to(&mut statistics);
-        for work in self.hosts.values().map(|host| host.work_done()) {
+        for host in self.hosts.values() {
+            let work = host.work_done();
+            statistics.packets_harmed += host.packets_dropped();
             statistics.truncations += work.truncations;
             statistics.let_go += work.let_go;
             statistics.snapshots += work.snapshots;
@@ -121,24 +124,28 @@ impl World<'_> {
     }
 
     fn play(&mut self) -> Result<(), Violation> {
-        loop {
-            let stepped = self.sim.step();
-            if let Some(panic) = panics::take() {
-                return Err(Violation::new("a node stopped", panic));
-            }
-            if let Err(error) = stepped {
-                return Err(Violation::new("a node stopped", error.to_string()));
-            }
-            if let Some(violation) = self.board.lock().violation.take() {
-                return Err(violation);
-            }
-            let now = self.sim.elapsed();
-            self.nemesis.strike(now, &mut self.sim, &self.board, &self.hosts);
-            self.nemesis.look_at_disks(now, &self.board, &self.hosts);
-            if self.advance(now)? {
-                return Ok(());
-            }
+        while !self.turn()? {}
+        Ok(())
+    }
+
+    /// Lets a millisecond pass; true at the end.
+    fn turn(&mut self) -> Result<bool, Violation> {
+        self.tick()?;
+        let now = self.sim.elapsed();
+        self.nemesis.strike(now, &mut self.sim, &self.board, &self.hosts);
+        self.nemesis.look_at_disks(now, &self.board, &self.hosts);
+        self.advance(now)
+    }
+
+    /// Moves the network with all clients, and then the processes.
+    fn tick(&mut self) -> Result<(), Violation> {
+        let stepped = self.sim.step().map_err(|error| Violation::new("a client stopped", error.to_string()));
+        let ticked = stepped.and_then(|_| self.hosts.values().try_for_each(|host| host.tick()));
+        if let Some(panic) = panics::take() {
+            return Err(Violation::new("a node stopped", panic));
         }
+        ticked?;
+        self.board.lock().violation.take().map_or(Ok(()), Err)
     }
 
     /// Moves to the next phase when this one is over; true at the end.
@@ -220,10 +227,11 @@ pub(crate) fn client_name(client: u32) -> String {
 }
 
 fn simulation<'a>(scenario: &Scenario) -> Sim<'a> {
-    let latency = scenario.link.latency.max(LINK_LATENCY_MIN);
+    // What a process sends waits for the next tick, when its card takes it.
+    let latency = scenario.link.latency.saturating_sub(TICK);
     let mut builder = turmoil::Builder::new();
     builder
-        .tick_duration(Duration::from_millis(1))
+        .tick_duration(TICK)
         .min_message_latency(latency)
         .max_message_latency(latency)
         .udp_capacity(SOCKET_PACKETS_MAX)
@@ -306,3 +314,6 @@ async fn audit(around: Surroundings, nodes: Vec<NodeId>) -> turmoil::Result {
     };
     act(around, make).await
 }
+
+#[cfg(test)]
+mod tests;

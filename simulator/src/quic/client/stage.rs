@@ -32,8 +32,12 @@ pub(crate) async fn act(
         seed: Some(around.seed()),
     };
     let socket = around.socket().await?;
-    let endpoint =
-        ClientEndpoint::new(&config, Arc::new(SimulatedRuntime), socket, Arc::new(SimulatedResolver))?;
+    let endpoint = ClientEndpoint::new(
+        &config,
+        Arc::new(SimulatedRuntime),
+        socket,
+        Arc::new(SimulatedResolver(Arc::clone(&around.ends))),
+    )?;
     let mut placement = around.board.placement().await;
     if around.scenario.load.moves {
         // Replicas may be anywhere.
