@@ -237,8 +237,10 @@ fn many_groups(root: &Path, keys: &Keys) -> Outcome {
 fn reads(root: &Path, keys: &Keys, mib: usize) -> Outcome {
     let (mut store, dir) = new_store(root, keys, 1)?;
     let mut log = Log::new(1);
-    let body = Bytes::from((0..=u8::MAX).cycle().take((64 << 10) - PREPARE_HEADER_SIZE).collect::<Vec<_>>());
-    for _ in 0..mib {
+    // No power of two, so that what is read at once ends within a prepare.
+    let body = Bytes::from((0..=u8::MAX).cycle().take(10_000).collect::<Vec<_>>());
+    let rounds = mib * MIB / (16 * (body.len() + PREPARE_HEADER_SIZE));
+    for _ in 0..rounds {
         durable(&mut store, (0..16).map(|_| log.append(&body)).collect(), 1)?;
     }
     let last = log.head.ok_or("nothing was appended")?;

@@ -351,10 +351,11 @@ impl<F: DiskFile> Log<F> {
         let Some(entry) = segment.index.find(found.from).or_else(|| segment.index.find(first)) else {
             return Ok(());
         };
-        let read_bytes = found.limit.bytes_max.clamp(WALK_BYTES, READ_BYTES_MAX);
-        let mut cursor = Cursor::new(file, &segment.seal, entry.position, segment.end, read_bytes);
+        let mut cursor = Cursor::new(file, &segment.seal, entry.position, segment.end, WALK_BYTES);
         let mut op = entry.op;
         while op <= found.limit.last && cursor.position() < segment.end {
+            // What is in the buffer may not be all, for it began before what was asked for; the rest is not worth a whole one.
+            cursor.read_about(found.room().clamp(WALK_BYTES, READ_BYTES_MAX));
             let header = self.expect_header(segment, &mut cursor, op)?;
             if found.is_before(&header) {
                 cursor.skip(&header);
@@ -417,6 +418,11 @@ impl Found {
             ReadFrom::Offset(offset) => header.next_offset() <= offset,
             ReadFrom::Time(time) => header.timestamp() < time,
         }
+    }
+
+    /// Bytes that may still be found.
+    fn room(&self) -> usize {
+        self.limit.bytes_max.saturating_sub(self.bytes)
     }
 
     fn has_room(&mut self, header: &PrepareHeader) -> bool {

@@ -85,6 +85,11 @@ impl<'a, F: DiskFile> Cursor<'a, F> {
         Self { file, seal, position, end, buffer: Bytes::new(), buffer_position: position, read_bytes }
     }
 
+    /// Reads about so many bytes at once from now on.
+    pub(crate) fn read_about(&mut self, bytes: usize) {
+        self.read_bytes = bytes;
+    }
+
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
