@@ -45,6 +45,10 @@ impl fmt::Display for Story<'_> {
         for behind in &left.left_behind {
             writeln!(f, "    {:>12.6}s  {:?}, left behind", left.safety.as_secs_f64(), behind.fault)?;
         }
+        for rollout in &left.rollouts {
+            let (at, node, release) = (rollout.at.as_secs_f64(), rollout.node, rollout.release);
+            writeln!(f, "    {at:>12.6}s  {node} is started with the release {release:?} from now on")?;
+        }
         let at = report.statistics.simulated.as_secs_f64();
         let broken = match &report.verdict {
             Verdict::Violation(violation) => violation.to_string(),
