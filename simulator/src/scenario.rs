@@ -198,6 +198,12 @@ pub struct Link {
     pub duplicate_permille: u32,
     /// Packets overtaken by later ones, in a thousand (QUIC world).
     pub reorder_permille: u32,
+    /// Packets of which some bits are others on arrival, in a thousand (QUIC world).
+    #[serde(default)]
+    pub corrupt_permille: u32,
+    /// Bytes of the largest packet that gets through from a third of the time of the faults on; none: any does (QUIC world).
+    #[serde(default)]
+    pub narrows_to: Option<u32>,
     /// Bytes that may wait for a lane of data between two nodes; what finds no room is dropped (QUIC world).
     #[serde(default = "lane_bytes_default")]
     pub lane_bytes_max: usize,

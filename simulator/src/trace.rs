@@ -114,6 +114,10 @@ pub enum Fate {
     Doubled,
     /// It does not arrive.
     Lost,
+    /// It arrives, and is not what was sent.
+    Corrupted,
+    /// It is larger than the path takes, and does not arrive.
+    TooLarge,
 }
 
 impl Event {

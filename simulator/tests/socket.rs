@@ -132,10 +132,17 @@ fn echo(seed: u64, weather: Weather) -> Vec<(u64, usize, Fate)> {
 
 #[test]
 fn quic_survives_the_weather_and_one_seed_is_one_run() {
-    let weather = Weather { loss_permille: 50, duplicate_permille: 50, reorder_permille: 100 };
+    let weather = Weather {
+        loss_permille: 50,
+        duplicate_permille: 50,
+        reorder_permille: 100,
+        corrupt_permille: 50,
+        packet_bytes_max: Some(1_300),
+    };
     for seed in 0..3 {
         let packets = echo(seed, weather);
-        for fate in [Fate::Arrives, Fate::Lost, Fate::Doubled, Fate::Delayed] {
+        for fate in [Fate::Arrives, Fate::Lost, Fate::Doubled, Fate::Delayed, Fate::Corrupted, Fate::TooLarge]
+        {
             assert!(packets.iter().any(|(_, _, other)| *other == fate), "{fate:?} happened");
         }
         assert!(packets == echo(seed, weather), "seed {seed} gives the same packets at the same times");

@@ -34,7 +34,7 @@ pub enum Part {
     Resets,
     /// Latency beyond the least there is.
     LatencyTail,
-    /// Lost, doubled and overtaken packets.
+    /// Lost, doubled, overtaken, corrupted and too large packets.
     Packets,
     /// Clocks that run fast or slow.
     Drift,
@@ -65,13 +65,14 @@ impl Part {
         let Scenario { load, link, disk, .. } = scenario;
         let kinds: BTreeSet<&str> = scenario.strikes.iter().map(|strike| strike.fault.name()).collect();
         let left_behind = scenario.left_behind.iter().map(|left| Self::LeftBehind(left.node));
-        let packets = link.loss_permille + link.duplicate_permille + link.reorder_permille;
+        let packets =
+            link.loss_permille + link.duplicate_permille + link.reorder_permille + link.corrupt_permille;
         let others = [
             (Self::Rot, scenario.rot != Rot::NONE),
             (Self::Rollouts, !scenario.rollouts.is_empty()),
             (Self::Resets, !link.reset_every.is_zero()),
             (Self::LatencyTail, !link.latency_tail.is_zero()),
-            (Self::Packets, packets > 0),
+            (Self::Packets, packets > 0 || link.narrows_to.is_some()),
             (Self::Drift, scenario.clock_drift_ppm_max > 0),
             (Self::DiskSpikes, disk.spike_permille > 0),
             (Self::Retention, load.retention.is_bounded()),
@@ -99,6 +100,7 @@ impl Part {
             Self::LatencyTail => link.latency_tail = Duration::ZERO,
             Self::Packets => {
                 (link.loss_permille, link.duplicate_permille, link.reorder_permille) = (0, 0, 0);
+                (link.corrupt_permille, link.narrows_to) = (0, None);
             }
             Self::Drift => scenario.clock_drift_ppm_max = 0,
             Self::DiskSpikes => disk.spike_permille = 0,

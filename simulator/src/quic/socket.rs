@@ -3,7 +3,7 @@
 //! The network below delivers every packet after the same time. All weather is made here, packet by packet, from the seed:
 //!
 //! ```text
-//!   quinn ──▶ try_send ──▶ fate: lost │ arrives │ doubled │ delayed ──▶ turmoil ──▶ poll_recv ──▶ quinn
+//!   quinn ──▶ try_send ──▶ fate: lost │ arrives │ doubled │ delayed │ corrupted ──▶ turmoil ──▶ poll_recv ──▶ quinn
 //! ```
 //!
 //! One datagram per send, no segmentation offload, no ECN. A send never fails: what the network does not take is lost, as
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use turmoil::net::UdpSocket;
 
@@ -60,6 +61,10 @@ pub struct Weather {
     pub duplicate_permille: u32,
     /// Packets overtaken by later ones, in a thousand.
     pub reorder_permille: u32,
+    /// Packets of which some bits are others on arrival, in a thousand.
+    pub corrupt_permille: u32,
+    /// Bytes of the largest packet that gets through; none: any does. Who sends a larger one is not told.
+    pub packet_bytes_max: Option<usize>,
 }
 
 /// Is told of every packet: destination, size, fate.
@@ -127,9 +132,12 @@ impl SimulatedSocket {
         }))
     }
 
-    /// Draws what happens to the next packet, and how long it is held back if it is.
-    fn draw_fate(&self) -> (Fate, Duration) {
+    /// Draws what happens to the next packet, of so many bytes, and how long it is held back if it is.
+    fn draw_fate(&self, size: usize) -> (Fate, Duration) {
         let weather = self.weather.get();
+        if weather.packet_bytes_max.is_some_and(|most| size > most) {
+            return (Fate::TooLarge, Duration::ZERO);
+        }
         let rng = &mut *self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         if chance(rng, weather.loss_permille) {
             (Fate::Lost, Duration::ZERO)
@@ -137,9 +145,24 @@ impl SimulatedSocket {
             (Fate::Doubled, duration_between(rng, Duration::ZERO, DELAY_MAX))
         } else if chance(rng, weather.reorder_permille) {
             (Fate::Delayed, duration_between(rng, Duration::from_millis(1), DELAY_MAX))
+        } else if weather.corrupt_permille > 0 && chance(rng, weather.corrupt_permille) {
+            (Fate::Corrupted, Duration::ZERO)
         } else {
             (Fate::Arrives, Duration::ZERO)
         }
+    }
+
+    /// The same packet with a few bits of it turned over.
+    fn corrupted(&self, contents: &[u8]) -> Vec<u8> {
+        let rng = &mut *self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contents = contents.to_vec();
+        for _ in 0..rng.random_range(1..=3) {
+            let at = rng.random_range(0..contents.len().max(1));
+            if let Some(byte) = contents.get_mut(at) {
+                *byte ^= 1 << rng.random_range(0..8);
+            }
+        }
+        contents
     }
 
     fn send_now(&self, contents: &[u8], destination: SocketAddr) {
@@ -164,10 +187,11 @@ impl AsyncUdpSocket for SimulatedSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let Transmit { destination, contents, .. } = *transmit;
-        let (fate, wait) = self.draw_fate();
+        let (fate, wait) = self.draw_fate(contents.len());
         (self.on_packet)(destination, contents.len(), fate);
         match fate {
-            Fate::Lost => {}
+            Fate::Lost | Fate::TooLarge => {}
+            Fate::Corrupted => self.send_now(&self.corrupted(contents), destination),
             Fate::Arrives => self.send_now(contents, destination),
             Fate::Delayed => self.send_later(contents, destination, wait),
             Fate::Doubled => {

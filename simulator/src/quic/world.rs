@@ -52,11 +52,7 @@ impl World<'_> {
         let board = Board::new(printing, scenario.load.retention);
         let mut sim = simulation(&scenario);
         let ends = Arc::new(Ends::default());
-        let weather = SharedWeather::new(Weather {
-            loss_permille: scenario.link.loss_permille,
-            duplicate_permille: scenario.link.duplicate_permille,
-            reorder_permille: scenario.link.reorder_permille,
-        });
+        let weather = SharedWeather::new(weather_at(Duration::ZERO, &scenario));
         let mut hosts = BTreeMap::new();
         for node in scenario.node_ids() {
             let host = Host::new((cluster, node), &scenario, &board, (&ends, &weather));
@@ -132,6 +128,9 @@ impl World<'_> {
     fn turn(&mut self) -> Result<bool, Violation> {
         self.tick()?;
         let now = self.sim.elapsed();
+        if self.board.phase() == Phase::Safety {
+            self.weather.set(weather_at(now, &self.scenario));
+        }
         self.nemesis.strike(now, &mut self.sim, &self.board, &self.hosts);
         self.nemesis.look_at_disks(now, &self.board, &self.hosts);
         self.advance(now)
@@ -156,7 +155,9 @@ impl World<'_> {
             Phase::Safety if now >= self.phase_until => {
                 self.nemesis.heal(&mut self.sim, &self.board, &self.hosts);
                 self.nemesis.leave_behind(&self.scenario, &mut self.sim, &self.board, &self.hosts);
-                self.weather.set(Weather::default());
+                // A path that has become narrow stays so.
+                let Weather { packet_bytes_max, .. } = weather_at(now, &self.scenario);
+                self.weather.set(Weather { packet_bytes_max, ..Weather::default() });
                 self.begin(Phase::Liveness, now);
                 let state = &mut *self.board.lock();
                 state.statistics.acked_under_faults = state.oracle.tally().acked;
@@ -218,6 +219,19 @@ impl World<'_> {
             replicas.join(", ")
         );
         Violation::new("did not recover in time", detail)
+    }
+}
+
+/// What the network does to packets while faults strike.
+fn weather_at(now: Duration, Scenario { link, safety, .. }: &Scenario) -> Weather {
+    let is_narrow = now >= *safety / 3;
+    let packet_bytes_max = link.narrows_to.filter(|_| is_narrow).map(|bytes| bytes as usize);
+    Weather {
+        loss_permille: link.loss_permille,
+        duplicate_permille: link.duplicate_permille,
+        reorder_permille: link.reorder_permille,
+        corrupt_permille: link.corrupt_permille,
+        packet_bytes_max,
     }
 }
 

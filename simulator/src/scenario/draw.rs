@@ -133,6 +133,14 @@ fn draw_lane_bytes(seed: u64) -> usize {
     pick(&mut stream(seed, "lanes"), &[default, default, default, LANE_BYTES_SMALL])
 }
 
+/// A path that corrupts packets, or gets narrower, in some universes. Drawn apart. The least that QUIC needs gets through.
+fn draw_path(seed: u64, link: Link) -> Link {
+    let rng = &mut stream(seed, "path");
+    let corrupt_permille = pick(rng, &[0, 0, 0, 2, 20]);
+    let narrows_to = pick(rng, &[None, None, None, Some(1_400), Some(1_200)]);
+    Link { corrupt_permille, narrows_to, ..link }
+}
+
 /// How long the records of a universe are kept. Drawn apart.
 #[must_use]
 pub fn retention(seed: u64) -> Retention {
@@ -190,7 +198,8 @@ impl Scenario {
                 balances: chance(&mut stream(seed, "balances"), share(Kind::Balancing, BALANCERS_PERMILLE)),
                 ..Load::draw(rng, world, partitions)
             },
-            link: profile.link(Link { lane_bytes_max: draw_lane_bytes(seed), ..Link::draw(rng) }),
+            link: profile
+                .link(draw_path(seed, Link { lane_bytes_max: draw_lane_bytes(seed), ..Link::draw(rng) })),
             disk: profile.disk(Disk::draw(rng)),
             clock_drift_ppm_max: pick(rng, &[0, 50, 500]),
             safety,
@@ -414,6 +423,8 @@ impl Link {
             loss_permille: permilles(rng, &[0, 0, 2, 10, 50]),
             duplicate_permille: permilles(rng, &[0, 0, 10, 50]),
             reorder_permille: permilles(rng, &[0, 0, 20, 100]),
+            corrupt_permille: 0,
+            narrows_to: None,
             lane_bytes_max: lane_bytes_default(),
         }
     }

@@ -150,6 +150,8 @@ impl Profile {
             loss_permille: 0,
             duplicate_permille: 0,
             reorder_permille: 0,
+            corrupt_permille: 0,
+            narrows_to: None,
             lane_bytes_max: lane_bytes_default(),
             ..link.clone()
         };
