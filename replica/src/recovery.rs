@@ -83,9 +83,12 @@ impl Recovery {
         recovery.founders = store.founders().cloned();
         for group in groups {
             let id = group.superblock.group;
-            if let Some(missing @ StorageError::KeyMissing { .. }) = group.problem {
+            let is_for_operator = |problem: &StorageError| {
+                matches!(problem, StorageError::KeyMissing { .. }) || problem.is_disk_full()
+            };
+            if let Some(problem) = group.problem.as_ref().filter(|problem| is_for_operator(problem)) {
                 // Nothing is wrong with the disk, and the operator can help at once.
-                return Err(missing);
+                return Err(problem.clone());
             }
             let log = logs.remove(&id).unwrap_or_else(|| Some(RecoveredLog::new()));
             let replica = RecoveredReplica {

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::ValueEnum;
 use simulator::marks::why_beyond;
 use simulator::report::{Statistics, Verdict};
-use simulator::run::{AfterFailure, Outcome, Plan, play, play_all};
-use simulator::scenario::{Profile, World};
+use simulator::run::{AfterFailure, Outcome, Plan, play_all, play_scenario};
+use simulator::scenario::{Profile, Scenario, World};
 use simulator::trace::Printing;
 use varve_protocol::mark::Mark;
 
@@ -105,8 +106,8 @@ fn seeds_of_the_quic_world_keep_all_promises() {
     assert!(sum.packets_harmed > 100 && sum.ends_confirmed > 100, "{sum}");
 }
 
-/// The seeds of the list, each with its world.
-fn listed() -> Vec<(World, u64)> {
+/// The seeds of the list, each as its profile and its world draw it.
+fn listed() -> Vec<Scenario> {
     let listed: toml::Table = include_str!("../seeds/regressions.toml").parse().expect("the list is TOML");
     let seeds = listed["seed"].as_array().expect("the list has seeds");
     let read = |entry: &toml::Value| {
@@ -118,7 +119,9 @@ fn listed() -> Vec<(World, u64)> {
         let seed =
             entry["seed"].as_integer().and_then(|seed| u64::try_from(seed).ok()).expect("a seed is a number");
         assert!(entry["cause"].as_str().is_some_and(|cause| !cause.is_empty()), "seed {seed} has a cause");
-        (world, seed)
+        let profile = entry.get("profile").and_then(toml::Value::as_str).unwrap_or("swarm");
+        let profile = Profile::from_str(profile, false).expect("a profile that there is");
+        Scenario::draw_as(profile, seed, world)
     };
     seeds.iter().map(read).collect()
 }
@@ -128,8 +131,9 @@ fn seeds_that_once_failed_pass() {
     let listed = listed();
     let next = AtomicUsize::new(0);
     let play_some = || {
-        while let Some((world, seed)) = listed.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let verdict = play(*world, *seed, Printing::Off).verdict;
+        while let Some(scenario) = listed.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (world, seed) = (scenario.world, scenario.seed);
+            let verdict = play_scenario(scenario.clone(), Printing::Off).verdict;
             assert_eq!(verdict, Verdict::Pass, "{} seed {seed}", world.name());
         }
     };

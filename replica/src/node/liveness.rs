@@ -212,6 +212,14 @@ impl Node {
 
     /// A primary tells its commit. What is committed in any view stays so: it matters not whether another has taken its place.
     fn on_news(&mut self, node: NodeId, entry: PulseEntry) {
+        let group = self.groups.get_mut(&entry.group);
+        if let Some(group) = group.filter(|group| group.primary_node() == node)
+            && group.reborn_in == Some(entry.view)
+        {
+            // It says so in its present life: the view had not begun when the one before ended.
+            group.reborn_in = None;
+            self.tell_liveness_of_primary(entry.group);
+        }
         let place =
             u8::try_from(entry.view.as_raw() % u64::from(PLACES)).expect("there are at most seven places");
         let voice = Voice { replica: ReplicaIndex::new(place), generation: Op::new(u64::MAX) };

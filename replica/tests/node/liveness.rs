@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use varve_protocol::client::{Refusal, Role};
+use varve_protocol::compression::Compression;
+use varve_protocol::durability::Durability;
 use varve_protocol::frame::Command;
 use varve_protocol::id::{GroupId, NodeId, ProducerId};
+use varve_protocol::metadata::MetadataOp;
+use varve_protocol::retention::Retention;
 
 use crate::cluster::{Cluster, append, n, refusal};
 
@@ -153,4 +157,44 @@ fn a_peer_that_was_suspected_and_never_gone_is_given_more_time() {
     assert!(is_suspected_after(&mut cluster, 500));
     cluster.run_for(Duration::from_secs(11));
     assert!(is_suspected_after(&mut cluster, 250), "after a calm while the usual silence is enough");
+}
+
+#[test]
+fn a_primary_that_begins_its_view_only_after_a_restart_is_believed() {
+    let mut cluster = Cluster::start(3);
+    let (late, others) = (n(2), [n(1), n(3)]);
+    for other in others {
+        cluster.cut(late, other);
+        cluster.cut(other, late);
+    }
+    // The second partition is the late one's to lead, who does not hear of it.
+    cluster.change(MetadataOp::CreateStream { stream: "s".to_owned() });
+    let topic = MetadataOp::CreateTopic {
+        stream: "s".to_owned(),
+        topic: "t".to_owned(),
+        partitions: 2,
+        replication_factor: Some(3),
+        durability: Durability::QuorumDisk,
+        retention: Retention::FOREVER,
+        compression: Compression::None,
+    };
+    cluster.change(topic);
+    let group = GroupId::new(2);
+    assert_eq!(cluster.node(n(1)).metadata().partition(group).map(|entry| entry.places[0]), Some(late));
+    cluster.run_until("one of them has opened it", |cluster| cluster.role(n(1), group).is_some());
+    cluster.cut(n(1), n(3));
+    cluster.cut(n(3), n(1));
+    cluster.run_for(Duration::from_millis(500));
+    cluster.kill(late);
+    cluster.boot(late);
+    cluster.heal();
+    for other in [n(1), late] {
+        cluster.cut(other, n(3));
+        cluster.cut(n(3), other);
+    }
+    cluster.run_until("it leads", |cluster| cluster.role(late, group) == Some(Role::Primary));
+    cluster.run_for(Duration::from_secs(1));
+    assert_eq!(cluster.role(n(1), group), Some(Role::Backup));
+    let refused = refusal(&cluster.call(n(1), append(group, ProducerId::ZERO, 0, &["x"])));
+    assert!(matches!(refused, Refusal::NotPrimary { primary, .. } if primary == late), "{refused:?}");
 }
