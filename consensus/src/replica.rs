@@ -299,8 +299,7 @@ impl Replica {
         self.status == Status::Normal && self.leads_view()
     }
 
-    /// Whether this replica is the primary and has no reason to doubt that it will stay so: one that hears no quorum, or
-    /// gets nothing done, takes nothing new (N8).
+    /// Whether this replica is the primary and does not doubt that it will stay so; else it takes nothing new (N8).
     #[must_use]
     pub fn takes_requests(&self) -> bool {
         self.is_primary() && (!self.doubts_primary() || Mutant::TakesRequestsAlone.is_on())
@@ -312,8 +311,7 @@ impl Replica {
         self.log.head().op.since(self.acknowledged_by(replica))
     }
 
-    /// Whether this replica has reason to want another primary: it has not heard the present one for too long, or is the primary
-    /// itself and hears no quorum or gets nothing done (N8).
+    /// Whether this replica wants another primary: it does not hear it, or is it and hears no quorum or gets nothing done (N8).
     #[must_use]
     pub fn doubts_primary(&self) -> bool {
         self.liveness == Liveness::Suspected || self.leading.is_stuck

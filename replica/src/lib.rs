@@ -27,7 +27,7 @@ mod timing;
 pub use error::ServerError;
 pub use event::{Effect, NodeInput, Session};
 pub use node::full::DISK_FULL;
-pub use node::{METADATA_BYTES_KEPT, Node, NodeConfig, why_outside};
+pub use node::{METADATA_BYTES_KEPT, Node, NodeConfig};
 pub use recovery::Recovery;
 pub use scrubbing::ROTTEN;
 pub use timing::Timing;

@@ -78,7 +78,7 @@ use crate::scrubbing::Scrubbing;
 use crate::timers::{Due, Timers};
 use crate::timing::Timing;
 
-pub use self::versions::why_outside;
+pub(crate) use self::versions::why_outside;
 
 /// Bytes of the metadata's log that are kept in full segments: enough for a node that was away for a while. The rest is summed up.
 pub const METADATA_BYTES_KEPT: u64 = 4 << 20;

@@ -28,7 +28,6 @@ pub const BEYOND: &[(&[World], Mark, &str)] = &[
     (BOTH, Mark::PrepareRuledOut, NO_GAP),
     (BOTH, Mark::ConflictFound, SAME_LOG),
     (BOTH, Mark::FactsDistrusted, SAME_LOG),
-    (BOTH, Mark::RequestForgotten, "a session remembers as many requests as a client has under way"),
     (QUIC, Mark::RestartUnsafe, MINORITY),
     (QUIC, Mark::ForcedOn, MINORITY),
     (BOTH, Mark::SlotContradicted, NOT_FORGED),

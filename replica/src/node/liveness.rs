@@ -419,9 +419,6 @@ impl Node {
             return self.on_probed(node, &frame.header);
         }
         match Message::from_frame(frame) {
-            Some(Ok(message)) if !self.can_read_prepare(&message) => {
-                self.drop_frame(node, frame, "the version of its prepare is newer than this release");
-            }
             Some(Ok(message)) => self.deliver(node, frame.header.group, frame.header.voice, message),
             Some(Err(_)) => self.drop_frame(node, frame, "its body cannot be read"),
             None => self.drop_frame(node, frame, "nodes do not say this to each other"),

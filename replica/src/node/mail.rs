@@ -24,13 +24,16 @@ impl Node {
             tracing::debug!(peer = %node, group = %id, "message for a group that is not here");
             return;
         };
-        let is_of_group =
-            |header: &PrepareHeader| header.group() == id && header.cluster() == self.config.cluster;
-        let is_misdirected = match &message {
+        // Of this log, and in a version that this release knows; nothing else is ever sent to it if all keep the rules.
+        let is_fit = |header: &PrepareHeader| {
+            let is_of_group = header.group() == id && header.cluster() == self.config.cluster;
+            is_of_group && self.config.versions.contains(header.version())
+        };
+        let is_unfit = match &message {
             Message::Prepare { prepare, .. } | Message::RepairPrepare { prepare, .. } => {
-                !is_of_group(prepare.header())
+                !is_fit(prepare.header())
             }
-            Message::Snapshot { snapshot, .. } => !is_of_group(&snapshot.header),
+            Message::Snapshot { snapshot, .. } => !is_fit(&snapshot.header),
             Message::PrepareOk { .. }
             | Message::Commit { .. }
             | Message::StartViewChange { .. }
@@ -49,14 +52,14 @@ impl Node {
             // Who takes a place, and who leaves it, do not hear each other.
             Standing::Voice | Standing::Listener
                 if group.placement.place_of(self.config.node) == Some(voice.replica) => {}
-            Standing::Voice | Standing::Listener if !is_misdirected && self.is_mending(id) => {
+            Standing::Voice | Standing::Listener if !is_unfit && self.is_mending(id) => {
                 self.on_message_while_mending(id, node, message);
             }
-            Standing::Voice | Standing::Listener if !is_misdirected && self.is_about_wound(id, &message) => {
+            Standing::Voice | Standing::Listener if !is_unfit && self.is_about_wound(id, &message) => {
                 self.on_message_about_wound(id, node, message);
             }
-            Standing::Voice if !is_misdirected => self.hear(id, (node, voice.replica), message),
-            Standing::Listener if !is_misdirected => self.on_question(id, (node, voice.replica), message),
+            Standing::Voice if !is_unfit => self.hear(id, (node, voice.replica), message),
+            Standing::Listener if !is_unfit => self.on_question(id, (node, voice.replica), message),
             Standing::Voice | Standing::Listener | Standing::Stranger => {
                 Mark::StrangerDropped.hit();
                 self.frames_dropped += 1;

@@ -14,7 +14,6 @@ use varve_protocol::client::encode_archive;
 use varve_protocol::frame::Frame;
 use varve_protocol::id::{GroupId, NodeId, ProducerId, RequestNumber};
 use varve_protocol::mark::Mark;
-use varve_protocol::message::Message;
 use varve_protocol::metadata::MetadataOp;
 use varve_protocol::mutant::Mutant;
 use varve_protocol::prepare::PrepareKind;
@@ -57,34 +56,12 @@ impl Node {
         }
     }
 
-    /// Whether this release knows what a frame is written in; nothing else is ever sent to it if all keep the rules.
+    /// Whether this release knows what a frame is written in.
     pub(super) fn can_read(&self, frame: &Frame) -> bool {
         if frame.header.version > self.version() {
             Mark::SpokenAhead.hit();
         }
         self.config.versions.contains(frame.header.version)
-    }
-
-    /// The same of the prepare in a message.
-    pub(super) fn can_read_prepare(&self, message: &Message) -> bool {
-        match message {
-            Message::Prepare { prepare, .. } | Message::RepairPrepare { prepare, .. } => {
-                self.config.versions.contains(prepare.header().version())
-            }
-            Message::PrepareOk { .. }
-            | Message::Commit { .. }
-            | Message::StartViewChange { .. }
-            | Message::DoViewChange { .. }
-            | Message::StartView { .. }
-            | Message::GetStartView { .. }
-            | Message::GetHeaders { .. }
-            | Message::Headers { .. }
-            | Message::GetPrepares { .. }
-            | Message::RepairMissing { .. }
-            | Message::ConfirmView { .. }
-            | Message::ViewConfirmed { .. }
-            | Message::Snapshot { .. } => true,
-        }
     }
 
     /// What the release of a node knows, as it says itself; `None` if it was not heard in this life.
@@ -111,8 +88,7 @@ impl Node {
 }
 
 /// Why a release that knows these versions has no part in a cluster of that version; none if it has.
-#[must_use]
-pub fn why_outside(version: Version, versions: Versions) -> Option<String> {
+pub(crate) fn why_outside(version: Version, versions: Versions) -> Option<String> {
     let advice = match version > versions.newest {
         true => "start a newer release here",
         false => "start an older release here first, and raise the cluster with it (`varve cluster upgrade`)",

@@ -102,6 +102,28 @@ fn a_new_cluster_begins_with_the_newest_version_that_all_its_nodes_know() {
 }
 
 #[test]
+fn who_goes_back_too_late_is_not_listened_to() {
+    let mut cluster = Cluster::start(3);
+    let group = cluster.create_topic(1, 3)[0];
+    for id in [1, 2, 3].map(n) {
+        restart_with(&mut cluster, id, Versions::OF_THE_NEXT_RELEASE);
+    }
+    cluster.kill(n(3));
+    assert_eq!(raise(&mut cluster), MetadataOutcome::Done);
+    cluster.append(group, ProducerId::ZERO, 0, &["without it"]);
+    let dropped = |cluster: &Cluster| [1, 2].map(|id| cluster.status(n(id)).frames_dropped);
+    assert_eq!(dropped(&cluster), [0, 0]);
+    // What it has on its disk is of before.
+    restart_with(&mut cluster, n(3), Versions::OF_THIS_RELEASE);
+    assert!(
+        dropped(&cluster).into_iter().all(|count| count > 0),
+        "it wants another primary, and nobody joins it"
+    );
+    restart_with(&mut cluster, n(3), Versions::OF_THE_NEXT_RELEASE);
+    assert_eq!(cluster.read_everywhere(group, 1), ["without it"]);
+}
+
+#[test]
 fn a_release_that_does_not_know_the_version_is_left_out_and_told_so() {
     let mut cluster = Cluster::unfounded(3);
     cluster.release = Versions::OF_THE_NEXT_RELEASE;
