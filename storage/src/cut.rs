@@ -10,7 +10,6 @@ use crate::file;
 use crate::job::ReadFrom;
 use crate::log::{Log, WALK_BYTES, group_dir};
 use crate::reader::{Chain, Cursor};
-use crate::recent::Recent;
 use crate::segment::FIRST_POSITION;
 use crate::writer::Writer;
 
@@ -47,10 +46,14 @@ impl<F: DiskFile> Log<F> {
     /// Goes back to the segment before; says whether its file is open. One of which nothing stays may be gone meanwhile, and then
     /// the one before that has to be gone back to; a crash between finds that the log has lost its end.
     fn remove_active<D: Disk<File = F>>(&mut self, disk: &D, keep: Op) -> Result<bool, StorageError> {
-        let before = self.sealed.pop().expect("an op that is held is in some segment");
-        self.recent = Recent::default();
-        let is_needed = keep > before.header.parent.op || self.sealed.is_empty();
-        let is_open = is_needed || file::is_there(disk, &before.path)?;
+        let place = self.sealed.len().checked_sub(1).expect("an op that is held is in some segment");
+        let is_needed = keep > self.sealed[place].header.parent.op || place == 0;
+        let is_open = is_needed || file::is_there(disk, &self.sealed[place].path)?;
+        if is_open {
+            // What has rotted of it while it was sealed must not keep the log from being cut.
+            self.look_at_block(disk, place)?;
+        }
+        let before = self.sealed.remove(place);
         if is_open {
             self.writer = Writer::open(disk, &before)?;
             self.writer.unseal(&before, self.active.header.first_op())?;
@@ -65,7 +68,8 @@ impl<F: DiskFile> Log<F> {
     /// Where the prepare `keep` ends in the active segment, and the chain that ends with it.
     fn locate_end(&self, keep: Op) -> Result<(u64, Chain), StorageError> {
         let header = &self.active.header;
-        if let Some((position, head, next_offset)) = self.recent.find(keep) {
+        let recent = self.recent.find(keep).filter(|_| keep > header.parent.op);
+        if let Some((position, head, next_offset)) = recent {
             return Ok((position, Chain { head, next_offset, ..self.chain }));
         }
         let mut chain = Chain { head: header.parent, next_offset: header.base_offset, ..self.chain };

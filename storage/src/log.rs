@@ -213,7 +213,6 @@ impl<F: DiskFile> Log<F> {
         sealed.seal(&self.active, next.header.first_op())?;
         index_file::write(disk, &self.owner, &self.active, &self.chain);
         self.sealed.push(std::mem::replace(&mut self.active, next));
-        self.recent = Recent::default();
         Ok(Room::Enough)
     }
 

@@ -12,7 +12,7 @@ use crate::reader::Chain;
 /// As many as can be uncommitted, and the committed one before them.
 const COUNT_MAX: u64 = PREPARES_IN_FLIGHT_MAX + 1;
 
-/// The ends of the newest prepares of the segment that is appended to.
+/// The ends of the newest prepares, each in the segment that it is in.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Recent(VecDeque<(u64, PrepareId, Offset)>);
 

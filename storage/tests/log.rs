@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use varve_protocol::id::{GroupId, Offset, Op, View};
 use varve_protocol::prepare::PrepareId;
 use varve_storage::{
-    Completion, Disk, DiskFile, FileDisk, Job, MemoryDisk, OpenMode, Options, ReadFrom, StorageError,
+    Completion, Disk, DiskFile, FileDisk, Finding, Job, MemoryDisk, OpenMode, Options, ReadFrom, ScrubFrom,
+    StorageError,
 };
 
 use crate::support::{
@@ -186,6 +187,51 @@ fn a_segment_that_is_gone_is_no_hindrance_to_a_cut_before_it() {
         let next = Branch::behind(last).seal(100);
         let told = store.execute(vec![append(GROUP, std::slice::from_ref(&next))]);
         assert_eq!(told.last(), Some(&durable(GROUP, &next)));
+    }
+}
+
+#[test]
+fn a_log_is_cut_back_into_a_segment_that_has_rotted_while_it_was_sealed() {
+    let harms: [fn(&MemoryDisk, &std::path::Path); 4] = [
+        |disk, path| disk.open(path, OpenMode::Existing).unwrap().set_size(4096 + 50).unwrap(),
+        |disk, path| disk.open(path, OpenMode::Existing).unwrap().set_size(100).unwrap(),
+        |disk, path| {
+            let file = disk.open(path, OpenMode::Existing).unwrap();
+            file.write_at(&[Bytes::from(vec![0xee; 4096 + 300])], 0).unwrap();
+        },
+        |disk, path| disk.remove(path).unwrap(),
+    ];
+    for (place, harm) in harms.into_iter().enumerate() {
+        for keep in [4, 5] {
+            let disk = MemoryDisk::new();
+            let mut store = new_store(disk.clone(), SMALL_SEGMENTS);
+            // Three fill a segment.
+            let prepares = Branch::new(GROUP).seal_many(&[400; 8]);
+            store.execute(vec![append(GROUP, &prepares)]);
+            let dir = std::path::Path::new("groups/0000000007");
+            let names = || disk.list(dir).unwrap().into_iter().filter(|name| name.ends_with(".log"));
+            let mut logs: Vec<_> = names().collect();
+            logs.sort();
+            assert_eq!(logs.len(), 3);
+            harm(&disk, &dir.join(&logs[1]));
+            let told = store.execute(vec![Job::Truncate { group: GROUP, keep: Op::new(keep) }]);
+            let last = &prepares[usize::try_from(keep).unwrap() - 1];
+            assert_eq!(told, [durable(GROUP, last)], "harm {place}, cut behind op{keep}");
+            assert_eq!(names().count(), 2);
+            let next = Branch::behind(last).seal(100);
+            let told = store.execute(vec![append(GROUP, std::slice::from_ref(&next))]);
+            assert_eq!(told.last(), Some(&durable(GROUP, &next)));
+            // What is lost of it is found.
+            let from = ScrubFrom::Read(ReadFrom::Op(Op::new(4)));
+            let look = Job::Scrub { group: GROUP, from, bytes_max: 1 << 20, last: next.op() };
+            let told = store.execute(vec![look]);
+            let [Completion::Scrubbed { piece, .. }] = &told[..] else { panic!("it is looked at: {told:?}") };
+            let Some(Finding::Prepares { damage, .. }) = piece.findings.last() else {
+                panic!("harm {place}, cut behind op{keep}: {piece:?}");
+            };
+            assert_eq!(damage.after, prepares[2].id());
+            assert!(damage.last == last.id() || damage.last.op == Op::new(4));
+        }
     }
 }
 

@@ -39,7 +39,7 @@ impl<F: DiskFile> Log<F> {
     }
 
     /// Looks at the local block of a segment.
-    pub(super) fn look_at_block<D: Disk<File = F>>(
+    pub(crate) fn look_at_block<D: Disk<File = F>>(
         &self,
         disk: &D,
         place: usize,
