@@ -71,6 +71,21 @@ enum Why {
     Suspect(u64),
 }
 
+/// A look that is on its way to the disk.
+#[derive(Debug)]
+struct Look {
+    group: GroupId,
+    why: Why,
+    /// The log that it was meant for has been given up meanwhile.
+    is_void: bool,
+}
+
+impl Look {
+    fn new(group: GroupId, why: Why) -> Self {
+        Self { group, why, is_void: false }
+    }
+}
+
 /// A pass over all logs, as far as it has come.
 #[derive(Debug)]
 struct Pass {
@@ -102,8 +117,7 @@ pub(crate) struct Scrubbing {
     /// Between the beginnings of two passes, at least.
     pass_every: Duration,
     rng: ChaCha8Rng,
-    /// The job on its way to the disk.
-    under_way: Option<(GroupId, Why)>,
+    under_way: Option<Look>,
     pass: Option<Pass>,
     /// It is new, and nobody has asked yet.
     has_begun: bool,
@@ -150,7 +164,7 @@ impl Scrubbing {
         }
         while let Some((group, (from, bytes))) = self.suspects.pop_first() {
             if let Some(last) = logs.get(&group).and_then(Lookable::limit) {
-                self.under_way = Some((group, Why::Suspect(bytes)));
+                self.under_way = Some(Look::new(group, Why::Suspect(bytes)));
                 return Some(Piece { group, from, last });
             }
         }
@@ -164,7 +178,7 @@ impl Scrubbing {
         let Pass { origin, group, from, has_wrapped, .. } = *self.pass.as_ref()?;
         let last = logs.get(&group).and_then(Lookable::limit)?;
         let last = if has_wrapped && group == origin.0 { last.min(origin.1) } else { last };
-        self.under_way = Some((group, Why::Pass));
+        self.under_way = Some(Look::new(group, Why::Pass));
         Some(Piece { group, from, last })
     }
 
@@ -212,6 +226,11 @@ impl Scrubbing {
         self.go_to(first_from(logs, GroupId::METADATA).unwrap_or_default());
     }
 
+    /// Whether what the look has found that ends now is of the log that is here now.
+    pub(crate) fn is_look_valid(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|look| !look.is_void)
+    }
+
     /// A look has ended after so many bytes, and may go on; says when the next one is due.
     pub(crate) fn note_looked(
         &mut self,
@@ -222,13 +241,13 @@ impl Scrubbing {
     ) -> Moment {
         self.status.bytes += bytes;
         match self.under_way.take() {
-            Some((group, Why::Suspect(left))) => {
+            Some(Look { group, why: Why::Suspect(left), is_void }) => {
                 let left = left.saturating_sub(bytes.max(1));
-                if let Some(mark) = next.filter(|_| left > 0 && !has_found) {
+                if let Some(mark) = next.filter(|_| left > 0 && !has_found && !is_void) {
                     self.suspects.entry(group).or_insert((ScrubFrom::Mark(mark), left));
                 }
             }
-            Some((_, Why::Pass)) => self.go_on(next, logs, (now, wall)),
+            Some(Look { why: Why::Pass, .. }) => self.go_on(next, logs, (now, wall)),
             None => {}
         }
         if !self.suspects.is_empty() {
@@ -373,6 +392,9 @@ impl Scrubbing {
         let lost = self.lost.remove(&group).map_or(0, |_| 1);
         self.status.damages_mended += wounds + lost;
         self.suspects.remove(&group);
+        if let Some(look) = self.under_way.as_mut().filter(|look| look.group == group) {
+            look.is_void = true;
+        }
     }
 
     /// Whether something is the matter with a log.

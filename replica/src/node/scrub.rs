@@ -67,7 +67,7 @@ impl Node {
     pub(super) fn on_scrubbed(&mut self, id: GroupId, piece: Scrubbed) {
         let has_found = !piece.findings.is_empty();
         let has_log = self.groups.get(&id).and_then(Group::replica).is_some();
-        if has_log {
+        if has_log && self.scrubbing.is_look_valid() {
             for finding in piece.findings {
                 self.note_finding(id, finding);
             }

@@ -89,3 +89,22 @@ fn what_somebody_could_not_read_is_looked_at_at_once_even_if_nothing_else_ever_i
     scrubbing.note_looked((10, None), true, &logs, (at(1), Timestamp::ZERO));
     assert!(scrubbing.next(&logs, (at(1), Timestamp::ZERO)).is_none(), "that group is not here");
 }
+
+#[test]
+fn what_was_found_in_a_log_that_is_given_up_meanwhile_is_void() {
+    let logs = logs(&[9, 4]);
+    let (group, other) = (GroupId::new(1), GroupId::METADATA);
+    let from = ScrubFrom::Read(ReadFrom::Op(Op::new(3)));
+    for (forgotten, is_valid) in [(other, true), (group, false)] {
+        let mut scrubbing = new(0, 1);
+        assert!(!scrubbing.is_look_valid(), "none is under way");
+        scrubbing.suspect(group, from);
+        assert!(scrubbing.next(&logs, (at(1), Timestamp::ZERO)).is_some());
+        scrubbing.forget(forgotten);
+        assert_eq!(scrubbing.is_look_valid(), is_valid, "{forgotten} is forgotten");
+        scrubbing.note_looked((10, None), true, &logs, (at(1), Timestamp::ZERO));
+        scrubbing.suspect(group, from);
+        assert!(scrubbing.next(&logs, (at(2), Timestamp::ZERO)).is_some());
+        assert!(scrubbing.is_look_valid(), "the next one is of the log that is there");
+    }
+}
