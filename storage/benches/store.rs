@@ -9,9 +9,10 @@
 //!
 //! | measure | the store                                       | beside it                                                  |
 //! |---------|-------------------------------------------------|------------------------------------------------------------|
-//! | large   | a prepare of 1 MiB per round, made durable      | 1 MiB overwritten in a file, and `fdatasync`               |
-//! | reused  | the same, written over segments that were let go of | as above                                              |
+//! | large   | a prepare of 1 MiB per round, made durable      | 1 MiB written to a file with room for it, and `fdatasync`  |
+//! | reused  | the same, written over segments that were let go of | 1 MiB overwritten in a file, and `fdatasync`           |
 //! | small   | a prepare of 4 KiB per round, made durable      | 4 KiB overwritten in a file, and `fdatasync`               |
+//! | again   | the same, written over segments that were let go of | as above                                               |
 //! | groups  | 1 KiB for each of 1,000 groups in one round     | the same bytes in one file, and one `fdatasync`            |
 //! | scan    | opens a log, reading all of it from the disk    | reads files of the same bytes, 1 MiB at a time             |
 //! | start   | opens it behind its resume point                | as above                                                   |
@@ -76,6 +77,9 @@ fn main() -> Outcome {
         }
         if is_wanted("small") {
             rounds("small", &root, &keys, (4096, 400, Kept::Everything))?;
+        }
+        if is_wanted("again") {
+            rounds("again", &root, &keys, (4096, 400, Kept::OneSegment))?;
         }
         if is_wanted("groups") {
             many_groups(&root, &keys)?;
@@ -145,18 +149,27 @@ fn rounds(name: &str, root: &Path, keys: &Keys, (size, count, kept): (usize, usi
             let disk = FileDisk::open(dir.clone())?;
             let options = Options { keys: keys.clone(), segment_size_bytes_max, ..Options::DEFAULT };
             store = Store::open(disk, IDENTITY, options, &mut |_, _| {})?.0;
-            let_go_as_it_fills(&mut store, &mut log, &body, 3 * SHORT_SEGMENT_BYTES / size)?;
+            let large = Bytes::from(vec![7; MIB]);
+            // Then so much that the next segment is written over one of these.
+            for count in [3, 1].map(|segments| segments * SHORT_SEGMENT_BYTES / MIB) {
+                let_go_as_it_fills(&mut store, &mut log, &large, count)?;
+                forget_spares(&dir)?;
+            }
         }
         for _ in 0..count {
             let jobs = vec![log.append(&body)];
             timed(&mut pair.store, || durable(&mut store, jobs, 1))?;
             if kept == Kept::OneSegment {
                 let_go_as_it_fills(&mut store, &mut log, &body, 0)?;
+                forget_spares(&dir)?;
             }
         }
         drop(store);
         remove_dir_all(dir)?;
-        let file = written_file(&root.join("raw"), size * count)?;
+        let file = match kept {
+            Kept::Everything if size == MIB => allocated_file(&root.join("raw"), size * count)?,
+            Kept::Everything | Kept::OneSegment => written_file(&root.join("raw"), size * count)?,
+        };
         let block = vec![7; size];
         for at in 0..count {
             timed(&mut pair.raw, || {
@@ -351,6 +364,25 @@ fn written_file(path: &Path, bytes: usize) -> io::Result<File> {
     }
     file.sync_all()?;
     Ok(file)
+}
+
+/// A file whose blocks are there, and were never written.
+fn allocated_file(path: &Path, bytes: usize) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes as u64)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Has the system forget what it has in memory of what was let go of, as it does with what was written long ago.
+fn forget_spares(dir: &Path) -> io::Result<()> {
+    for entry in read_dir(dir.join("groups/0000000001"))? {
+        let path = entry?.path();
+        if path.to_string_lossy().contains(".spare") {
+            rustix::fs::fadvise(File::open(path)?, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
 }
 
 fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {

@@ -181,7 +181,7 @@ impl<F: DiskFile> Log<F> {
         }
         let growth = if self.fresh.is_journal_used() { Growth::AsWritten } else { Growth::Ahead };
         let op = self.chain.head.op.next();
-        let room = self.writer.append(&self.active, op, (&chunks, growth))?;
+        let room = self.writer.append(&self.active, op, (chunks, growth))?;
         if matches!(room, Room::Lacking(_)) {
             return Ok(room);
         }

@@ -1,12 +1,17 @@
 //! The file that a log is appended to: its room, its round slot, and whether it waits for a sync.
 //!
 //! Overwriting blocks that were written before costs a sync no metadata, about half the time for small appends. So when a small
-//! write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling up to 256 KiB. So an idle
-//! group stays small, and the sync that carries the zeros is not much longer than others; with pieces of 4 MiB it was what the slowest
-//! hundredth of all appends waited for. Writing zeros ahead of large writes would cost more than it saves; they extend the file
+//! write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling up to that of 16 such writes,
+//! 256 KiB at most. So an idle group stays small, and the sync that carries the zeros is not much longer than others: for writes of
+//! 4 KiB, pieces of 256 KiB save no more time than those of 64, and one in a hundred writes waits half as long again. Writing zeros
+//! ahead of large writes would cost more than it saves; they extend the file
 //! themselves, and so do small ones that the journal makes durable; but what is made of a segment that was let go of (`spare`) is as
 //! long as that was. Blocks that are only allocated ahead save nothing: what was never
 //! written is metadata, too (`benches/preallocation.rs`).
+//!
+//! Each write goes on with zeros to the end of its page, if the file is as long. Of a page that is written over in part only, the system has to read the rest
+//! first if it is not in memory; a page of a segment that was let go of seldom is. That was a third of the time of a durable write
+//! of 4 KiB there, and a tenth of one of 1 MiB.
 //!
 //! When the disk is full the file is cut where the segment ends, so that the log is as before ([`Room`]). Only what may extend a
 //! file counts as that: a failed write to a round slot, which overwrites, is a failure like any other.
@@ -24,6 +29,10 @@ use crate::segment::{BLOCK_SIZE, FIRST_POSITION, RoundSlot, Segment, Slots};
 
 /// The largest write that zeros are filled ahead for.
 const SMALL_WRITE_BYTES_MAX: u64 = 64 << 10;
+/// What the system reads and writes at once.
+const PAGE_BYTES: u64 = 4096;
+/// So many writes the zeros that are filled ahead are for, at most.
+const ROOM_WRITES_MAX: u64 = 16;
 const ROOM_BYTES_MIN: u64 = 4 << 10;
 const ROOM_BYTES_MAX: u64 = 256 << 10;
 const ZEROS: &[u8] = &[0; 64 << 10];
@@ -112,7 +121,7 @@ impl<F: DiskFile> Writer<F> {
         &mut self,
         segment: &Segment,
         op: Op,
-        (chunks, growth): (&[Bytes], Growth),
+        (mut chunks, growth): (Vec<Bytes>, Growth),
     ) -> Result<Room, StorageError> {
         if !self.is_dirty {
             self.write_slot(segment, op, segment.end)?;
@@ -123,10 +132,13 @@ impl<F: DiskFile> Writer<F> {
             Growth::Ahead => self.make_room(segment, size)?,
             Growth::AsWritten => {}
         }
-        let written = self.file.write_at(chunks, segment.end).or_failed_to("append to", &segment.path);
+        let end = segment.end + size;
+        let padding = end.next_multiple_of(PAGE_BYTES).min(self.allocated).saturating_sub(end);
+        chunks.push(Bytes::from_static(&ZEROS[..usize::try_from(padding).expect("it is less than a page")]));
+        let written = self.file.write_at(&chunks, segment.end).or_failed_to("append to", &segment.path);
         let room = Room::after(written)?;
         match &room {
-            Room::Enough => self.allocated = self.allocated.max(segment.end + size),
+            Room::Enough => self.allocated = self.allocated.max(end),
             Room::Lacking(_) => self.cut(segment, segment.end)?,
         }
         Ok(room)
@@ -134,11 +146,13 @@ impl<F: DiskFile> Writer<F> {
 
     fn make_room(&mut self, segment: &Segment, size: u64) -> Result<(), StorageError> {
         let need = segment.end + size;
-        let room = (self.allocated - FIRST_POSITION).clamp(ROOM_BYTES_MIN, ROOM_BYTES_MAX);
+        let room_max = size.next_multiple_of(PAGE_BYTES) * ROOM_WRITES_MAX;
+        let room_max = room_max.clamp(ROOM_BYTES_MIN, ROOM_BYTES_MAX);
+        let room = (self.allocated - FIRST_POSITION).clamp(ROOM_BYTES_MIN, room_max);
         if need <= self.allocated || size > room.min(SMALL_WRITE_BYTES_MAX) {
             return Ok(());
         }
-        let room_bytes = usize::try_from(room).expect("the room is a few MiB");
+        let room_bytes = usize::try_from(room).expect("the room is 256 KiB at most");
         let mut zeros = vec![Bytes::from_static(ZEROS); room_bytes / ZEROS.len()];
         zeros.push(Bytes::from_static(&ZEROS[..room_bytes % ZEROS.len()]));
         let written = self.file.write_at(&zeros, self.allocated).or_failed_to("extend", &segment.path);
