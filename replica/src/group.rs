@@ -160,8 +160,9 @@ pub(crate) struct Group {
     pub(crate) tail: Tail,
     /// When its timer is set to.
     pub(crate) armed: Option<Moment>,
-    /// The view whose primary has begun another life since.
-    pub(crate) reborn_in: Option<View>,
+    /// The view whose primary is not to be waited for although it is alive: it has begun another life since, and never resumes the
+    /// view, or has not said a word of it.
+    pub(crate) mute_in: Option<View>,
     /// The last view whose primary's liveness it has been told.
     pub(crate) view_seen: Option<View>,
     /// The view that this replica leads, as far as its peers are to be told.
@@ -184,7 +185,7 @@ impl Group {
             state,
             tail,
             armed: None,
-            reborn_in: None,
+            mute_in: None,
             view_seen: None,
             view_led: None,
             told: Op::ZERO,
@@ -247,10 +248,10 @@ impl Group {
         }
     }
 
-    /// Whether the node that led the replica's view has begun another life since.
-    pub(crate) fn primary_is_reborn(&self) -> bool {
-        let is_reborn = |replica: &Replica| self.reborn_in == Some(replica.view());
-        self.replica().is_some_and(is_reborn) && !Mutant::RebirthForgiven.is_on()
+    /// Whether the node that leads the replica's view is not to be waited for although it is alive.
+    pub(crate) fn primary_is_mute(&self) -> bool {
+        let is_mute = |replica: &Replica| self.mute_in == Some(replica.view());
+        self.replica().is_some_and(is_mute) && !Mutant::RebirthForgiven.is_on()
     }
 
     /// When something is due in this group.

@@ -45,6 +45,7 @@ mod resume;
 pub(crate) mod retention;
 mod scrub;
 mod seats;
+mod unled;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -73,6 +74,7 @@ use crate::node::full::DISK_FULL;
 use crate::node::liveness::Peer;
 use crate::node::offsets::Questions;
 use crate::node::probing::Probing;
+use crate::node::unled::Unled;
 use crate::recovery::{RecoveredReplica, Recovery};
 use crate::scrubbing::Scrubbing;
 use crate::timers::{Due, Timers};
@@ -126,6 +128,8 @@ pub struct Node {
     being_deleted: BTreeSet<GroupId>,
     /// Groups whose first superblock is on its way to the disk, and since when.
     opening: BTreeMap<GroupId, Moment>,
+    /// Groups that are new here and whose primary has not said a word.
+    unled: BTreeMap<GroupId, Unled>,
     /// The placement that the groups were last opened and closed by.
     placement_seen: Option<u64>,
     peers: BTreeMap<NodeId, Peer>,
@@ -201,6 +205,7 @@ impl Node {
             deleting: BTreeMap::new(),
             being_deleted: BTreeSet::new(),
             opening: BTreeMap::new(),
+            unled: BTreeMap::new(),
             placement_seen: None,
             peers,
             last_pulse: now,
@@ -358,6 +363,7 @@ impl Node {
             Some(Due::Scrub) => self.on_scrub_due(),
             Some(Due::Probe) => self.on_probe_due(),
             Some(Due::Wound(group)) => self.on_wound_due(group),
+            Some(Due::Base(group)) => self.ask_for_base(group),
             None => {}
         }
     }

@@ -149,6 +149,7 @@ impl Node {
         for peer in places().filter(|peer| *peer != own) {
             self.send(id, peer, &Message::GetStartView { view, nonce: 0 });
         }
+        self.await_primary(id);
         self.perform_outputs(id);
     }
 

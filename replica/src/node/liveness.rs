@@ -214,10 +214,10 @@ impl Node {
     fn on_news(&mut self, node: NodeId, entry: PulseEntry) {
         let group = self.groups.get_mut(&entry.group);
         if let Some(group) = group.filter(|group| group.primary_node() == node)
-            && group.reborn_in == Some(entry.view)
+            && group.mute_in == Some(entry.view)
         {
             // It says so in its present life: the view had not begun when the one before ended.
-            group.reborn_in = None;
+            group.mute_in = None;
             self.tell_liveness_of_primary(entry.group);
         }
         let place =
@@ -247,6 +247,7 @@ impl Node {
         self.finish_moves();
         self.seat_replicas();
         self.give_up_unopened();
+        self.look_for_unled();
     }
 
     /// Tells a group what is known of the node that leads its view; if that is this node, whether it hears a quorum.
@@ -256,8 +257,8 @@ impl Node {
         let liveness = match self.peers.get(&primary) {
             // It has left the group.
             None if primary == NodeId::ZERO => Liveness::Suspected,
-            // Alive as it is, it never resumes the view that it led before.
-            Some(_) if group.primary_is_reborn() => Liveness::Suspected,
+            // Alive as it is, it does not lead.
+            Some(_) if group.primary_is_mute() => Liveness::Suspected,
             Some(peer) if self.is_useless(peer) => Liveness::Suspected,
             Some(peer) => peer.liveness(),
             None => self.liveness_of_quorum(group),
@@ -391,10 +392,16 @@ impl Node {
 
     /// The node that led a group in a view has come back without what it had not synced.
     pub(super) fn on_primary_reborn(&mut self, id: GroupId, view: View) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.replica().is_some_and(|replica| replica.view() == view) {
+        if self.groups.get(&id).and_then(Group::replica).is_some_and(|replica| replica.view() == view) {
             Mark::RebirthNoticed.hit();
-            group.reborn_in = Some(view);
+            self.on_mute_primary(id, view);
+        }
+    }
+
+    /// The node that leads a group in a view is not to be waited for, although it is heard.
+    pub(super) fn on_mute_primary(&mut self, id: GroupId, view: View) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.mute_in = Some(view);
             self.drive(id, Input::PrimaryLiveness(Liveness::Suspected));
         }
     }

@@ -19,6 +19,7 @@ use crate::node::Node;
 impl Node {
     /// Hands a message of a peer to the replica it is for.
     pub(super) fn deliver(&mut self, node: NodeId, id: GroupId, voice: Voice, message: Message) {
+        self.note_voice(id, node);
         let Some(group) = self.groups.get(&id) else {
             // The peer is ahead or behind in the metadata; it will say it again.
             tracing::debug!(peer = %node, group = %id, "message for a group that is not here");

@@ -138,6 +138,7 @@ impl Node {
         tracing::info!(group = %id, "group is no longer here");
         self.dormant.remove(&id);
         self.opening.remove(&id);
+        self.unled.remove(&id);
         self.unseated.remove(&id);
         self.scrubbing.forget(id);
         if let Some(group) = self.groups.remove(&id) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use varve_protocol::client::{Refusal, Role};
-use varve_protocol::id::{GroupId, NodeId};
+use varve_protocol::client::{GroupStatus, Refusal, Role};
+use varve_protocol::id::{GroupId, NodeId, ProducerId};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_replica::DISK_FULL;
 use varve_storage::Options;
@@ -56,6 +56,34 @@ fn a_primary_whose_disk_is_full_lets_another_lead_and_holds_all_when_there_is_ro
         replica.durable == replica.head && replica.problem.is_none()
     });
     assert_eq!(cluster.read_everywhere(group, 19).len(), 19);
+}
+
+#[test]
+fn a_new_group_does_not_wait_for_a_primary_whose_disk_takes_no_metadata() {
+    const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
+    let mut ignorant = 0;
+    for room in (0..600).step_by(50) {
+        let mut cluster = Cluster::unfounded(3);
+        ALL.into_iter().for_each(|id| cluster.boot(id));
+        cluster.disk(n(1)).set_capacity(Some(cluster.disk(n(1)).used() + room));
+        cluster.run_until("it is founded", |cluster| {
+            [n(2), n(3)].into_iter().any(|id| cluster.role(id, GroupId::METADATA) == Some(Role::Primary))
+        });
+        // Nodes register; of three partitions each is to lead one.
+        cluster.run_for(Duration::from_secs(3));
+        let groups = cluster.create_topic(3, 3);
+        ignorant += usize::from(cluster.role(n(1), groups[0]).is_none());
+        for group in &groups {
+            cluster.append(*group, ProducerId::ZERO, 0, &["one"]);
+        }
+        cluster.run_for(Duration::from_secs(10));
+        for id in [n(2), n(3)] {
+            let status = cluster.status(id).groups;
+            let is_calm = |replica: &GroupStatus| replica.view.as_raw() <= 2;
+            assert!(status.iter().all(is_calm), "others lead in peace, room {room}: {status:?}");
+        }
+    }
+    assert!(ignorant > 0, "with some room it knows of the cluster, and of no topic");
 }
 
 #[test]
