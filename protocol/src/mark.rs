@@ -153,7 +153,9 @@ marks! {
         PatchRefused, "What was to be written where something was damaged did not fit there.";
         BlockMended, "A local block of a log in use was written anew.";
         FileMended, "A sealed file of a log in use that was gone was made anew.";
-        FileLost, "A file of a log in use was found lost, and can be made up for at the next start only.";
+        FileRewritten, "The file that a log in use is appended to was gone, and was written anew.";
+        SnapshotRotten, "A look at a log in use found that its snapshot cannot be read.";
+        SnapshotRestored, "The snapshot of a log in use was given back by a peer.";
     }
     "replica" {
         ClusterFounded, "Fresh nodes founded a cluster.";

@@ -1,5 +1,5 @@
-//! A replica of whose log something has rotted that nothing makes whole: its peers have let go of it, and none of what they offer
-//! instead fits what is here. It works, and can let go of nothing any more. So it is to give up its log and take that of the
+//! A replica of whose log something has rotted that nothing makes whole: its peers have let go of it, or it is a snapshot that none
+//! of them has, and none of what they offer instead fits what is here. It works, and can let go of nothing any more. So it is to give up its log and take that of the
 //! others, as one does that has lost its disk and kept its promises.
 //!
 //! ```text
@@ -9,8 +9,11 @@
 //! ```
 //! While it waits it counts like any other replica, and what the group appends and lets go of may bring one that fits. It
 //! stops counting only when it is seen that a quorum works without it: as many of the others as a majority of the group is
-//! hold the newest prepare that is known here to be committed, and thus all before it. No two replicas get here at once: all peers
-//! of each must have let go of something that it has not.
+//! hold the newest prepare that is known here to be committed, and thus all before it.
+//!
+//! Of several replicas that come to this no more stop counting than the group can do without: who has asked tells nobody for a while
+//! what it holds itself, and what is answered counts within that while only. Of those that begin anew take the one whose question is the
+//! newest. Whoever answered it had not asked, and if it asks later, it is not the newest. So a majority stays.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,8 +24,10 @@ use varve_protocol::time::Moment;
 
 /// How long nothing must have fitted. To take a log again is dear.
 const NONE_FITS_AFTER: Duration = Duration::from_secs(5);
-/// Between two questions whether the others hold what is committed, at least.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long a question whether the others hold what is committed counts.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
+/// Between two such questions, at least: meanwhile others are answered.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -51,13 +56,21 @@ impl Anew {
         is_time
     }
 
+    /// Whether the others were asked just now, and nobody is to rely on this replica.
+    pub(crate) fn is_asking(&self, now: Moment) -> bool {
+        self.asked.is_some_and(|(_, at)| now.since(at) < ANSWERED_WITHIN)
+    }
+
     /// Whether this is the prepare that the others were asked for.
     pub(crate) fn has_asked_for(&self, header: &PrepareHeader) -> bool {
         self.asked.is_some_and(|(commit, _)| commit == header.id())
     }
 
     /// One of so many peers holds that; says whether the group can do without the replica here.
-    pub(crate) fn note_holder(&mut self, node: NodeId, peers: usize) -> bool {
+    pub(crate) fn note_holder(&mut self, (node, now): (NodeId, Moment), peers: usize) -> bool {
+        if !self.is_asking(now) {
+            return false;
+        }
         self.holders.insert(node);
         2 * self.holders.len() > peers + 1
     }
@@ -78,20 +91,37 @@ mod tests {
             .map(|place| place * 100)
             .filter(|at| anew.asks_for(PrepareId::ROOT, after(100 + at)))
             .collect();
-        assert_eq!(asked, [5000, 5500, 6000, 6500]);
+        assert_eq!(asked, [5000, 6000]);
     }
 
     #[test]
     fn a_majority_of_the_group_is_needed_among_the_others() {
-        for (peers, needed) in [(1, None), (2, Some(2)), (3, Some(3)), (4, Some(3)), (6, Some(4))] {
+        let asking = || {
             let mut anew = Anew::since(Moment::ZERO);
-            let enough = (1..=peers).find(|node| anew.note_holder(NodeId::new(*node), usize::from(peers)));
-            assert_eq!(enough, needed, "of {peers} others");
-            assert!(!Anew::since(Moment::ZERO).note_holder(NodeId::new(1), 2), "who says it twice is one");
+            assert!(anew.asks_for(PrepareId::ROOT, after(5000)));
+            anew
+        };
+        for (peers, needed) in [(1, None), (2, Some(2)), (3, Some(3)), (4, Some(3)), (6, Some(4))] {
+            let mut anew = asking();
+            let mut is_enough =
+                |node: &u8| anew.note_holder((NodeId::new(*node), after(5100)), usize::from(peers));
+            assert_eq!((1..=peers).find(&mut is_enough), needed, "of {peers} others");
         }
+        let mut anew = asking();
+        let mut hold = |node, at| anew.note_holder((NodeId::new(node), after(at)), 2);
+        assert!(!hold(2, 5100) && !hold(2, 5200), "who says it twice is one");
+        assert!(!hold(3, 5500), "that is too late");
+        assert!(anew.asks_for(PrepareId::ROOT, after(6000)));
+        assert!(!anew.note_holder((NodeId::new(3), after(6100)), 2), "what was said before counts no more");
+        assert!(anew.note_holder((NodeId::new(2), after(6100)), 2));
+    }
+
+    #[test]
+    fn nobody_relies_on_who_has_asked_just_now() {
         let mut anew = Anew::since(Moment::ZERO);
-        assert!(!anew.note_holder(NodeId::new(2), 2) && !anew.note_holder(NodeId::new(2), 2));
+        assert!(!anew.is_asking(after(4999)));
         assert!(anew.asks_for(PrepareId::ROOT, after(5000)));
-        assert!(!anew.note_holder(NodeId::new(3), 2), "what was said before counts no more");
+        let asking = [5000, 5499, 5500, 5999].map(|at| anew.is_asking(after(at)));
+        assert_eq!(asking, [true, true, false, false]);
     }
 }

@@ -199,7 +199,7 @@ impl Mending {
         if self.begins_anew {
             let first = after.op.next();
             return format!(
-                "{first} to {} of its log have rotted, and the others have let go of them; all of it is fetched anew",
+                "what its log says of {first} to {} has rotted, and nothing of the others fits; all of it is fetched anew",
                 last.op
             );
         }

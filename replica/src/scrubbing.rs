@@ -19,6 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::ScrubStatus;
 use varve_protocol::id::{GroupId, Op, Timestamp};
 use varve_protocol::mark;
+use varve_protocol::prepare::{PrepareHeader, PrepareId};
 use varve_protocol::time::Moment;
 use varve_storage::{Damage, Mark, ReadFrom, ScrubFrom};
 
@@ -105,8 +106,14 @@ pub(crate) struct Wound {
     pub(crate) damage: Damage,
     /// How far it is mended, since that has begun.
     pub(crate) mending: Option<Mending>,
-    /// That nothing fits which the others have in its place.
-    pub(crate) anew: Option<Anew>,
+}
+
+/// A snapshot that a log builds on, and that cannot be read.
+#[derive(Debug)]
+pub(crate) struct RottenBase {
+    pub(crate) path: PathBuf,
+    /// The last prepare that it sums up.
+    pub(crate) id: PrepareId,
 }
 
 /// See the module's text.
@@ -124,8 +131,10 @@ pub(crate) struct Scrubbing {
     next_pass: Moment,
     suspects: BTreeMap<GroupId, (ScrubFrom, u64)>,
     wounds: BTreeMap<GroupId, VecDeque<Wound>>,
-    /// Files that nothing can be made of before the next start.
-    lost: BTreeMap<GroupId, PathBuf>,
+    /// Snapshots that logs build on and that cannot be read.
+    bases: BTreeMap<GroupId, RottenBase>,
+    /// That nothing fits which the others have.
+    anews: BTreeMap<GroupId, Anew>,
     pub(crate) status: ScrubStatus,
     /// When the next look is due.
     pub(crate) due: Option<Moment>,
@@ -147,7 +156,8 @@ impl Scrubbing {
             next_pass: now.plus(pass_every.min(FIRST_PASS_AFTER_MAX)),
             suspects: BTreeMap::new(),
             wounds: BTreeMap::new(),
-            lost: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            anews: BTreeMap::new(),
             status: ScrubStatus::default(),
             due: None,
         }
@@ -309,15 +319,15 @@ impl Scrubbing {
         };
         let is_news = wounds.len() < WOUNDS_MAX && wounds.iter().all(is_apart);
         if is_news {
-            wounds.push_back(Wound { path, damage, mending: None, anew: None });
+            wounds.push_back(Wound { path, damage, mending: None });
             self.status.damages_found += 1;
         }
         is_news
     }
 
-    /// Nothing can be made of a file before the next start; says whether that is news.
-    pub(crate) fn note_lost(&mut self, group: GroupId, path: PathBuf) -> bool {
-        let is_news = self.lost.insert(group, path.clone()).is_none_or(|before| before != path);
+    /// What a log builds on cannot be read; says whether that is news.
+    pub(crate) fn note_rotten_base(&mut self, group: GroupId, base: RottenBase) -> bool {
+        let is_news = self.bases.insert(group, base).is_none();
         self.status.damages_found += u64::from(is_news);
         is_news
     }
@@ -352,6 +362,7 @@ impl Scrubbing {
     }
 
     fn close_wound(&mut self, group: GroupId) {
+        self.anews.remove(&group);
         if let Some(wounds) = self.wounds.get_mut(&group) {
             wounds.pop_front();
             if wounds.is_empty() {
@@ -371,6 +382,7 @@ impl Scrubbing {
 
     /// What lies before an op has been let go: whether it could be read matters no more.
     pub(crate) fn note_let_go(&mut self, group: GroupId, first: Op) {
+        self.anews.remove(&group);
         if let Some(wounds) = self.wounds.get_mut(&group) {
             let before = wounds.len();
             wounds.retain(|wound| wound.damage.last.op >= first);
@@ -381,44 +393,66 @@ impl Scrubbing {
         }
     }
 
-    /// What a log builds on was made anew.
+    /// What a log builds on is another snapshot now, or was made anew.
     pub(crate) fn note_new_base(&mut self, group: GroupId) {
-        self.status.damages_mended += u64::from(self.lost.remove(&group).is_some());
+        self.anews.remove(&group);
+        self.status.damages_mended += u64::from(self.bases.remove(&group).is_some());
+    }
+
+    /// What a log builds on, if that cannot be read.
+    pub(crate) fn rotten_base(&self, group: GroupId) -> Option<&RottenBase> {
+        self.bases.get(&group)
     }
 
     /// Forgets a group that is not here any more, or whose log is read anew.
     pub(crate) fn forget(&mut self, group: GroupId) {
         let wounds = self.wounds.remove(&group).map_or(0, |wounds| wounds.len() as u64);
-        let lost = self.lost.remove(&group).map_or(0, |_| 1);
-        self.status.damages_mended += wounds + lost;
+        self.status.damages_mended += wounds;
+        self.note_new_base(group);
         self.suspects.remove(&group);
         if let Some(look) = self.under_way.as_mut().filter(|look| look.group == group) {
             look.is_void = true;
         }
     }
 
+    /// Nothing fits of what the others have.
+    pub(crate) fn note_none_fits(&mut self, group: GroupId, now: Moment) -> &mut Anew {
+        self.anews.entry(group).or_insert_with(|| Anew::since(now))
+    }
+
+    /// Since when nothing fits, and who has been asked.
+    pub(crate) fn anew(&mut self, group: GroupId) -> Option<&mut Anew> {
+        self.anews.get_mut(&group)
+    }
+
+    /// Whether a group's peers were asked for what is committed, and this is the answer.
+    pub(crate) fn is_asked_for(&self, group: GroupId, header: &PrepareHeader) -> bool {
+        self.anews.get(&group).is_some_and(|anew| anew.has_asked_for(header))
+    }
+
+    /// Whether nobody is to rely on what is held here of a group.
+    pub(crate) fn is_asking(&self, group: GroupId, now: Moment) -> bool {
+        self.anews.get(&group).is_some_and(|anew| anew.is_asking(now))
+    }
+
     /// Whether something is the matter with a log.
     pub(crate) fn has_problem(&self, group: GroupId) -> bool {
-        self.wounds.contains_key(&group) || self.lost.contains_key(&group)
+        self.wounds.contains_key(&group) || self.bases.contains_key(&group)
     }
 
     /// What is the matter with a log, for people.
     pub(crate) fn problem(&self, group: GroupId, has_peers: bool) -> Option<String> {
-        if let Some(wounds) = self.wounds.get(&group) {
-            let Wound { damage, .. } = wounds.front()?;
-            let what = if has_peers {
-                "is being mended from the other replicas"
-            } else {
-                "there is no other replica to mend it from; the rest can be read and written"
-            };
+        let what = if has_peers {
+            "is being mended from the other replicas"
+        } else {
+            "there is no other replica to mend it from; the rest can be read and written"
+        };
+        if let Some(Wound { damage, .. }) = self.first_wound(group) {
             let (first, last) = (damage.after.op.next(), damage.last.op);
             return Some(format!("its log {ROTTEN}, {first} to {last}: {what}"));
         }
-        let path = self.lost.get(&group)?;
-        Some(format!(
-            "its log {ROTTEN}, {}: it is fetched anew when the node is started again",
-            path.display()
-        ))
+        let path = self.bases.get(&group)?.path.display();
+        Some(format!("its log {ROTTEN}, {path}: {what}"))
     }
 }
 

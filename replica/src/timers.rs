@@ -30,6 +30,8 @@ pub(crate) enum Due {
     Probe,
     /// It is time to ask again for what has rotted in a group.
     Wound(GroupId),
+    /// It is time to ask again for what a group's log builds on, and cannot be read.
+    Base(GroupId),
 }
 
 /// A sorted set of timers.

@@ -35,7 +35,6 @@ pub const BEYOND: &[(&[World], Mark, &str)] = &[
     (BOTH, Mark::BranchFound, NOT_LOST),
     (BOTH, Mark::PatchRefused, NOT_LOST),
     (BOTH, Mark::MendingBranched, NOT_LOST),
-    (BOTH, Mark::FileLost, "what can be made up for at the next start only is harmed between lives"),
     (FAST, Mark::LaneFull, "lanes of this world have no bound"),
 ];
 

@@ -176,7 +176,14 @@ impl<F: DiskFile> Log<F> {
             return Ok(None);
         }
         let path = snapshot_path(group, op);
-        let snapshot = read(disk, &path, &self.owner, group)?;
+        let snapshot = match read(disk, &path, &self.owner, group) {
+            // It is gone, or the disk cannot read it.
+            Err(error @ StorageError::Io { .. }) => {
+                tracing::error!(%group, %error, "the snapshot that the log builds on cannot be read");
+                None
+            }
+            read => read?,
+        };
         let snapshot = snapshot.filter(|snapshot| snapshot.id() == self.base.head);
         snapshot.map(Some).ok_or(StorageError::Damaged { path, position: 0, op })
     }
@@ -201,9 +208,7 @@ impl<F: DiskFile> Log<F> {
         }
         let group = self.chain.group;
         let snapshot = self.summarize(disk, count, summarize)?;
-        let path = snapshot_path(group, snapshot.op());
-        let sealed = sealed_file::seal(&self.owner, group, &path, snapshot.encode());
-        file::create_whole(disk, &path, sealed)?;
+        self.write_base(disk, &snapshot)?;
         let dir = group_dir(group);
         // Nothing that was let go of is kept for long: what nothing was written over goes now, and of a log in which nothing is
         // written any more nothing is put by.
@@ -232,6 +237,18 @@ impl<F: DiskFile> Log<F> {
         self.base = Chain::behind(&snapshot);
         resume::remove_before(disk, group, self.base.head.op.next())?;
         Ok(true)
+    }
+
+    /// Keeps a snapshot that the log builds on, or is to build on, durably.
+    pub(crate) fn write_base<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        base: &Snapshot,
+    ) -> Result<(), StorageError> {
+        let group = self.chain.group;
+        let path = snapshot_path(group, base.op());
+        file::create_whole(disk, &path, sealed_file::seal(&self.owner, group, &path, base.encode()))?;
+        Ok(())
     }
 
     /// What the first `count` segments, and what they build on, have brought about.

@@ -1,6 +1,7 @@
 //! Files that are there whole or not at all: written under a temporary name, synced, renamed, the directory synced.
 //! Temporary files that a crash left behind are removed at open.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
 
 const TEMPORARY_SUFFIX: &str = ".tmp";
+const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
 /// What is behind the name of a file that nothing can be made of.
 const UNREADABLE_SUFFIX: &str = ".unreadable";
 
@@ -27,6 +29,50 @@ pub(crate) fn create_whole_of<D: Disk>(
     let temporary = temporary_path(path);
     let file = disk.open(&temporary, OpenMode::CreateNew).or_failed_to("create", &temporary)?;
     let written = file.write_at(chunks, 0).or_failed_to("write to", &temporary);
+    settle(disk, (file, written), path)
+}
+
+/// Makes the file `path` with so many bytes that are read elsewhere, durably; returns it open. When the disk is full nothing of it is
+/// left behind.
+pub(crate) fn create_copy<D: Disk>(
+    disk: &D,
+    path: &Path,
+    (read, size): (impl FnMut(&mut [u8], u64) -> io::Result<usize>, u64),
+) -> Result<D::File, StorageError> {
+    let temporary = temporary_path(path);
+    let file = disk.open(&temporary, OpenMode::CreateNew).or_failed_to("create", &temporary)?;
+    let written = copy(read, &file, size).or_failed_to("write to", &temporary);
+    settle(disk, (file, written), path)
+}
+
+fn copy(
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    to: &impl DiskFile,
+    size: u64,
+) -> io::Result<()> {
+    let mut position = 0;
+    while position < size {
+        let left = usize::try_from(size - position).unwrap_or(usize::MAX);
+        let mut piece = vec![0; left.min(COPIED_AT_ONCE_BYTES)];
+        let count = read(&mut piece, position)?;
+        if count == 0 {
+            // There is less to be read: what is missing is zeros.
+            return to.set_size(size);
+        }
+        piece.truncate(count);
+        to.write_at(&[Bytes::from(piece)], position)?;
+        position += count as u64;
+    }
+    Ok(())
+}
+
+/// Ends the making of a file, of which this was written under its temporary name.
+fn settle<D: Disk>(
+    disk: &D,
+    (file, written): (D::File, Result<(), StorageError>),
+    path: &Path,
+) -> Result<D::File, StorageError> {
+    let temporary = temporary_path(path);
     if written.as_ref().is_err_and(StorageError::is_disk_full) {
         disk.remove(&temporary).or_failed_to("remove", &temporary)?;
     }

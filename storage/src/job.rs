@@ -97,7 +97,7 @@ pub enum Job {
         summarize: Summarize,
     },
     /// The same where what goes cannot be read any more: with a snapshot of another replica. Answered alike; nothing is let go
-    /// if the snapshot does not help.
+    /// if the snapshot does not help. If it is the very one that the log builds on, and that cannot be read, it takes its place.
     LetGoWith {
         /// Whose log.
         group: GroupId,
@@ -376,6 +376,11 @@ pub enum Completion {
     /// The snapshot of another replica that was to help to let go ends behind the last segment that goes as a whole, and before
     /// the first op to keep; nothing was let go.
     NoneFits {
+        /// Whose log.
+        group: GroupId,
+    },
+    /// What a log builds on could not be read, and is there again, durably.
+    SnapshotRestored {
         /// Whose log.
         group: GroupId,
     },

@@ -9,8 +9,9 @@
 //! |----------------------------------------------------------|---------------------------------------------------------------|
 //! | prepares that are rotten, cut off, or not those of this log | [`Damage`]: given back by peers (`patch`)                  |
 //! | a sealed segment whose file is gone                      | the file is made anew, and all of it is such damage           |
+//! | the file that is appended to is gone                     | is written anew, for it is still open (`block`)               |
 //! | a local block or a slot in it                            | is written anew, from what is known (`block`)                 |
-//! | a rotten snapshot, or the file that is appended to gone  | is told; the next start makes up for it                       |
+//! | a rotten snapshot                                        | is given back by a peer that has the same, or goes with one that has a newer one (`let_go`) |
 //!
 //! Nothing is looked at above the op that the caller names: what is committed and durable here stays where it is for good, so
 //! a [`Mark`] and a [`Damage`] stay true, whatever happens to the log between two jobs; or their segment is gone, and they are
@@ -133,10 +134,12 @@ pub enum Finding {
         /// Which file.
         path: PathBuf,
     },
-    /// Nothing can be made of this file before the log is opened again.
-    Lost {
-        /// Which file.
+    /// The snapshot that the log builds on cannot be read; peers can give it back.
+    Snapshot {
+        /// In which file.
         path: PathBuf,
+        /// The last prepare that it sums up.
+        id: PrepareId,
     },
 }
 
@@ -246,7 +249,7 @@ impl<F: DiskFile> Log<F> {
         let segment = self.segment_at(place);
         let path = &segment.path;
         let file = match disk.open(path, OpenMode::Existing) {
-            // The file that is appended to: that it is gone was said.
+            // Gone since its block was looked at.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => Tolerant(opened.or_failed_to("open", path)?),
         };

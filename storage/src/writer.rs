@@ -111,6 +111,11 @@ impl<F: DiskFile> Writer<F> {
         Ok(Self { file, allocated, slot, is_dirty: false })
     }
 
+    /// Goes on in a copy of the file that is written and durable up to here.
+    pub(crate) fn go_on_in(&mut self, copy: F, allocated: u64) {
+        *self = Self { file: copy, allocated, slot: self.slot, is_dirty: false };
+    }
+
     pub(crate) fn slot(&self) -> RoundSlot {
         self.slot
     }

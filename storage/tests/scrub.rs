@@ -74,7 +74,7 @@ fn scrub_all(store: &mut Store<MemoryDisk>, limits: (usize, u64)) -> (Vec<Findin
 fn damages(findings: &[Finding]) -> Vec<Damage> {
     let damage = |finding: &Finding| match finding {
         Finding::Prepares { damage, .. } => Some(*damage),
-        Finding::Block { .. } | Finding::Lost { .. } => None,
+        Finding::Block { .. } | Finding::Snapshot { .. } => None,
     };
     findings.iter().filter_map(damage).collect()
 }
@@ -245,12 +245,35 @@ fn a_file_that_is_cut_or_gone_is_made_whole() {
 }
 
 #[test]
-fn that_the_file_that_is_appended_to_is_gone_is_said() {
+fn the_file_that_is_appended_to_is_written_anew_if_it_is_gone() {
+    for (keys, looks_before) in [(0, true), (0, false), (1, true), (1, false)] {
+        let mut specimen = specimen(keys);
+        let path = specimen.segments()[2].clone();
+        let more = Branch::behind(&specimen.log[8]).seal(50);
+        specimen.disk.remove(&path).unwrap();
+        let look = |specimen: &mut Specimen| scrub_all(&mut specimen.store, (PLENTY, 9)).0;
+        let mut found = if looks_before { look(&mut specimen) } else { Vec::new() };
+        let told = specimen.store.execute(vec![append(GROUP, std::slice::from_ref(&more))]);
+        assert_eq!(told, [durable(GROUP, &more)]);
+        found.extend(look(&mut specimen));
+        assert_eq!(found, [Finding::Block { path }]);
+        specimen.log.push(more);
+        specimen.assert_sound("it was gone");
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_and_finds_no_room_is_written_anew_when_there_is_some() {
     let mut specimen = specimen(0);
     let path = specimen.segments()[2].clone();
     specimen.disk.remove(&path).unwrap();
-    let (findings, _, _) = scrub_all(&mut specimen.store, (PLENTY, 9));
-    assert_eq!(findings, [Finding::Lost { path }]);
+    specimen.disk.set_capacity(Some(specimen.disk.used() + 100));
+    assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, []);
+    let dir = specimen.disk.list(Path::new("groups/0000000007")).unwrap();
+    assert!(dir.iter().all(|name| !name.ends_with(".tmp")), "nothing of it is left behind: {dir:?}");
+    specimen.disk.set_capacity(None);
+    assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, [Finding::Block { path }]);
+    specimen.assert_sound("there was room");
 }
 
 #[test]
@@ -389,7 +412,48 @@ fn what_cannot_be_let_go_and_a_rotten_snapshot_are_said() {
     let dir = Path::new("groups/0000000007");
     let snapshot = dir.join(format!("{:020}.snapshot", first.as_raw() - 1));
     specimen.write(&snapshot, 40, &[0xee; 3]);
-    assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, [Finding::Lost { path: snapshot }]);
+    let id = specimen.log[place(first) - 2].id();
+    assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, [Finding::Snapshot { path: snapshot, id }]);
+}
+
+#[test]
+fn a_rotten_snapshot_is_given_back() {
+    for is_gone in [false, true] {
+        for keys in [0, 1] {
+            let mut specimen = specimen(keys);
+            let path = Path::new("groups/0000000007").join(format!("{:020}.snapshot", 3));
+            let first = Op::new(4);
+            let job = Job::LetGo { group: GROUP, first, summarize };
+            let told = specimen.store.execute(vec![job]);
+            let [Completion::LetGo { start, .. }] = &told[..] else { panic!("{told:?}") };
+            assert_eq!(start.op, first);
+            let give = |of: &[Prepare]| {
+                vec![Job::LetGoWith { group: GROUP, first, snapshot: snapshot_of(of), summarize }]
+            };
+            let nothing = [Completion::LetGo { group: GROUP, start: *start }];
+            assert_eq!(specimen.store.execute(give(&specimen.log[..3])), nothing, "it is there");
+            let whole = specimen.bytes_of(&path);
+            if is_gone {
+                specimen.disk.remove(&path).unwrap();
+            } else {
+                specimen.write(&path, 40, &[0xee; 3]);
+            }
+            let found = scrub_all(&mut specimen.store, (PLENTY, 9)).0;
+            assert_eq!(found, [Finding::Snapshot { path: path.clone(), id: specimen.log[2].id() }]);
+            assert_eq!(specimen.store.execute(give(&specimen.log[..2])), nothing, "it is an older one");
+            let mut branch = Branch::behind(&specimen.log[1]);
+            branch.view = View::new(9);
+            let other = [&specimen.log[..2], &branch.seal_many(&[70])].concat();
+            assert_eq!(specimen.store.execute(give(&other)), nothing, "it is of another log");
+            let told = specimen.store.execute(give(&specimen.log[..3]));
+            assert_eq!(told[0], Completion::SnapshotRestored { group: GROUP });
+            assert!(keys > 0 || specimen.bytes_of(&path) == whole);
+            assert_eq!(scrub_all(&mut specimen.store, (PLENTY, 9)).0, []);
+            let (_, recovered, shown) = reopen(specimen.disk.fork(), options(keys));
+            assert_eq!((&recovered[0].problem, recovered[0].hole), (&None, None));
+            assert!(shown == specimen.log[3..]);
+        }
+    }
 }
 
 #[test]

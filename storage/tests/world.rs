@@ -173,6 +173,7 @@ fn is_of_log(completion: &Completion, of: GroupId) -> bool {
         | Completion::Patched { .. }
         | Completion::CannotLetGo { .. }
         | Completion::NoneFits { .. }
+        | Completion::SnapshotRestored { .. }
         | Completion::Mended { .. } => false,
     }
 }
@@ -249,6 +250,7 @@ impl World {
                 | Completion::Patched { .. }
                 | Completion::CannotLetGo { .. }
                 | Completion::NoneFits { .. }
+                | Completion::SnapshotRestored { .. }
                 | Completion::Mended { .. } => panic!("nobody asked for that"),
             }
         }

@@ -6,26 +6,33 @@ use varve_consensus::event::Input;
 use varve_protocol::id::{GroupId, NodeId};
 use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
-use varve_protocol::prepare::PrepareHeader;
+use varve_protocol::prepare::{PrepareHeader, PrepareId};
+use varve_storage::Hole;
 
-use crate::anew::Anew;
 use crate::group::{Group, State};
 use crate::mending::Mending;
 use crate::node::Node;
 use crate::node::scrub::hole_of;
+use crate::scrubbing::RottenBase;
 use crate::tail::Tail;
 
 impl Node {
     /// What was offered in the place of what has rotted does not fit. Nothing ever may, if nobody has anything else to offer.
     pub(super) fn on_none_fits(&mut self, id: GroupId) {
+        let peers = self.peers_of(id);
+        let is_gone = |mending: &Mending| !peers.is_empty() && mending.is_gone_everywhere(&peers);
+        if self.scrubbing.wound(id).is_some_and(|wound| wound.mending.as_ref().is_some_and(is_gone)) {
+            Mark::NoneFitted.hit();
+            self.ask_who_holds(id);
+        }
+    }
+
+    /// Asks the others for what is committed here, if nothing has fitted for long enough.
+    pub(super) fn ask_who_holds(&mut self, id: GroupId) {
         let (now, peers) = (self.now, self.peers_of(id));
         let Some(replica) = self.groups.get(&id).and_then(Group::replica) else { return };
         let (view, commit) = (replica.view(), replica.commit());
-        let is_gone = |mending: &Mending| !peers.is_empty() && mending.is_gone_everywhere(&peers);
-        let wound = self.scrubbing.wound(id);
-        let Some(wound) = wound.filter(|wound| wound.mending.as_ref().is_some_and(is_gone)) else { return };
-        Mark::NoneFitted.hit();
-        if wound.anew.get_or_insert_with(|| Anew::since(now)).asks_for(commit, now) {
+        if self.scrubbing.note_none_fits(id, now).asks_for(commit, now) {
             for node in peers {
                 self.send_to(id, node, &Message::GetHeaders { view, first: commit.op, last: commit.op });
             }
@@ -34,17 +41,22 @@ impl Node {
 
     /// Whether these headers answer whether a peer holds what is committed.
     pub(super) fn is_asked_for_anew(&self, id: GroupId, headers: &[PrepareHeader]) -> bool {
-        let anew = self.scrubbing.first_wound(id).and_then(|wound| wound.anew.as_ref());
-        anew.zip(headers.first()).is_some_and(|(anew, first)| anew.has_asked_for(first))
+        headers.first().is_some_and(|first| self.scrubbing.is_asked_for(id, first))
     }
 
     /// A peer holds what is committed here.
     pub(super) fn on_holder(&mut self, id: GroupId, node: NodeId) {
-        let peers = self.peers_of(id).len();
-        let anew = self.scrubbing.wound(id).and_then(|wound| wound.anew.as_mut());
-        if anew.is_some_and(|anew| anew.note_holder(node, peers)) {
+        let (now, peers) = (self.now, self.peers_of(id).len());
+        if self.scrubbing.anew(id).is_some_and(|anew| anew.note_holder((node, now), peers)) {
             self.begin_anew(id);
         }
+    }
+
+    /// What is lost of a log, for good: it, or what it has brought about.
+    fn lost_of(&self, id: GroupId) -> Option<Hole> {
+        let summed_up = |base: &RottenBase| Hole { after: PrepareId::ROOT, last: base.id, head: base.id };
+        let wound = self.scrubbing.first_wound(id).map(|wound| hole_of(&wound.damage));
+        wound.or_else(|| self.scrubbing.rotten_base(id).map(summed_up))
     }
 
     /// Takes a replica out of its group until a primary says that it works without it. One that leads, or is not settled, stays as
@@ -61,7 +73,7 @@ impl Node {
             return;
         }
         let (superblock, commit) = (replica.superblock(), replica.commit().op);
-        let Some(hole) = self.scrubbing.wound(id).map(|wound| hole_of(&wound.damage)) else { return };
+        let Some(hole) = self.lost_of(id) else { return };
         Mark::BegunAnew.hit();
         let nonce = self.rng.random_range(1..=u64::MAX);
         let mending = Mending::anew(superblock, hole, (nonce, self.now));

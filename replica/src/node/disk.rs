@@ -93,6 +93,7 @@ impl Node {
             Completion::Patched { group, left } => self.on_patched(group, left),
             Completion::CannotLetGo { group, op } => self.on_cannot_let_go(group, op),
             Completion::NoneFits { group } => self.on_none_fits(group),
+            Completion::SnapshotRestored { group } => self.on_snapshot_restored(group),
             Completion::Deleted { group } => self.on_deleted(group),
             Completion::DiskFull { group } => self.on_disk_full(group),
             Completion::DiskHasRoom { group } => self.on_disk_has_room(group),

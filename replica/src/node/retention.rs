@@ -161,7 +161,7 @@ impl Node {
                 self.send_to(group, to, &Message::Snapshot { view, snapshot: Box::new(snapshot) });
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%group, %error, "the snapshot cannot be read"),
+            Err(error) => self.on_unreadable(group, None, &error),
         }
     }
 

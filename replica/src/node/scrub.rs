@@ -14,9 +14,12 @@
 //! Nobody is asked twice for the same without a pause, which doubles while nothing comes of it, up to two seconds; whoever finds the
 //! same damage again meanwhile has to wait as well.
 
+use std::time::Duration;
+
+use rand::Rng;
 use varve_consensus::Replica;
 use varve_protocol::client::Refusal;
-use varve_protocol::id::{GroupId, NodeId, Op, View};
+use varve_protocol::id::{GroupId, NodeId, Op};
 use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::superblock::Superblock;
@@ -26,8 +29,12 @@ use varve_storage::{Damage, Finding, Hole, Job, ReadFrom, ScrubFrom, Scrubbed, S
 use crate::group::Group;
 use crate::mending::{Mending, Step};
 use crate::node::Node;
-use crate::scrubbing::{Lookable, PIECE_BYTES, Piece};
+use crate::scrubbing::{Lookable, PIECE_BYTES, Piece, RottenBase};
 use crate::timers::Due;
+
+/// Between two questions for what a log builds on, in milliseconds: drawn, so that two that need each other do not ask at the same
+/// time for good.
+const ASK_FOR_BASE_AFTER_MS: std::ops::Range<u64> = 1000..2000;
 
 impl Lookable for Group {
     fn limit(&self) -> Option<Op> {
@@ -102,10 +109,11 @@ impl Node {
                 self.scrubbing.status.damages_found += 1;
                 self.scrubbing.status.damages_mended += 1;
             }
-            Finding::Lost { path } => {
+            Finding::Snapshot { path, id: last } => {
                 let file = path.display().to_string();
-                if self.scrubbing.note_lost(id, path) {
-                    tracing::error!(group = %id, file, "nothing can be made of this file; start the node again to have it fetched anew");
+                if self.scrubbing.note_rotten_base(id, RottenBase { path, id: last }) {
+                    tracing::error!(group = %id, file, "what the log builds on cannot be read any more");
+                    self.ask_for_base(id);
                 }
             }
         }
@@ -118,13 +126,27 @@ impl Node {
             // Of one stretch the others have let go of a part only: it cannot be told where the rest begins.
             self.on_none_fits(id);
         }
-        if self.groups.get(&id).is_some_and(|group| op <= group.base) {
-            // It is what the log builds on. Another replica may have one that fits.
-            let view = self.groups.get(&id).and_then(Group::replica).map_or(View::ZERO, Replica::view);
-            for node in self.peers_of(id) {
-                self.send_to(id, node, &Message::GetHeaders { view, first: op, last: op });
-            }
+    }
+
+    /// Asks the others for what the log here builds on and cannot be read, until there is something that fits: who has let go of as
+    /// much or more answers with its snapshot. If none ever fits, the replica is to begin anew.
+    pub(super) fn ask_for_base(&mut self, id: GroupId) {
+        let Some(last) = self.scrubbing.rotten_base(id).map(|base| base.id) else { return };
+        let Some(view) = self.groups.get(&id).and_then(Group::replica).map(Replica::view) else { return };
+        for node in self.peers_of(id) {
+            self.send_to(id, node, &Message::GetPrepares { view, ids: vec![last] });
         }
+        self.ask_who_holds(id);
+        let pause = Duration::from_millis(self.rng.random_range(ASK_FOR_BASE_AFTER_MS));
+        self.timers.set(self.now.plus(pause), Due::Base(id));
+    }
+
+    /// What the log builds on can be read again.
+    pub(super) fn on_snapshot_restored(&mut self, id: GroupId) {
+        tracing::info!(group = %id, "what the log builds on was given back by another replica");
+        self.scrubbing.note_new_base(id);
+        // That may be what kept it from being let go.
+        self.let_go(id);
     }
 
     fn suspect(&mut self, id: GroupId, from: ReadFrom) {
@@ -236,6 +258,8 @@ impl Node {
             }
             Message::RepairPrepare { prepare, .. } => is_missing(prepare.op()),
             Message::RepairMissing { id, .. } => is_missing(id.op),
+            // Who may be about to stop counting is not to be relied on (`crate::anew`).
+            Message::GetHeaders { .. } => self.scrubbing.is_asking(id, self.now),
             Message::Snapshot { snapshot, .. } => {
                 let replica = self.groups.get(&id).and_then(Group::replica);
                 let is_behind = replica.is_some_and(|replica| snapshot.op() > replica.commit().op);
@@ -248,7 +272,6 @@ impl Node {
             | Message::DoViewChange { .. }
             | Message::StartView { .. }
             | Message::GetStartView { .. }
-            | Message::GetHeaders { .. }
             | Message::GetPrepares { .. }
             | Message::ConfirmView { .. }
             | Message::ViewConfirmed { .. } => false,

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use varve_protocol::client::Role;
-use varve_protocol::frame::Command;
-use varve_protocol::id::{GroupId, NodeId, ProducerId};
+use varve_protocol::frame::{Command, Voice};
+use varve_protocol::id::{GroupId, NodeId, Op, ProducerId, ReplicaIndex, View};
+use varve_protocol::message::Message;
 use varve_protocol::retention::Retention;
 use varve_replica::Timing;
 use varve_storage::Options;
 
-use crate::cluster::{Cluster, n};
-use crate::scrub::{damages, eager, lazy, problem, rot, segments, view};
+use crate::cluster::{CLUSTER, Cluster, n};
+use crate::scrub::{damages, eager, lazy, problem, rot, rot_snapshot, segments, view};
 
 const ALL: [NodeId; 3] = [n(1), n(2), n(3)];
 const LITTLE: Retention = Retention { bytes: Some(3_000), age_ms: None };
@@ -121,6 +122,83 @@ fn it_stays_until_a_quorum_of_the_others_holds_what_is_committed() {
     cluster.heal();
     cluster.run_until("it is there again", |cluster| is_well(cluster, n(3), group));
     assert_eq!(cluster.read_from(n(3), group, 60), cluster.read_from(leader, group, 60));
+}
+
+/// A cluster in which these nodes build on other snapshots than the first one, which leads the group; all have let go of something.
+fn start_with_other_bases_on(others: &[NodeId]) -> (Cluster, GroupId) {
+    let (mut cluster, group) = start(ALL.map(|id| if others.contains(&id) { 2_900 } else { 2_000 }), eager());
+    cluster.lead(group, n(1));
+    fill(&mut cluster, group, 1..=1);
+    let firsts = ALL.map(|id| segments(&cluster, id, group)[0].clone());
+    fill(&mut cluster, group, 2..=80);
+    cluster.run_until("all have let go of something", |cluster| {
+        ALL.into_iter().zip(&firsts).all(|(id, first)| segments(cluster, id, group)[0] != *first)
+    });
+    cluster.run_for(Duration::from_secs(30));
+    for other in others {
+        let bases = [n(1), *other].map(|id| segments(&cluster, id, group)[0].clone());
+        assert_ne!(bases[0], bases[1], "they build on different snapshots");
+    }
+    (cluster, group)
+}
+
+#[test]
+fn a_replica_whose_snapshot_has_rotted_and_that_no_other_one_fits_begins_anew() {
+    let (mut cluster, group) = start_with_other_bases_on(&[n(3)]);
+    rot_snapshot(&cluster, n(3), group);
+    cluster.run_until("it is found", |cluster| damages(cluster, n(3)) == (1, 0));
+    cluster.run_for(Duration::from_secs(4));
+    assert_eq!(cluster.role(n(3), group), Some(Role::Backup), "something may still come that fits");
+    cluster.run_until("it is there again", |cluster| is_well(cluster, n(3), group));
+    cluster.kill(n(2));
+    fill(&mut cluster, group, 81..=82);
+}
+
+#[test]
+fn who_has_just_asked_whether_the_others_do_without_it_vouches_for_nobody() {
+    let (mut cluster, group) = start_with_other_bases_on(&[n(3)]);
+    // One of two others is away, so it goes on asking.
+    cluster.kill(n(2));
+    rot_snapshot(&cluster, n(3), group);
+    let led_in = view(&cluster, n(1), group);
+    let voice = Voice { replica: ReplicaIndex::new(u8::try_from(led_in % 7).unwrap()), generation: Op::ZERO };
+    let question = Message::GetHeaders { view: View::new(led_in), first: Op::new(81), last: Op::new(81) };
+    fill(&mut cluster, group, 81..=82);
+    let mut answered = Vec::new();
+    for _ in 0..200 {
+        cluster.run_for(Duration::from_millis(50));
+        let before = cluster.sent.get(&Command::Headers).copied().unwrap_or_default();
+        cluster.say(n(1), n(3), &question.to_frame(CLUSTER, group, voice));
+        answered.push(cluster.sent.get(&Command::Headers).copied().unwrap_or_default() > before);
+    }
+    let count = answered.iter().filter(|is_answered| !**is_answered).count();
+    assert!(answered[..100].iter().all(|is_answered| *is_answered), "nothing has been asked yet");
+    // Of each second or two half a second.
+    assert!((20..=60).contains(&count), "{count} of 100 were not answered");
+    assert_eq!(cluster.role(n(3), group), Some(Role::Backup));
+}
+
+#[test]
+fn two_replicas_whose_snapshots_have_rotted_begin_anew_one_after_the_other() {
+    let (mut cluster, group) = start_with_other_bases_on(&[n(2), n(3)]);
+    for id in [n(2), n(3)] {
+        rot_snapshot(&cluster, id, group);
+    }
+    let leader = n(1);
+    let before = view(&cluster, leader, group);
+    let counts = |cluster: &Cluster, id| cluster.role(id, group) == Some(Role::Backup);
+    for _ in 0..600 {
+        if [n(2), n(3)].into_iter().all(|id| is_well(&cluster, id, group)) {
+            break;
+        }
+        cluster.run_for(Duration::from_millis(100));
+        assert!(counts(&cluster, n(2)) || counts(&cluster, n(3)), "the group would stand still");
+    }
+    for id in [n(2), n(3)] {
+        assert!(is_well(&cluster, id, group), "{id}: {:?}", problem(&cluster, id, group));
+    }
+    fill(&mut cluster, group, 81..=81);
+    assert_eq!(view(&cluster, leader, group), before);
 }
 
 #[test]

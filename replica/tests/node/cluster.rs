@@ -258,6 +258,12 @@ impl Cluster {
         }
     }
 
+    /// Has a node hear this from another one.
+    pub(crate) fn say(&mut self, from: NodeId, to: NodeId, frame: &Frame) {
+        self.wire.push_back((from, to, received(frame)));
+        self.settle();
+    }
+
     /// Lets time pass until the next timer.
     fn tick(&mut self) {
         let due = self.up().into_iter().filter_map(|id| self.node(id).next_timeout()).min();

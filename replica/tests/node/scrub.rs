@@ -249,6 +249,61 @@ fn what_could_not_be_let_go_goes_when_it_is_mended() {
     fill(&mut cluster, group, 101..=101);
 }
 
+/// Makes the snapshot that a log builds on unreadable.
+pub(crate) fn rot_snapshot(cluster: &Cluster, id: NodeId, group: GroupId) {
+    let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));
+    let names = cluster.disk(id).list(&dir).expect("the group has files");
+    let name = names.iter().find(|name| name.ends_with(".snapshot")).expect("something was let go");
+    let file = cluster.disk(id).open(&dir.join(name), OpenMode::Existing).expect("the file is there");
+    file.write_at(&[Bytes::from_static(&[0xa5; 9])], 40).expect("a disk in memory works");
+    file.sync().expect("a disk in memory works");
+}
+
+#[test]
+fn a_rotten_snapshot_is_given_back_by_whoever_has_it() {
+    let mut cluster = Cluster::start_timed_with(3, eager(), SMALL_SEGMENTS);
+    let retention = Retention { bytes: Some(4_000), age_ms: None };
+    let group = cluster.create_topic_keeping(1, 3, retention)[0];
+    fill(&mut cluster, group, 1..=100);
+    cluster.run_for(Duration::from_secs(60));
+    for (round, harmed) in (1..).zip(ALL) {
+        rot_snapshot(&cluster, harmed, group);
+        cluster.run_until("it is found and mended", |cluster| damages(cluster, harmed) == (1, 1));
+        assert_eq!(problem(&cluster, harmed, group), None);
+        // Others can take it from here, so it is there.
+        fill(&mut cluster, group, 100 + round..=100 + round);
+    }
+    cluster.kill(n(1));
+    cluster.boot(n(1));
+    cluster.run_until("it takes part", |cluster| cluster.role(n(1), group) == Some(Role::Backup));
+    assert_eq!(problem(&cluster, n(1), group), None);
+}
+
+#[test]
+fn a_rotten_snapshot_is_asked_for_until_somebody_answers() {
+    let mut cluster = Cluster::start_timed_with(3, eager(), SMALL_SEGMENTS);
+    let retention = Retention { bytes: Some(4_000), age_ms: None };
+    let group = cluster.create_topic_keeping(1, 3, retention)[0];
+    fill(&mut cluster, group, 1..=100);
+    cluster.run_for(Duration::from_secs(60));
+    let harmed = cluster.primary(group);
+    for other in ALL.into_iter().filter(|id| *id != harmed) {
+        cluster.kill(other);
+    }
+    rot_snapshot(&cluster, harmed, group);
+    cluster.run_until("it is found", |cluster| damages(cluster, harmed) == (1, 0));
+    let told = problem(&cluster, harmed, group).expect("it is told");
+    assert!(told.contains("is being mended from the other replicas"), "{told}");
+    cluster.run_for(Duration::from_secs(10));
+    assert_eq!(damages(&cluster, harmed), (1, 0), "it is one damage, however often it is seen");
+    for other in ALL.into_iter().filter(|id| *id != harmed) {
+        cluster.boot(other);
+    }
+    cluster.run_until("it is mended", |cluster| damages(cluster, harmed) == (1, 1));
+    assert_eq!(problem(&cluster, harmed, group), None);
+    fill(&mut cluster, group, 101..=101);
+}
+
 #[test]
 fn a_node_tells_what_it_has_looked_at() {
     let (mut cluster, group) = start(eager(), 3);

@@ -25,6 +25,8 @@ use crate::random::{chance, pick};
 
 /// Harms to disks in use that harm a copy of the superblocks as well, in a thousand.
 const SUPERBLOCKS_PERMILLE: u32 = 300;
+/// Harms to logs that build on a snapshot that harm the snapshot, in a thousand.
+const SNAPSHOTS_PERMILLE: u32 = 150;
 
 /// What a disk holds of a log: its prepares by op.
 pub type Held = BTreeMap<Op, PrepareId>;
@@ -154,12 +156,26 @@ pub(crate) fn rot_in_use(disk: &MemoryDisk, groups: &[GroupId], rng: &mut ChaCha
     let group = groups[rng.random_range(0..groups.len())];
     let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));
     let mut files = disk.list(&dir).unwrap_or_default();
+    let snapshot = files.iter().find(|file| file.ends_with(".snapshot")).map(|file| dir.join(file));
     files.retain(|file| file.ends_with(".log"));
     if files.is_empty() {
         return Vec::new();
     }
-    let what = harm(disk, &dir, &files, rng);
+    let what = match snapshot {
+        Some(path) if chance(&mut aside, SNAPSHOTS_PERMILLE) => harm_snapshot(disk, path, &mut aside),
+        Some(_) | None => harm(disk, &dir, &files, rng),
+    };
     what.map(|what| Harm { group, what }).into_iter().collect()
+}
+
+fn harm_snapshot(disk: &MemoryDisk, path: PathBuf, rng: &mut ChaCha8Rng) -> Option<String> {
+    let size = bytes_of(disk, &path)?.len() as u64;
+    if !chance(rng, 200) {
+        return flip(disk, path, (0, size), rng);
+    }
+    disk.remove(&path).ok()?;
+    disk.sync_dir(path.parent()?).ok()?;
+    Some(format!("{} is gone", path.display()))
 }
 
 fn harm(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rng) -> Option<String> {
@@ -169,7 +185,7 @@ fn harm(disk: &MemoryDisk, dir: &Path, files: &[String], rng: &mut ChaCha8Rng) -
     let file = disk.open(&path, OpenMode::Existing).ok()?;
     let limit = if is_newest { protected(&file, SEGMENT_SLOT)? } else { file.size().ok()? };
     match rng.random_range(0..10) {
-        0 if !is_newest => {
+        0 => {
             disk.remove(&path).ok()?;
             disk.sync_dir(dir).ok()?;
             Some(format!("{} is gone", path.display()))

@@ -1,4 +1,4 @@
-//! What is local in a segment, and the snapshot: compared with what is known, and written anew where it differs.
+//! What is local in a segment, and its file: compared with what is known, and written anew where it differs. The snapshot is only looked at.
 //!
 //! Of a local block only what is read of it matters: the header, and the two slots. A sealed segment has one slot that says so;
 //! the one that is appended to has the slot of its newest round, which the log knows, and an older one that nobody needs. Each is
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use varve_protocol::id::Op;
 use varve_protocol::mark::Mark;
 
-use super::{Finding, Tolerant};
+use super::Finding;
+use super::tolerant::{Tolerant, read_around};
 use crate::base::snapshot_path;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
@@ -31,16 +32,16 @@ impl<F: DiskFile> Log<F> {
             return Ok(None);
         }
         let path = snapshot_path(self.chain.group, self.base.head.op);
-        let is_lost = self.snapshot(disk).is_err();
-        if is_lost {
-            Mark::FileLost.hit();
+        let is_rotten = self.snapshot(disk).is_err();
+        if is_rotten {
+            Mark::SnapshotRotten.hit();
         }
-        Ok(is_lost.then_some(Finding::Lost { path }))
+        Ok(is_rotten.then_some(Finding::Snapshot { path, id: self.base.head }))
     }
 
     /// Looks at the local block of a segment.
     pub(crate) fn look_at_block<D: Disk<File = F>>(
-        &self,
+        &mut self,
         disk: &D,
         place: usize,
     ) -> Result<Option<Finding>, StorageError> {
@@ -60,8 +61,9 @@ impl<F: DiskFile> Log<F> {
                 return Ok(Some(Finding::Block { path }));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Mark::FileLost.hit();
-                return Ok(Some(Finding::Lost { path }));
+                Mark::FileRewritten.hit();
+                self.rewrite_active(disk)?;
+                return Ok(Some(Finding::Block { path }));
             }
             Err(error) => return Err(StorageError::io("open", &path, error)),
         };
@@ -77,6 +79,17 @@ impl<F: DiskFile> Log<F> {
         Mark::BlockMended.hit();
         write_rotten_sectors(&file, segment, &block, slot)?;
         Ok(Some(Finding::Block { path }))
+    }
+
+    /// Gives the file that is appended to its name again, which somebody has removed: what can be read of the file that is still open
+    /// is written anew.
+    fn rewrite_active<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), StorageError> {
+        let path = self.active.path.clone();
+        let read = |buffer: &mut [u8], position| read_around(&self.writer.file, buffer, position);
+        let copy = file::create_copy(disk, &path, (read, self.active.end))?;
+        self.writer.go_on_in(copy, self.active.end);
+        self.note_synced();
+        Ok(())
     }
 
     /// The slot of a sealed segment: the one that is there if it says so, else one behind it.

@@ -21,13 +21,11 @@ use varve_protocol::snapshot::Snapshot;
 use crate::base::{Summarize, remove_all, snapshot_path};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{IoContext, StorageError};
-use crate::file;
 use crate::index_file;
 use crate::job::ReadFrom;
 use crate::log::{Log, WALK_BYTES, open_segment};
 use crate::reader::{Chain, Cursor};
 use crate::resume;
-use crate::sealed_file;
 use crate::segment::{FIRST_POSITION, Segment};
 
 /// What a snapshot of another replica was good for.
@@ -39,6 +37,8 @@ pub(crate) enum Help {
     Nothing,
     /// It ends behind the last segment that goes as a whole, and before what is to be kept.
     NoneFits,
+    /// It is what this log builds on, and took the place of the one here, which could not be read.
+    Restored,
 }
 
 impl<F: DiskFile> Log<F> {
@@ -58,6 +58,11 @@ impl<F: DiskFile> Log<F> {
         if snapshot.op() < self.base.head.op || snapshot.op() >= first {
             return Ok(Help::Nothing);
         }
+        if count == 0 && snapshot.id() == self.base.head && self.snapshot(disk).is_err() {
+            self.write_base(disk, snapshot)?;
+            Mark::SnapshotRestored.hit();
+            return Ok(Help::Restored);
+        }
         if snapshot.op() > end.op {
             return Ok(Help::NoneFits);
         }
@@ -66,8 +71,7 @@ impl<F: DiskFile> Log<F> {
         };
         let is_within = (0..count).all(|place| self.last_of(place).op != snapshot.op());
         let group = self.chain.group;
-        let path = snapshot_path(group, base.op());
-        file::create_whole(disk, &path, sealed_file::seal(&self.owner, group, &path, base.encode()))?;
+        self.write_base(disk, &base)?;
         let gone: Vec<_> = self.sealed.drain(..count).map(|segment| segment.path).collect();
         remove_all(disk, group, &gone)?;
         index_file::remove(disk, gone.iter());

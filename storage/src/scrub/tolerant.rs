@@ -12,22 +12,27 @@ const BLOCK_BYTES: usize = 4096;
 /// See the module's text.
 pub(super) struct Tolerant<F>(pub(super) F);
 
+/// Reads as if there were zeros where the disk cannot read.
+pub(super) fn read_around(file: &impl DiskFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let error = match file.read_at(buffer, position) {
+        Err(error) => error,
+        read => return read,
+    };
+    tracing::error!(position, bytes = buffer.len(), %error, "the disk cannot read this; read around it");
+    let left = usize::try_from(file.size()?.saturating_sub(position)).unwrap_or(usize::MAX);
+    let count = left.min(buffer.len());
+    for (place, block) in buffer[..count].chunks_mut(BLOCK_BYTES).enumerate() {
+        let at = position + (place * BLOCK_BYTES) as u64;
+        if file.read_at(block, at).is_err() {
+            block.fill(0);
+        }
+    }
+    Ok(count)
+}
+
 impl<F: DiskFile> DiskFile for Tolerant<F> {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let error = match self.0.read_at(buffer, position) {
-            Err(error) => error,
-            read => return read,
-        };
-        tracing::error!(position, bytes = buffer.len(), %error, "the disk cannot read this; read around it");
-        let left = usize::try_from(self.0.size()?.saturating_sub(position)).unwrap_or(usize::MAX);
-        let count = left.min(buffer.len());
-        for (place, block) in buffer[..count].chunks_mut(BLOCK_BYTES).enumerate() {
-            let at = position + (place * BLOCK_BYTES) as u64;
-            if self.0.read_at(block, at).is_err() {
-                block.fill(0);
-            }
-        }
-        Ok(count)
+        read_around(&self.0, buffer, position)
     }
 
     fn write_at(&self, chunks: &[Bytes], position: u64) -> io::Result<()> {

@@ -117,6 +117,7 @@ impl<D: Disk> Store<D> {
         };
         match result {
             Ok(Help::NoneFits) => round.completions.push(Completion::NoneFits { group }),
+            Ok(Help::Restored) => round.completions.push(Completion::SnapshotRestored { group }),
             Ok(Help::Went | Help::Nothing) => {}
             // What cannot be read now stays until it is mended, and what cannot be summed up until there is room.
             Err(error) if error.is_repairable() || error.is_disk_full() => {
