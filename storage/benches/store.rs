@@ -13,6 +13,7 @@
 //! | reused  | the same, written over segments that were let go of | 1 MiB overwritten in a file, and `fdatasync`           |
 //! | small   | a prepare of 4 KiB per round, made durable      | 4 KiB overwritten in a file, and `fdatasync`               |
 //! | again   | the same, written over segments that were let go of | as above                                               |
+//! | deleted | a prepare of 4 KiB per round; before the first of 50 a log of 256 MiB goes | as above, and nothing goes |
 //! | groups  | 1 KiB for each of 1,000 groups in one round     | the same bytes in one file, and one `fdatasync`            |
 //! | scan    | opens a log, reading all of it from the disk    | reads files of the same bytes, 1 MiB at a time             |
 //! | start   | opens it behind its resume point                | as above                                                   |
@@ -54,6 +55,8 @@ const IDLE_GROUPS: u64 = 10_000;
 const TURNS: usize = 5;
 /// Bytes of a segment where segments are let go of.
 const SHORT_SEGMENT_BYTES: usize = 64 << 20;
+const DELETED_MIB: usize = 256;
+const ROUNDS_A_DELETION: usize = 50;
 /// Rounds over all groups: enough to fill the journal a few times.
 const GROUP_ROUNDS: usize = 200;
 
@@ -80,6 +83,9 @@ fn main() -> Outcome {
         }
         if is_wanted("again") {
             rounds("again", &root, &keys, (4096, 400, Kept::OneSegment))?;
+        }
+        if is_wanted("deleted") {
+            deletion(&root, &keys)?;
         }
         if is_wanted("groups") {
             many_groups(&root, &keys)?;
@@ -179,6 +185,36 @@ fn rounds(name: &str, root: &Path, keys: &Keys, (size, count, kept): (usize, usi
         }
     }
     pair.print(name, keys);
+    Ok(())
+}
+
+/// Small rounds of a log while a large one goes. That hits one round in fifty, so the slowest hundredth tells.
+fn deletion(root: &Path, keys: &Keys) -> Outcome {
+    let mut pair = Pair::default();
+    let large = Bytes::from(vec![7; MIB]);
+    let small = large.slice(..4096 - PREPARE_HEADER_SIZE);
+    for _ in 0..TURNS {
+        let (mut store, dir) = new_store(root, keys, 2)?;
+        let mut logs = [Log::new(1), Log::new(2)];
+        for _ in 0..DELETED_MIB {
+            durable(&mut store, vec![logs[1].append(&large)], 1)?;
+        }
+        let mut jobs = vec![Job::DeleteGroup { group: logs[1].group }];
+        for _ in 0..ROUNDS_A_DELETION {
+            jobs.push(logs[0].append(&small));
+            timed(&mut pair.store, || durable(&mut store, std::mem::take(&mut jobs), 1))?;
+        }
+        drop(store);
+        remove_dir_all(dir)?;
+        let file = written_file(&root.join("raw"), 4096 * ROUNDS_A_DELETION)?;
+        for at in 0..ROUNDS_A_DELETION {
+            timed(&mut pair.raw, || {
+                file.write_all_at(&large[..4096], (at * 4096) as u64)?;
+                Ok(file.sync_data()?)
+            })?;
+        }
+    }
+    pair.print("deleted", keys);
     Ok(())
 }
 

@@ -221,7 +221,7 @@ impl<F: DiskFile> Log<F> {
         for segment in self.sealed.drain(..count) {
             // What was not sealed, or with a key that may be taken away, is not kept at all.
             let is_kept = is_in_use && segment.header.key == key;
-            let removed = if is_kept { disk.put_by(&segment.path) } else { disk.remove(&segment.path) };
+            let removed = if is_kept { disk.put_by(&segment.path) } else { disk.discard(&segment.path) };
             match removed {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 removed => removed.or_failed_to("remove", &segment.path)?,

@@ -54,11 +54,19 @@ pub trait Disk: Send + 'static {
     /// As the system reports.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file.
+    /// Removes a file. There is room for what it took when this returns.
     ///
     /// # Errors
     /// `NotFound` if it is not there; else as the system reports.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// The same, but that there may be room only a little later: what is large takes a disk a while, and others wait meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    fn discard(&self, path: &Path) -> io::Result<()> {
+        self.remove(path)
+    }
 
     /// Removes an empty directory.
     ///
@@ -71,7 +79,7 @@ pub trait Disk: Send + 'static {
     /// # Errors
     /// As [`Self::remove`].
     fn put_by(&self, path: &Path) -> io::Result<()> {
-        self.remove(path)
+        self.discard(path)
     }
 
     /// A file of this directory that was put by, if the disk has kept one. Its name is a temporary one, and its bytes are

@@ -113,7 +113,7 @@ pub(crate) fn is_there<D: Disk>(disk: &D, path: &Path) -> Result<bool, StorageEr
 
 /// Removes a file; one that somebody has lost need not be removed.
 pub(crate) fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), StorageError> {
-    match disk.remove(path) {
+    match disk.discard(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed.or_failed_to("remove", path),
     }

@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{IoContext, StorageError};
+use crate::reaper::Reaper;
 
 const LOCK_NAME: &str = "LOCK";
 
@@ -26,6 +27,7 @@ pub struct FileDisk {
     /// The data directory. Open all the time, so that a sync of the file system tells of every write that failed meanwhile.
     dir: File,
     lock: File,
+    reaper: Reaper,
 }
 
 impl FileDisk {
@@ -41,7 +43,7 @@ impl FileDisk {
         match lock.try_lock() {
             Ok(()) => {
                 let dir = File::open(&root).or_failed_to("open", &root)?;
-                Ok(Self { root, dir, lock })
+                Ok(Self { root, dir, lock, reaper: Reaper::default() })
             }
             Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: root }),
             Err(TryLockError::Error(error)) => Err(StorageError::io("lock", &path, error)),
@@ -86,6 +88,14 @@ impl Disk for FileDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(self.root.join(path))
+    }
+
+    fn discard(&self, path: &Path) -> io::Result<()> {
+        let path = self.root.join(path);
+        let file = OpenOptions::new().write(true).open(&path)?;
+        std::fs::remove_file(path)?;
+        self.reaper.take(file);
+        Ok(())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {

@@ -41,6 +41,7 @@ mod opening;
 mod outside;
 mod overlay_disk;
 mod reader;
+mod reaper;
 mod recent;
 mod recovery;
 mod reserve;

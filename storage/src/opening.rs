@@ -75,7 +75,7 @@ pub(crate) fn remove_group<D: Disk>(disk: &D, dir: &Path) -> Result<(), StorageE
     };
     for name in names {
         let path = dir.join(name);
-        disk.remove(&path).or_failed_to("remove", &path)?;
+        disk.discard(&path).or_failed_to("remove", &path)?;
     }
     disk.remove_dir(dir).or_failed_to("remove directory", dir)?;
     let groups_dir = Path::new(GROUPS_DIR);

@@ -185,6 +185,10 @@ impl<D: Disk> Disk for Reserved<D> {
         self.lock().disk.remove(path)
     }
 
+    fn discard(&self, path: &Path) -> io::Result<()> {
+        self.lock().disk.discard(path)
+    }
+
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.lock().disk.remove_dir(path)
     }
@@ -194,11 +198,11 @@ impl<D: Disk> Disk for Reserved<D> {
         let size = inner.disk.open(path, OpenMode::Existing)?.size()?;
         let spare = Spares::name_of(path);
         match inner.disk.rename(path, &spare) {
-            Err(error) if is_full(error.kind()) => return inner.disk.remove(path),
+            Err(error) if is_full(error.kind()) => return inner.disk.discard(path),
             renamed => renamed?,
         }
         for gone in inner.spares.push(spare, size) {
-            match inner.disk.remove(&gone) {
+            match inner.disk.discard(&gone) {
                 // It has gone with its log.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => removed?,

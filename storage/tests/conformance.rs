@@ -131,6 +131,12 @@ fn names_change<D: Disk>(disk: &D) {
     assert_eq!(kind(disk.remove(&dir.join("a"))), ErrorKind::NotFound);
     disk.remove(&dir.join("c")).unwrap();
     assert_eq!(open.read_at(&mut buffer, 0).unwrap(), 5, "an open file outlives its name");
+    for size in [5, 9 << 20] {
+        disk.open(&dir.join("e"), OpenMode::CreateNew).unwrap().set_size(size).unwrap();
+        disk.discard(&dir.join("e")).unwrap();
+        assert_eq!(kind(disk.discard(&dir.join("e"))), ErrorKind::NotFound);
+    }
+    assert_eq!(disk.list(dir).unwrap(), [""; 0]);
     disk.sync_dir(dir).unwrap();
 }
 
