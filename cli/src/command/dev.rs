@@ -9,6 +9,7 @@ pub(crate) mod orders;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -38,6 +39,9 @@ pub(crate) struct Arguments {
     /// The UDP port of the first node; the others have the ones after it [default: 7101, or as before]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     base_port: Option<u16>,
+    /// Seal what the nodes store with the keys in this file, which `varve key FILE` makes [default: not sealed, or as before]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Start nodes again that died
     #[arg(long)]
     restart: bool,
@@ -46,7 +50,8 @@ pub(crate) struct Arguments {
 /// Runs the cluster.
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let mut signals = Signals::new()?;
-    let wish = Wish { nodes: arguments.nodes, base_port: arguments.base_port };
+    let (nodes, base_port) = (arguments.nodes, arguments.base_port);
+    let wish = Wish { nodes, base_port, key_file: arguments.key_file.clone() };
     let layout = Layout::open(&context.data_dir, wish)?;
     layout.check_ports()?;
     let after_death = if arguments.restart { AfterDeath::Restart } else { AfterDeath::Stay };

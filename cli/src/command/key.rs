@@ -57,7 +57,8 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Outcome {
     output::print(context.output, &Added { file: path.clone(), key, older }, |added| {
         let Added { file, key, older } = added;
         let kept = match older {
-            0 => "Name it as `storage.key_file` in the configuration".to_owned(),
+            0 => "Name it as `storage.key_file` in the configuration, or with `varve dev --key-file`"
+                .to_owned(),
             _ => format!(
                 "The {} before it stay, for what was written with them",
                 output::counted(*older, "key")

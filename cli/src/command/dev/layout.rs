@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use varve_protocol::id::{ClusterId, NodeId};
 use varve_replica::config::{ClusterConfig, NodeSettings};
+use varve_replica::key_file;
 use varve_replica::server::format_node;
 
 use crate::command::cert;
@@ -36,10 +37,24 @@ const BASE_PORT_DEFAULT: u16 = 7101;
 const PORT_WAIT: Duration = Duration::from_secs(3);
 
 /// What a cluster should be like; what is not said is as the directory has it, or else the default.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Wish {
     pub(crate) nodes: Option<u8>,
     pub(crate) base_port: Option<u16>,
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+impl Wish {
+    /// The same, with the whole path of a key file that is there and has keys.
+    fn checked(self) -> Outcome<Self> {
+        let Some(path) = &self.key_file else { return Ok(self) };
+        let whole = path.canonicalize().with_context(|| {
+            format!("there is no key file {0}; make one with `varve key {0}`", path.display())
+        });
+        let whole = whole.map_err(Failure::usage)?;
+        key_file::load(&whole).map_err(Failure::usage)?;
+        Ok(Self { key_file: Some(whole), ..self })
+    }
 }
 
 /// A data directory that is ready, and ours while this lives.
@@ -60,10 +75,11 @@ impl Layout {
             .map_err(Failure::usage)?;
         let lock = lock(&dir)?;
         let file = config_file(&dir);
+        let wish = wish.checked()?;
         if file.exists() {
-            adapt(&file, wish)?;
+            adapt(&file, &wish)?;
         } else {
-            make(&dir, wish)?;
+            make(&dir, &wish)?;
         }
         let config = ClusterConfig::load(&file)?;
         Ok(Self { dir, config, _lock: lock })
@@ -127,12 +143,11 @@ fn lock(dir: &Path) -> Outcome<File> {
 }
 
 /// Makes a cluster where there is none.
-fn make(dir: &Path, wish: Wish) -> Outcome {
-    let leftover = fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .find(|entry| !entry.file_name().to_string_lossy().starts_with("dev."));
+fn make(dir: &Path, wish: &Wish) -> Outcome {
+    let leftover = fs::read_dir(dir).into_iter().flatten().flatten().find(|entry| {
+        let is_mine = entry.file_name().to_string_lossy().starts_with("dev.");
+        !is_mine && wish.key_file.as_ref() != Some(&entry.path())
+    });
     if let Some(leftover) = leftover {
         return Err(Failure::usage(anyhow!(
             "{} has no cluster.toml, but {}: choose another --data-dir, or empty this one",
@@ -142,7 +157,8 @@ fn make(dir: &Path, wish: Wish) -> Outcome {
     }
     let cluster_id = ClusterId::new(u128::from_le_bytes(draw()?));
     let count = wish.nodes.unwrap_or(NODES_DEFAULT);
-    let text = config_text(cluster_id, count, wish.base_port.unwrap_or(BASE_PORT_DEFAULT))?;
+    let base_port = wish.base_port.unwrap_or(BASE_PORT_DEFAULT);
+    let text = config_text(cluster_id, (count, base_port), wish.key_file.as_deref())?;
     let file = config_file(dir);
     let config = ClusterConfig::parse(&text, &file)?;
     cert::make_missing(&config)?;
@@ -152,8 +168,8 @@ fn make(dir: &Path, wish: Wish) -> Outcome {
     write_config(&file, &text)
 }
 
-/// Moves a cluster to other ports if that is wished. Its number of nodes stays.
-fn adapt(file: &Path, wish: Wish) -> Outcome {
+/// Moves a cluster to other ports, or has it use another key file, if that is wished. Its number of nodes stays.
+fn adapt(file: &Path, wish: &Wish) -> Outcome {
     let config = ClusterConfig::load(file)?;
     let count = u8::try_from(config.nodes.len()).expect("a cluster has few nodes");
     if wish.nodes.is_some_and(|wished| wished != count) {
@@ -164,12 +180,13 @@ fn adapt(file: &Path, wish: Wish) -> Outcome {
     }
     let port_of =
         |node: &NodeSettings| node.address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let base_port = config.nodes.first().and_then(port_of);
-    match wish.base_port {
-        Some(wished) if base_port != Some(wished) => {
-            write_config(file, &config_text(config.cluster_id, count, wished)?)
+    let before = (config.nodes.first().and_then(port_of), config.storage.key_file);
+    let after = (wish.base_port.or(before.0), wish.key_file.as_ref().or(before.1.as_ref()).cloned());
+    match after {
+        (Some(base_port), ref key_file) if after != before => {
+            write_config(file, &config_text(config.cluster_id, (count, base_port), key_file.as_deref())?)
         }
-        Some(_) | None => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -182,19 +199,27 @@ fn write_config(file: &Path, text: &str) -> Outcome {
 }
 
 /// The configuration of a cluster on loopback, with paths that start at its data directory.
-fn config_text(cluster_id: ClusterId, count: u8, base_port: u16) -> Outcome<String> {
+fn config_text(
+    cluster_id: ClusterId,
+    (count, base_port): (u8, u16),
+    key_file: Option<&Path>,
+) -> Outcome<String> {
     if base_port.checked_add(u16::from(count)).is_none() {
         return Err(Failure::usage(anyhow!(
             "{count} ports from {base_port} on do not exist; choose a lower --base-port"
         )));
     }
     let mut text = format!(
-        "# Made by `varve dev`, which rewrites it when it is started with other ports.\n\
+        "# Made by `varve dev`, which rewrites it when it is started with other ports or another key file.\n\
          # The keys that are not here have their defaults.\n\n\
          cluster_id = \"{cluster_id}\"\n\n\
          [tls]\nca = \"tls/ca.crt\"\ncert_dir = \"tls\"\n\n\
          [transport]\n# Loopback carries the largest payload that UDP knows.\npath_mtu_max = 65527\n"
     );
+    if let Some(path) = key_file {
+        let path = toml::Value::String(path.display().to_string());
+        writeln!(text, "\n[storage]\nkey_file = {path}").expect("a string takes everything");
+    }
     for (id, port) in (1..=count).zip(base_port..) {
         let node =
             format!("\n[[node]]\nid = {id}\naddress = \"127.0.0.1:{port}\"\ndata_dir = \"node-{id}\"\n");
@@ -210,7 +235,7 @@ mod tests {
     #[test]
     fn the_configuration_it_writes_is_sound() {
         for count in [1, 3, 7] {
-            let text = config_text(ClusterId::new(7), count, 7_101).unwrap();
+            let text = config_text(ClusterId::new(7), (count, 7_101), None).unwrap();
             let config = ClusterConfig::parse(&text, Path::new("/data/cluster.toml")).unwrap();
             assert_eq!(config.nodes.len(), usize::from(count));
             assert_eq!(config.nodes[0].address, "127.0.0.1:7101");
@@ -220,8 +245,29 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_keeps_its_key_file_until_another_one_is_wished() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = ["a \"key\"", "another"].map(|name| folder.path().canonicalize().unwrap().join(name));
+        for key in &keys {
+            fs::write(key, "5a".repeat(32)).unwrap();
+        }
+        let dir = folder.path().join("data");
+        let open = |base_port, key_file: Option<&PathBuf>| {
+            let wish = Wish { nodes: None, base_port, key_file: key_file.cloned() };
+            Layout::open(&dir, wish).map(|layout| layout.config.storage.key_file.clone())
+        };
+        assert_eq!(open(None, Some(&keys[0])).unwrap(), Some(keys[0].clone()));
+        assert_eq!(open(Some(7_201), None).unwrap(), Some(keys[0].clone()), "at other ports, too");
+        assert_eq!(open(None, Some(&keys[1])).unwrap(), Some(keys[1].clone()));
+        let text = fs::read_to_string(dir.join("cluster.toml")).unwrap();
+        assert!(text.contains("127.0.0.1:7203"), "the ports stay: {text}");
+        let missing = open(None, Some(&folder.path().join("missing"))).unwrap_err();
+        assert!(missing.line().contains("make one with `varve key"), "{}", missing.line());
+    }
+
+    #[test]
     fn ports_that_do_not_exist_are_refused() {
-        let failure = config_text(ClusterId::new(7), 3, 65_534).unwrap_err();
+        let failure = config_text(ClusterId::new(7), (3, 65_534), None).unwrap_err();
         assert!(failure.line().ends_with("choose a lower --base-port"), "{}", failure.line());
     }
 }
