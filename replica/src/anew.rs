@@ -1,6 +1,6 @@
 //! A replica of whose log something has rotted that nothing makes whole: its peers have let go of it, or it is a snapshot that none
-//! of them has, and none of what they offer instead fits what is here. It works, and can let go of nothing any more. So it is to give up its log and take that of the
-//! others, as one does that has lost its disk and kept its promises.
+//! of them has, and none of what they offer instead fits what is here. It works, and can let go of nothing any more. So it is to give
+//! up its log and take that of the others, as one does that has lost its disk and kept its promises.
 //!
 //! ```text
 //!   none fits ──▶ wait ──▶ do the others hold what is committed? ──▶ a quorum of them does ──▶ begin anew (`mending`)
@@ -26,8 +26,9 @@ use varve_protocol::time::Moment;
 const NONE_FITS_AFTER: Duration = Duration::from_secs(5);
 /// How long a question whether the others hold what is committed counts.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
-/// Between two such questions, at least: meanwhile others are answered.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Between two such questions, at least: meanwhile others are answered, and an answer to the one before is not taken for one to the
+/// next, for no message to a peer that is heard takes as long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(3);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -87,11 +88,11 @@ mod tests {
     #[test]
     fn the_others_are_asked_late_and_not_often() {
         let mut anew = Anew::since(after(100));
-        let asked: Vec<u64> = (0..70)
+        let asked: Vec<u64> = (0..120)
             .map(|place| place * 100)
             .filter(|at| anew.asks_for(PrepareId::ROOT, after(100 + at)))
             .collect();
-        assert_eq!(asked, [5000, 6000]);
+        assert_eq!(asked, [5000, 8000, 11000]);
     }
 
     #[test]
@@ -111,9 +112,9 @@ mod tests {
         let mut hold = |node, at| anew.note_holder((NodeId::new(node), after(at)), 2);
         assert!(!hold(2, 5100) && !hold(2, 5200), "who says it twice is one");
         assert!(!hold(3, 5500), "that is too late");
-        assert!(anew.asks_for(PrepareId::ROOT, after(6000)));
-        assert!(!anew.note_holder((NodeId::new(3), after(6100)), 2), "what was said before counts no more");
-        assert!(anew.note_holder((NodeId::new(2), after(6100)), 2));
+        assert!(anew.asks_for(PrepareId::ROOT, after(8000)));
+        assert!(!anew.note_holder((NodeId::new(3), after(8100)), 2), "what was said before counts no more");
+        assert!(anew.note_holder((NodeId::new(2), after(8100)), 2));
     }
 
     #[test]

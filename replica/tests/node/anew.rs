@@ -173,8 +173,8 @@ fn who_has_just_asked_whether_the_others_do_without_it_vouches_for_nobody() {
     }
     let count = answered.iter().filter(|is_answered| !**is_answered).count();
     assert!(answered[..100].iter().all(|is_answered| *is_answered), "nothing has been asked yet");
-    // Of each second or two half a second.
-    assert!((20..=60).contains(&count), "{count} of 100 were not answered");
+    // After each question for half a second.
+    assert!((10..=20).contains(&count), "{count} of 100 were not answered");
     assert_eq!(cluster.role(n(3), group), Some(Role::Backup));
 }
 
