@@ -129,6 +129,16 @@ pub trait DiskFile: Send + 'static {
     /// As the system reports.
     fn set_size(&self, size: u64) -> io::Result<()>;
 
+    /// Extends the file with zeros, as [`Self::set_size`] does, and sets the room for them aside, if the disk can do that; if not, nothing
+    /// need happen.
+    ///
+    /// # Errors
+    /// As the system reports; then nothing is set aside.
+    fn set_aside(&self, position: u64, size: u64) -> io::Result<()> {
+        let _ = (position, size);
+        Ok(())
+    }
+
     /// Makes the bytes and the size of the file durable.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustix::fs::Advice;
+use rustix::fs::{Advice, FallocateFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -145,6 +145,10 @@ impl DiskFile for File {
 
     fn set_size(&self, size: u64) -> io::Result<()> {
         self.set_len(size)
+    }
+
+    fn set_aside(&self, position: u64, size: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(self, FallocateFlags::empty(), position, size)?)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -247,6 +247,10 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
+    fn set_aside(&self, position: u64, size: u64) -> io::Result<()> {
+        self.set_size((position + size).max(self.size()?))
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.changing()?;
         match state.take_sync_fault() {

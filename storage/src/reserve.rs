@@ -241,6 +241,11 @@ impl<D: Disk> DiskFile for ReservedFile<D> {
         self.disk.attempt(|_| self.file.set_size(size))
     }
 
+    /// What is not needed yet is no reason to use the reserve.
+    fn set_aside(&self, position: u64, size: u64) -> io::Result<()> {
+        self.file.set_aside(position, size)
+    }
+
     /// A sync that fails is not tried again, whatever it says.
     fn sync(&self) -> io::Result<()> {
         self.file.sync()

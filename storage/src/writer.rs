@@ -5,9 +5,9 @@
 //! 256 KiB at most. So an idle group stays small, and the sync that carries the zeros is not much longer than others: for writes of
 //! 4 KiB, pieces of 256 KiB save no more time than those of 64, and one in a hundred writes waits half as long again. Writing zeros
 //! ahead of large writes would cost more than it saves; they extend the file
-//! themselves, and so do small ones that the journal makes durable; but what is made of a segment that was let go of (`spare`) is as
-//! long as that was. Blocks that are only allocated ahead save nothing: what was never
-//! written is metadata, too (`benches/preallocation.rs`).
+//! themselves; but what is made of a segment that was let go of (`spare`) is as long as that was. Blocks that are only allocated ahead
+//! save nothing: what was never written is metadata, too (`benches/preallocation.rs`). But they do where the journal makes small
+//! writes durable, and many files are synced at once later: a checkpoint of 1,000 files takes 46 ms instead of 81.
 //!
 //! Each write goes on with zeros to the end of its page, if the file is as long. Of a page that is written over in part only, the system has to read the rest
 //! first if it is not in memory; a page of a segment that was let go of seldom is. That was a third of the time of a durable write
@@ -59,9 +59,9 @@ impl Room {
 /// How a file gets longer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Growth {
-    /// By a piece at a time, for the syncs that follow.
+    /// By a piece of zeros at a time, for the syncs that follow.
     Ahead,
-    /// By what is written: nobody syncs this file soon.
+    /// By what is written: nobody syncs this file soon. Room is set aside.
     AsWritten,
 }
 
@@ -70,6 +70,8 @@ pub(crate) struct Writer<F> {
     pub(crate) file: F,
     /// Bytes of the file that are written, with zeros at least.
     allocated: u64,
+    /// Where the room ends that is set aside; what is written may reach further.
+    set_aside: u64,
     /// The newest slot on the disk or on its way there.
     slot: RoundSlot,
     /// Something was written since the last sync.
@@ -93,10 +95,10 @@ impl<F: DiskFile> Writer<F> {
             Mark::SpareUsed.hit();
             let file = file::create_over(disk, path, &spare, block)?;
             let allocated = file.size().or_failed_to("read the size of", path)?;
-            return Ok(Self { file, allocated, slot, is_dirty: false });
+            return Ok(Self { file, allocated, set_aside: 0, slot, is_dirty: false });
         }
         let file = file::create_whole(disk, path, block)?;
-        Ok(Self { file, allocated: FIRST_POSITION, slot, is_dirty: false })
+        Ok(Self { file, allocated: FIRST_POSITION, set_aside: 0, slot, is_dirty: false })
     }
 
     /// Opens the file of a segment that is appended to again.
@@ -108,12 +110,12 @@ impl<F: DiskFile> Writer<F> {
         file.read_at(&mut block, 0).or_failed_to("read", path)?;
         let slot = Slots::decode(&block, &segment.header).newest;
         let slot = slot.ok_or_else(|| segment.damaged(0, segment.header.first_op()))?;
-        Ok(Self { file, allocated, slot, is_dirty: false })
+        Ok(Self { file, allocated, set_aside: 0, slot, is_dirty: false })
     }
 
     /// Goes on in a copy of the file that is written and durable up to here.
     pub(crate) fn go_on_in(&mut self, copy: F, allocated: u64) {
-        *self = Self { file: copy, allocated, slot: self.slot, is_dirty: false };
+        *self = Self { file: copy, allocated, set_aside: 0, slot: self.slot, is_dirty: false };
     }
 
     pub(crate) fn slot(&self) -> RoundSlot {
@@ -135,7 +137,7 @@ impl<F: DiskFile> Writer<F> {
         let size: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         match growth {
             Growth::Ahead => self.make_room(segment, size)?,
-            Growth::AsWritten => {}
+            Growth::AsWritten => self.set_room_aside(segment.end + size, size),
         }
         let end = segment.end + size;
         let padding = end.next_multiple_of(PAGE_BYTES).min(self.allocated).saturating_sub(end);
@@ -147,6 +149,19 @@ impl<F: DiskFile> Writer<F> {
             Room::Lacking(_) => self.cut(segment, segment.end)?,
         }
         Ok(room)
+    }
+
+    /// Sets aside room for a small write that ends here, and some more; without that it is found when it is needed.
+    fn set_room_aside(&mut self, end: u64, size: u64) {
+        let from = self.allocated.max(self.set_aside);
+        if end <= from || size > SMALL_WRITE_BYTES_MAX {
+            return;
+        }
+        let room = (from - FIRST_POSITION).clamp(ROOM_BYTES_MIN, ROOM_BYTES_MAX);
+        let room = room.max((end - from).next_multiple_of(PAGE_BYTES));
+        if self.file.set_aside(from, room).is_ok() {
+            self.set_aside = from + room;
+        }
     }
 
     fn make_room(&mut self, segment: &Segment, size: u64) -> Result<(), StorageError> {
@@ -164,7 +179,7 @@ impl<F: DiskFile> Writer<F> {
         match Room::after(written)? {
             Room::Enough => self.allocated += room,
             // What is to be written may still fit.
-            Room::Lacking(_) => self.file.set_size(self.allocated).or_failed_to("cut", &segment.path)?,
+            Room::Lacking(_) => self.cut(segment, self.allocated)?,
         }
         Ok(())
     }
@@ -221,7 +236,7 @@ impl<F: DiskFile> Writer<F> {
     pub(crate) fn cut(&mut self, segment: &Segment, position: u64) -> Result<(), StorageError> {
         self.is_dirty = true;
         self.file.set_size(position).or_failed_to("cut", &segment.path)?;
-        self.allocated = position;
+        (self.allocated, self.set_aside) = (position, 0);
         Ok(())
     }
 

@@ -73,6 +73,28 @@ fn a_round_over_many_logs_is_one_write_more_and_one_sync() {
 }
 
 #[test]
+fn room_is_set_aside_for_logs_that_the_journal_makes_durable() {
+    let disk = MemoryDisk::new();
+    let (mut store, mut branches) = with_groups(&disk, ROOMY);
+    let size = |disk: &MemoryDisk| {
+        let dir = Path::new("groups").join("0000000008");
+        let names = disk.list(&dir).unwrap();
+        disk.open(&dir.join(&names[0]), OpenMode::Existing).unwrap().size().unwrap()
+    };
+    let mut sizes = Vec::new();
+    for _ in 0..40 {
+        round(&mut store, &mut branches, 900);
+        sizes.push(size(&disk));
+    }
+    sizes.dedup();
+    let kib = |blocks: u64| 4096 * blocks;
+    assert_eq!(sizes, [2, 3, 5, 9, 17].map(kib), "more and more, and never by a single write");
+    let (_, recovered, shown) = reopen(disk.restart(), ROOMY);
+    assert!(recovered.iter().all(|group| group.problem.is_none() && group.hole.is_none()));
+    assert_eq!(shown.len(), 3 * 40);
+}
+
+#[test]
 fn a_slot_and_a_frame_have_these_bytes() {
     let disk = MemoryDisk::new();
     let (mut store, mut branches) = with_groups(&disk, ROOMY);
