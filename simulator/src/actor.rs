@@ -3,6 +3,7 @@
 //! An actor is told what happened and answers with orders: frames to send, and when it wants to be woken. It never blocks,
 //! knows no connection (frames to a node without one make the wire dial) and tells the oracle what it learns.
 
+mod asker;
 pub(crate) mod balancer;
 pub(crate) mod mover;
 pub(crate) mod operator;

@@ -11,22 +11,17 @@ use rand_chacha::ChaCha8Rng;
 use varve_protocol::client::{Refusal, Request, Response};
 use varve_protocol::compression::Compression;
 use varve_protocol::durability::Durability;
-use varve_protocol::id::{ClusterId, NodeId, Op, ProducerId};
+use varve_protocol::id::{ClusterId, NodeId, ProducerId};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
 use varve_protocol::retention::Retention;
 
-use super::{Actor, Answer, Happening, Orders, Streams, request_frame};
+use super::asker::Asker;
+use super::{Actor, Answer, Happening, Orders, Streams};
 use crate::oracle::Violation;
 use crate::random::{chance, long_tail};
 
 /// The mean pause between two changes.
 const PAUSE: Duration = Duration::from_millis(400);
-
-/// The pause before a refused change is tried again.
-const RETRY: Duration = Duration::from_millis(30);
-
-/// How long it waits for an answer.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Changes made after the faults are over.
 const GOAL: u64 = 2;
@@ -40,20 +35,14 @@ const TOPIC: &str = "pebbles";
 /// Changes streams and topics.
 #[derive(Debug)]
 pub(crate) struct Tinkerer {
-    cluster: ClusterId,
-    nodes: Vec<NodeId>,
+    asker: Asker,
     replication_factor: u8,
-    rng: ChaCha8Rng,
     producer: Option<ProducerId>,
     /// The number of the change under way, or of the last one.
     request: u64,
     change: Option<MetadataOp>,
     /// Its streams, and the partitions of the topic in each, if there is one.
     streams: Streams,
-    target: usize,
-    correlation: u64,
-    act_at: Duration,
-    is_awaiting: bool,
     is_healed: bool,
     done_after_heal: u64,
 }
@@ -62,18 +51,12 @@ impl Tinkerer {
     /// A tinkerer that has changed nothing yet.
     pub(crate) fn new(cluster: ClusterId, nodes: Vec<NodeId>, factor: u8, rng: ChaCha8Rng) -> Self {
         Self {
-            cluster,
-            nodes,
+            asker: Asker::new(cluster, nodes, rng),
             replication_factor: factor,
-            rng,
             producer: None,
             request: 0,
             change: None,
             streams: Streams::new(),
-            target: 0,
-            correlation: 0,
-            act_at: Duration::MAX,
-            is_awaiting: false,
             is_healed: false,
             done_after_heal: 0,
         }
@@ -86,20 +69,20 @@ impl Tinkerer {
     /// The next change: something that must succeed.
     fn draw(&mut self) -> MetadataOp {
         let count = self.streams.len();
-        let chosen = self.rng.random_range(0..count.max(1));
-        let grows = count == 0 || (count < STREAMS_MAX && chance(&mut self.rng, 500));
+        let chosen = self.asker.rng.random_range(0..count.max(1));
+        let grows = count == 0 || (count < STREAMS_MAX && chance(&mut self.asker.rng, 500));
         match self.streams.iter().nth(chosen).filter(|_| !grows) {
             None => MetadataOp::CreateStream { stream: format!("s{}", self.request) },
             Some((stream, Some(_))) => {
                 MetadataOp::DeleteTopic { stream: stream.clone(), topic: TOPIC.to_owned() }
             }
-            Some((stream, None)) if chance(&mut self.rng, 300) => {
+            Some((stream, None)) if chance(&mut self.asker.rng, 300) => {
                 MetadataOp::DeleteStream { stream: stream.clone() }
             }
             Some((stream, None)) => MetadataOp::CreateTopic {
                 stream: stream.clone(),
                 topic: TOPIC.to_owned(),
-                partitions: self.rng.random_range(1..=3),
+                partitions: self.asker.rng.random_range(1..=3),
                 replication_factor: Some(self.replication_factor),
                 retention: Retention::FOREVER,
                 compression: Compression::None,
@@ -131,16 +114,20 @@ impl Tinkerer {
         }
     }
 
-    fn on_answer(&mut self, answer: Answer, orders: &mut Orders<'_>) -> Result<(), Violation> {
+    fn go_on_later(&mut self, now: Duration) {
+        let pause = long_tail(&mut self.asker.rng, PAUSE);
+        self.asker.ask_at(now + pause);
+    }
+
+    fn on_answer(&mut self, answer: &Answer, orders: &mut Orders<'_>) -> Result<(), Violation> {
         let client = orders.client;
-        self.is_awaiting = false;
-        match &answer {
+        match answer {
             Answer::Response(Response::Changed(MetadataOutcome::Producer(producer)))
                 if self.producer.is_none() =>
             {
                 orders.oracle.registered(*producer, client)?;
                 self.producer = Some(*producer);
-                self.act_at = orders.now + long_tail(&mut self.rng, PAUSE);
+                self.go_on_later(orders.now);
             }
             Answer::Response(Response::Changed(MetadataOutcome::Done)) => {
                 if let Some(change) = self.change.take() {
@@ -148,15 +135,10 @@ impl Tinkerer {
                     self.done_after_heal += u64::from(self.is_healed);
                     orders.changes_made += 1;
                 }
-                self.act_at = orders.now + long_tail(&mut self.rng, PAUSE);
+                self.go_on_later(orders.now);
             }
-            Answer::Refused(Refusal::NotPrimary { primary, .. }) => {
-                let known = self.nodes.iter().position(|node| node == primary);
-                self.try_later(orders.now, known);
-            }
-            Answer::Refused(refusal) if refusal.is_retryable() || *refusal == Refusal::UnknownOutcome => {
+            Answer::Refused(refusal) if self.asker.is_sent_on(refusal, orders.now) => {
                 orders.sessions_forgotten += u64::from(*refusal == Refusal::UnknownOutcome);
-                self.try_later(orders.now, None);
             }
             Answer::Appended(_) | Answer::Fetched { .. } | Answer::Response(_) | Answer::Refused(_) => {
                 let detail = format!("client {client} asked for {:?} and was told {answer:?}", self.change);
@@ -164,12 +146,6 @@ impl Tinkerer {
             }
         }
         Ok(())
-    }
-
-    fn try_later(&mut self, now: Duration, target: Option<usize>) {
-        // In turn, two who name each other would never let go of it.
-        self.target = target.unwrap_or_else(|| self.rng.random_range(0..self.nodes.len()));
-        self.act_at = now + RETRY;
     }
 
     fn act(&mut self, orders: &mut Orders<'_>) {
@@ -188,44 +164,27 @@ impl Tinkerer {
                 change
             }
         };
-        self.correlation += 1;
-        self.is_awaiting = true;
-        self.act_at = orders.now + PATIENCE;
-        let mut frame = request_frame(self.cluster, self.correlation, &Request::Change(change));
-        frame.header.commit = session.0.as_raw();
-        frame.header.op = Op::new(session.1);
-        orders.send(self.nodes[self.target], frame);
+        self.asker.ask(&Request::Change(change), session, orders);
     }
 }
 
 impl Actor for Tinkerer {
     fn handle(&mut self, happening: Happening, orders: &mut Orders<'_>) -> Result<(), Violation> {
-        match happening {
-            Happening::Placed(_) => self.act_at = orders.now,
+        match &happening {
+            Happening::Placed(_) => self.asker.ask_at(orders.now),
             Happening::Healed => self.is_healed = true,
-            Happening::Lost(node) if self.is_awaiting && node == self.nodes[self.target] => {
-                self.is_awaiting = false;
-                self.try_later(orders.now, None);
-            }
-            Happening::Answer(node, frame)
-                if self.is_awaiting && frame.header.correlation == self.correlation =>
-            {
-                self.on_answer(Answer::read(node, &frame)?, orders)?;
-            }
             Happening::Wake | Happening::Lost(_) | Happening::Answer(..) => {}
+        }
+        if let Some(answer) = self.asker.hear(happening, orders.now)? {
+            self.on_answer(&answer, orders)?;
         }
         if self.is_done() {
             return Ok(());
         }
-        if orders.now >= self.act_at {
-            if self.is_awaiting {
-                self.target = self.rng.random_range(0..self.nodes.len());
-            }
+        if self.asker.is_due(orders.now) {
             self.act(orders);
         }
-        if self.act_at < Duration::MAX {
-            orders.wake_at(self.act_at);
-        }
+        self.asker.sleep(orders);
         Ok(())
     }
 
