@@ -252,6 +252,8 @@ fn run_tests(mutant: Mutant, package: &str, words: &[&str]) -> io::Result<Fate> 
         let told = String::from_utf8_lossy(&sound.stderr).into_owned();
         return Ok(Fate::Unjudged(format!("the tests fail without the mutant, too: {}", shortened(&told))));
     }
+    // What a mutant fails with is no case to be kept.
+    tests.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
     let told = tests.env(VARIABLE, mutant.name()).output()?;
     let text = String::from_utf8_lossy(&told.stdout).into_owned();
     let failed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("---- ")).collect();

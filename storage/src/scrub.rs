@@ -11,7 +11,7 @@
 //! | a sealed segment whose file is gone                      | the file is made anew, and all of it is such damage           |
 //! | the file that is appended to is gone                     | is written anew, for it is still open (`block`)               |
 //! | a local block or a slot in it                            | is written anew, from what is known (`block`)                 |
-//! | a rotten snapshot                                        | is given back by a peer that has the same, or goes with one that has a newer one (`let_go`) |
+//! | a rotten snapshot                                        | is given back by a peer that has the same, or goes (`let_go`) |
 //!
 //! Nothing is looked at above the op that the caller names: what is committed and durable here stays where it is for good, so
 //! a [`Mark`] and a [`Damage`] stay true, whatever happens to the log between two jobs; or their segment is gone, and they are

@@ -4,14 +4,14 @@
 //! write would pass the room of the file, the next piece is filled with zeros first: 4 KiB, doubling up to that of 16 such writes,
 //! 256 KiB at most. So an idle group stays small, and the sync that carries the zeros is not much longer than others: for writes of
 //! 4 KiB, pieces of 256 KiB save no more time than those of 64, and one in a hundred writes waits half as long again. Writing zeros
-//! ahead of large writes would cost more than it saves; they extend the file
-//! themselves; but what is made of a segment that was let go of (`spare`) is as long as that was. Blocks that are only allocated ahead
-//! save nothing: what was never written is metadata, too (`benches/preallocation.rs`). But they do where the journal makes small
-//! writes durable, and many files are synced at once later: a checkpoint of 1,000 files takes 46 ms instead of 81.
+//! ahead of large writes would cost more than it saves; they extend the file themselves; but what is made of a segment that was let go
+//! of (`spare`) is as long as that was. Blocks that are only allocated ahead save nothing: what was never written is metadata, too
+//! (`benches/preallocation.rs`). But they do where the journal makes small writes durable, and many files are synced at once later: a
+//! checkpoint of 1,000 files takes 50 ms instead of 72.
 //!
-//! Each write goes on with zeros to the end of its page, if the file is as long. Of a page that is written over in part only, the system has to read the rest
-//! first if it is not in memory; a page of a segment that was let go of seldom is. That was a third of the time of a durable write
-//! of 4 KiB there, and a tenth of one of 1 MiB.
+//! Each write goes on with zeros to the end of its page, if the file is as long. Of a page that is written over in part only, the
+//! system has to read the rest first if it is not in memory; a page of a segment that was let go of seldom is. That was a third of the
+//! time of a durable write of 4 KiB there, and a tenth of one of 1 MiB.
 //!
 //! When the disk is full the file is cut where the segment ends, so that the log is as before ([`Room`]). Only what may extend a
 //! file counts as that: a failed write to a round slot, which overwrites, is a failure like any other.

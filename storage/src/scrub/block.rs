@@ -1,4 +1,5 @@
-//! What is local in a segment, and its file: compared with what is known, and written anew where it differs. The snapshot is only looked at.
+//! What is local in a segment, and its file: compared with what is known, and written anew where it differs. The snapshot is only
+//! looked at.
 //!
 //! Of a local block only what is read of it matters: the header, and the two slots. A sealed segment has one slot that says so;
 //! the one that is appended to has the slot of its newest round, which the log knows, and an older one that nobody needs. Each is
