@@ -161,6 +161,8 @@ fn rounds(name: &str, root: &Path, keys: &Keys, (size, count, kept): (usize, usi
                 let_go_as_it_fills(&mut store, &mut log, &large, count)?;
                 forget_spares(&dir)?;
             }
+            // The room of what was too much is given back meanwhile; `deleted` measures what that does to others.
+            std::thread::sleep(Duration::from_millis(500));
         }
         for _ in 0..count {
             let jobs = vec![log.append(&body)];
