@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use varve_protocol::client::{GroupStatus, Refusal, Role};
+use varve_protocol::compression::Compression;
+use varve_protocol::durability::Durability;
 use varve_protocol::id::{GroupId, NodeId, ProducerId};
 use varve_protocol::metadata::{MetadataOp, MetadataOutcome};
+use varve_protocol::retention::Retention;
 use varve_replica::DISK_FULL;
 use varve_storage::Options;
 
@@ -84,6 +87,41 @@ fn a_new_group_does_not_wait_for_a_primary_whose_disk_takes_no_metadata() {
         }
     }
     assert!(ignorant > 0, "with some room it knows of the cluster, and of no topic");
+}
+
+#[test]
+fn a_backup_that_is_restarted_meanwhile_does_not_wait_for_it_either() {
+    for restarted in [&[n(2)][..], &[n(3)], &[n(2), n(3)]] {
+        let mut cluster = Cluster::unfounded(3);
+        [n(1), n(2), n(3)].into_iter().for_each(|id| cluster.boot(id));
+        cluster.disk(n(1)).set_capacity(Some(cluster.disk(n(1)).used() + 100));
+        cluster.run_until("it is founded", |cluster| {
+            [n(2), n(3)].into_iter().any(|id| cluster.role(id, GroupId::METADATA) == Some(Role::Primary))
+        });
+        cluster.run_for(Duration::from_secs(3));
+        cluster.change(MetadataOp::CreateStream { stream: "s".to_owned() });
+        cluster.change(MetadataOp::CreateTopic {
+            stream: "s".to_owned(),
+            topic: "t".to_owned(),
+            partitions: 3,
+            replication_factor: Some(3),
+            durability: Durability::QuorumDisk,
+            retention: Retention::FOREVER,
+            compression: Compression::None,
+        });
+        cluster.run_for(Duration::from_secs(2));
+        let groups: Vec<GroupId> =
+            cluster.node(n(2)).metadata().partitions().map(|partition| partition.group).collect();
+        assert!(groups.len() == 3 && cluster.role(n(1), groups[0]).is_none());
+        assert_eq!(cluster.role(n(2), groups[0]), Some(Role::Backup), "nobody leads it yet");
+        for id in restarted {
+            cluster.kill(*id);
+            cluster.boot(*id);
+        }
+        for group in groups {
+            cluster.append(group, ProducerId::ZERO, 0, &["one"]);
+        }
+    }
 }
 
 #[test]
