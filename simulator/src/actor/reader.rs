@@ -210,13 +210,9 @@ impl Auditor {
         let Some(scan) = self.maps.get_mut(&node) else { return Ok(()) };
         scan.ask_at = Some(orders.now + AUDIT_RETRY);
         if let Answer::Response(Response::Map(map)) = &answer {
-            let known = placement(map);
-            let is_right = known.as_ref() == Some(&self.wanted);
+            // Who is behind is asked again: on a path that has become narrow the newest metadata may take seconds.
+            let is_right = placement(map).as_ref() == Some(&self.wanted);
             scan.is_at_end = is_right && other_streams(map) == self.wanted_streams;
-            if known.is_some() && !is_right {
-                let detail = format!("{node} knows the topic as {known:?}, others as {:?}", self.wanted);
-                return Err(Violation::new("replicas disagree", detail));
-            }
         }
         Ok(())
     }
@@ -232,7 +228,8 @@ impl Auditor {
             return Some(format!("{node} has {group} up to {next}, and up to {acked} was acknowledged"));
         }
         let mapless = self.maps.values().find(|scan| !scan.is_at_end)?;
-        Some(format!("{} does not know the topic and {:?}", mapless.node, self.wanted_streams))
+        let (topic, streams) = (&self.wanted, &self.wanted_streams);
+        Some(format!("{} does not know the topic as {topic:?}, and {streams:?}", mapless.node))
     }
 }
 
