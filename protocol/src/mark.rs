@@ -163,7 +163,6 @@ marks! {
         NewDiskJoined, "A node with an empty disk joined a cluster that was there.";
         FreshPeerGivenUp, "A peer whose disk did not take the founding was suspected.";
         UnledFound, "The first primary of a group that is new has not said a word, though its node is heard.";
-        FirstViewGivenUp, "A node gave up the first view of a group, because its disk took no superblock for it.";
         PatienceGrown, "A peer that was suspected without cause was given more time.";
         PauseNoticed, "A node noticed that it had been paused.";
         RebirthNoticed, "A primary had restarted, and its backups did not wait for silence.";

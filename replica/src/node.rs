@@ -126,8 +126,6 @@ pub struct Node {
     deleting: BTreeMap<Op, Vec<GroupId>>,
     /// Those whose files the disk is deleting.
     being_deleted: BTreeSet<GroupId>,
-    /// Groups whose first superblock is on its way to the disk, and since when.
-    opening: BTreeMap<GroupId, Moment>,
     /// Groups that are new here and whose primary has not said a word.
     unled: BTreeMap<GroupId, Unled>,
     /// The placement that the groups were last opened and closed by.
@@ -204,7 +202,6 @@ impl Node {
             metadata_floor,
             deleting: BTreeMap::new(),
             being_deleted: BTreeSet::new(),
-            opening: BTreeMap::new(),
             unled: BTreeMap::new(),
             placement_seen: None,
             peers,

@@ -1,7 +1,6 @@
 //! The groups of a node: opened and closed as the metadata says, driven with inputs, and their outputs performed.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand::{Rng, RngCore, SeedableRng};
@@ -9,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_consensus::event::{Input, Output, Request, RequestHandle};
 use varve_consensus::{Config, RecoveredLog, Replica};
 use varve_protocol::durability::Durability;
-use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, ReplicaIndex, RequestNumber, View};
+use varve_protocol::id::{Epoch, GroupId, NodeId, Op, ProducerId, RequestNumber};
 use varve_protocol::mark::Mark;
 use varve_protocol::message::Message;
 use varve_protocol::mutant::Mutant;
@@ -28,9 +27,6 @@ use crate::timers::Due;
 
 /// Bytes of applied prepares that one group keeps in memory.
 const TAIL_BYTES_PER_GROUP: usize = 8 << 20;
-
-/// Between two times that a node gives up a group it cannot open.
-const GIVE_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of prepares that all groups of a node together keep in memory before quiet groups give theirs up.
 const TAIL_BYTES_PER_NODE: usize = 64 << 20;
@@ -62,7 +58,6 @@ impl Node {
         let Some(recovered) = self.dormant.remove(&id) else {
             // New here: nothing is promised yet, and nothing is said before the first superblock is durable.
             self.groups.insert(id, Group::new(placement, State::Opening, Tail::default()));
-            self.opening.insert(id, self.now);
             return self.submit(Job::SaveSuperblock(Superblock::new(id)));
         };
         self.open_recovered(id, placement, recovered, tail);
@@ -130,7 +125,6 @@ impl Node {
 
     /// A group's first superblock is durable: from now on it takes part.
     pub(super) fn on_group_created(&mut self, id: GroupId) {
-        self.opening.remove(&id);
         let Some(group) = self.groups.get(&id) else { return };
         let config = self.replica_config(id, &group.placement);
         let rng = self.draw_rng();
@@ -151,32 +145,6 @@ impl Node {
         }
         self.await_primary(id);
         self.perform_outputs(id);
-    }
-
-    /// Gives up the first view of groups that this node is to lead and cannot open, because its disk hangs: its peers hear
-    /// the node and would wait for it.
-    pub(super) fn give_up_unopened(&mut self) {
-        let stall = self.config.timing.consensus.stall;
-        let now = self.now;
-        let late: Vec<GroupId> = self
-            .opening
-            .iter_mut()
-            .filter(|(_, since)| now.since(**since) >= stall)
-            .map(|(id, since)| {
-                *since = since.plus(GIVE_UP_EVERY);
-                *id
-            })
-            .collect();
-        for id in late {
-            if self.groups[&id].placement.node(ReplicaIndex::ZERO) == self.config.node {
-                Mark::FirstViewGivenUp.hit();
-                tracing::warn!(group = %id, "the disk takes no superblock for it; another shall lead");
-                let proposal = Message::StartViewChange { view: View::ZERO.next(), current: View::ZERO };
-                for peer in places().skip(1) {
-                    self.send(id, peer, &proposal);
-                }
-            }
-        }
     }
 
     fn replica_config(&self, id: GroupId, placement: &Placement) -> Config {

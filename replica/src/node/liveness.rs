@@ -246,7 +246,6 @@ impl Node {
         self.register_nodes();
         self.finish_moves();
         self.seat_replicas();
-        self.give_up_unopened();
         self.look_for_unled();
     }
 

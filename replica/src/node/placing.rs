@@ -137,7 +137,6 @@ impl Node {
     fn close_group(&mut self, id: GroupId) {
         tracing::info!(group = %id, "group is no longer here");
         self.dormant.remove(&id);
-        self.opening.remove(&id);
         self.unled.remove(&id);
         self.unseated.remove(&id);
         self.scrubbing.forget(id);

@@ -1,8 +1,9 @@
 //! Groups that are new here and of whose first primary nothing was heard.
 //!
 //! A primary that is alive leads, as a rule, also if it has nothing to say; so its backups wait as long as its node is heard. But a
-//! node whose disk takes none of the metadata, for it is full, does not know of a group that it is to lead. So whoever is new in the first
-//! view of a group asks its primary for that view until it is answered, and suspects it if it never is.
+//! node whose disk takes none of the metadata, for it is full, does not know of a group that it is to lead; and one whose disk hangs cannot
+//! open it. So whoever is new in the first view of a group asks its primary for that view until it is answered, and suspects it if it
+//! never is.
 
 use std::time::Duration;
 

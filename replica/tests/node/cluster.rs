@@ -17,7 +17,7 @@ use varve_protocol::retention::Retention;
 use varve_protocol::time::Moment;
 use varve_protocol::version::Versions;
 use varve_replica::{Effect, METADATA_BYTES_KEPT, Node, NodeConfig, NodeInput, Recovery, Session, Timing};
-use varve_storage::{Identity, Job, MemoryDisk, Options, Store};
+use varve_storage::{Completion, Identity, Job, MemoryDisk, Options, Store};
 
 mod disks;
 mod frames;
@@ -54,6 +54,8 @@ struct Machine {
     is_hung: bool,
     /// The reads that its disk puts off, if it does.
     reads_held: Option<Vec<Job>>,
+    /// What looks at logs have found and nobody is told yet, if that is put off.
+    looks_held: Option<Vec<Completion>>,
 }
 
 pub(crate) struct Cluster {
@@ -124,6 +126,7 @@ impl Cluster {
                     ahead: Duration::ZERO,
                     is_hung: false,
                     reads_held: None,
+                    looks_held: None,
                 },
             );
         }
@@ -236,7 +239,12 @@ impl Cluster {
             return;
         }
         let store = machine.store.as_mut().expect("a node that is up has a store");
-        for completion in store.execute(jobs) {
+        let (looks, told): (Vec<Completion>, Vec<Completion>) = store
+            .execute(jobs)
+            .into_iter()
+            .partition(|one| machine.looks_held.is_some() && matches!(one, Completion::Scrubbed { .. }));
+        machine.looks_held.iter_mut().for_each(|held| held.extend(looks.iter().cloned()));
+        for completion in told {
             self.input(id, NodeInput::Disk(completion));
         }
     }

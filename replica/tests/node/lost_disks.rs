@@ -54,6 +54,18 @@ fn a_founder_whose_disk_hangs_is_not_waited_for() {
 }
 
 #[test]
+fn a_new_group_does_not_wait_for_a_primary_whose_disk_hangs() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.primary(GroupId::METADATA);
+    let hung = ALL.into_iter().find(|id| *id != leader).expect("there are three");
+    cluster.hang_disk(hung);
+    // Of three partitions it is to lead one.
+    for group in cluster.create_topic(3, 3) {
+        cluster.append(group, ProducerId::ZERO, 0, &["one"]);
+    }
+}
+
+#[test]
 fn a_node_that_was_replaced_before_the_cluster_was_founded_founds_it() {
     let mut cluster = Cluster::unfounded(3);
     [n(1), n(2)].into_iter().for_each(|id| cluster.boot(id));

@@ -249,6 +249,42 @@ fn what_could_not_be_let_go_goes_when_it_is_mended() {
     fill(&mut cluster, group, 101..=101);
 }
 
+#[test]
+fn what_a_look_has_found_in_a_log_that_another_takes_the_place_of_is_no_damage() {
+    let mut cluster = Cluster::start_timed_with(3, eager(), SMALL_SEGMENTS);
+    let group = cluster.create_topic_keeping(1, 3, Retention { bytes: Some(4_000), age_ms: None })[0];
+    fill(&mut cluster, group, 1..=20);
+    let leader = cluster.primary(group);
+    let behind = ALL.into_iter().find(|id| *id != leader).expect("there are three");
+    for other in ALL.into_iter().filter(|id| *id != behind) {
+        cluster.cut(other, behind);
+        cluster.cut(behind, other);
+    }
+    rot(&cluster, behind, group, &[5]);
+    for _ in 0..1000 {
+        cluster.hold_looks(behind);
+        cluster.run_for(Duration::from_millis(100));
+        if cluster.holds_finding(behind, group) {
+            break;
+        }
+        cluster.release_looks(behind);
+    }
+    assert!(cluster.holds_finding(behind, group), "a look has found it, and nobody knows yet");
+    let first = segments(&cluster, leader, group)[0].clone();
+    fill(&mut cluster, group, 21..=150);
+    cluster.run_until("the others let go of what is missing there", |cluster| {
+        segments(cluster, leader, group)[0] != first
+    });
+    cluster.heal();
+    cluster.run_until("it goes on behind their snapshot", |cluster| {
+        segments(cluster, behind, group)[0] == segments(cluster, leader, group)[0]
+    });
+    let (found, mended) = damages(&cluster, behind);
+    cluster.release_looks(behind);
+    assert_eq!(damages(&cluster, behind), (found, mended));
+    assert_eq!((problem(&cluster, behind, group), found), (None, mended));
+}
+
 /// Makes the snapshot that a log builds on unreadable.
 pub(crate) fn rot_snapshot(cluster: &Cluster, id: NodeId, group: GroupId) {
     let dir = Path::new("groups").join(format!("{:010}", group.as_raw()));

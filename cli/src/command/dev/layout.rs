@@ -37,7 +37,7 @@ const BASE_PORT_DEFAULT: u16 = 7101;
 const PORT_WAIT: Duration = Duration::from_secs(3);
 
 /// What a cluster should be like; what is not said is as the directory has it, or else the default.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) nodes: Option<u8>,
     pub(crate) base_port: Option<u16>,

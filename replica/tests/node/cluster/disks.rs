@@ -1,8 +1,8 @@
 //! What befalls the disks of nodes.
 
-use varve_protocol::id::{DirectoryId, NodeId};
+use varve_protocol::id::{DirectoryId, GroupId, NodeId};
 use varve_replica::NodeInput;
-use varve_storage::{Disk, Identity, MemoryDisk, Store};
+use varve_storage::{Completion, Disk, Identity, MemoryDisk, Store};
 
 use super::{CLUSTER, Cluster};
 
@@ -10,6 +10,29 @@ impl Cluster {
     /// Lets the disk of a node do nothing any more.
     pub(crate) fn hang_disk(&mut self, id: NodeId) {
         self.machines.get_mut(&id).expect("the machine exists").is_hung = true;
+    }
+
+    /// Puts off telling a node what looks at its logs find.
+    pub(crate) fn hold_looks(&mut self, id: NodeId) {
+        self.machines.get_mut(&id).expect("the machine exists").looks_held = Some(Vec::new());
+    }
+
+    /// Whether a look that is put off has found something in the log of a group.
+    pub(crate) fn holds_finding(&self, id: NodeId, group: GroupId) -> bool {
+        let finds = |look: &Completion| {
+            let Completion::Scrubbed { group: of, piece } = look else { return false };
+            *of == group && !piece.findings.is_empty()
+        };
+        self.machines[&id].looks_held.iter().flatten().any(finds)
+    }
+
+    /// Tells it.
+    pub(crate) fn release_looks(&mut self, id: NodeId) {
+        let held = self.machines.get_mut(&id).expect("the machine exists").looks_held.take();
+        for look in held.into_iter().flatten() {
+            self.input(id, NodeInput::Disk(look));
+        }
+        self.settle();
     }
 
     /// Lets the disk of a node put off all reads while it does everything else.
